@@ -1,0 +1,1 @@
+"""edgec: an edge and neuromorphic deployment compiler."""

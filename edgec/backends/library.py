@@ -1,0 +1,261 @@
+"""The library of one model: header, source with weights and step function, and the manifest that tools read."""
+
+from __future__ import annotations
+
+import math
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from edgec.errors import CodegenError
+from edgec.ir.graph import Graph, Node, When
+from edgec.ir.text import print_type
+from edgec.ir.types import DType, TensorType
+from edgec.plan.plan import Call, Plan
+
+CTYPES = {"int8": "int8_t", "int16": "int16_t", "int32": "int32_t", "int64": "int64_t", "uint8": "uint8_t",
+          "uint16": "uint16_t", "uint32": "uint32_t", "float32": "float", "bit": "uint32_t"}  # fmt: skip
+VERSION = "0.1.0"
+_FRAME_LIMIT = 1 << 31
+
+
+def c_name(name: str) -> str:
+    """A C identifier for a tensor name."""
+    text = re.sub(r"\W", "_", name)
+    return text if text[:1].isalpha() else f"t_{text}"
+
+
+def literal(value: Any, dtype: str) -> str:
+    """One C constant."""
+    if dtype == "float32":
+        text = f"{float(value):.9g}"
+        if not math.isfinite(float(value)):
+            raise CodegenError(f"constant {text} cannot be written as C; the model holds a value that is not finite")
+        return text + ("f" if any(c in text for c in ".e") else ".0f")
+    value = int(value)
+    if dtype == "int64":
+        return f"INT64_C({value})"
+    if dtype == "uint32":
+        return f"{value}u"
+    return str(value) if value != -(1 << 31) else "(-2147483647 - 1)"
+
+
+def values_text(data: np.ndarray[Any, Any]) -> str:
+    """Initialiser values, wrapped."""
+    flat, dtype = data.reshape(-1).tolist(), data.dtype.name
+    if dtype in ("int8", "int16", "uint8", "uint16"):
+        words = list(map(str, flat))
+    else:
+        words = [literal(v, dtype) for v in flat]
+    per_line = 24 if data.dtype.itemsize == 1 else 12
+    return "\n".join("    " + ", ".join(words[k : k + per_line]) + "," for k in range(0, len(words), per_line))
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of the C API."""
+
+    field: str
+    ctype: str
+    count: int
+    comment: str
+    type: TensorType
+
+    def manifest(self) -> dict[str, Any]:
+        q = self.type.quant
+        return {
+            "name": self.field, "ctype": self.ctype, "dtype": self.type.dtype.value, "shape": list(self.type.shape),
+            "bytes": self.type.bytes, "scale": q.scale[0] if q else 1.0, "zero_point": q.zero_point if q else 0,
+        }  # fmt: skip
+
+
+def ports(graph: Graph) -> tuple[list[Port], list[Port]]:
+    """Inputs and outputs as C parameters."""
+
+    def port(name: str, stem: str, taken: set[str]) -> Port:
+        field = c_name(name)
+        if field in ("s", "arena", "frame", "flushed", "run") or field in taken:
+            field = f"{stem}_{field}"
+        taken.add(field)
+        t = graph.type_of(name)
+        return Port(field, CTYPES[t.dtype.value], math.prod(t.storage_shape), print_type(t), t)
+
+    taken: set[str] = set()
+    return [port(v.name, "in", taken) for v in graph.inputs], [port(o, "out", taken) for o in graph.outputs]
+
+
+def condition(when: When, flush_steps: int, frame: str = "frame") -> str:
+    """C condition under which a node runs; empty when it always does."""
+    parts = []
+    if when.first:
+        parts.append(f"{frame} >= {when.first}u")
+    if when.last < flush_steps:
+        parts.append(f"flushed <= {when.last}u")
+    if when.period > 1:
+        parts.append(f"({frame} - {when.first}u) % {when.period}u == 0u")
+    return " && ".join(parts)
+
+
+class Writer:
+    """Collects the pieces of model.c; one per library."""
+
+    def __init__(self, plan: Plan, symbols: Mapping[int, str]) -> None:
+        self.plan, self.graph, self.symbols = plan, plan.graph, symbols
+        self.inputs, self.outputs = ports(plan.graph)
+        self.fills: dict[tuple[str, int, str], str] = {}
+        self.fields = {m.state.name: c_name(m.state.name) for m in plan.members}
+        self.const_symbols = {name: f"c_{c_name(name)}" for name in plan.consts}
+
+    def when_of(self, name: str) -> When:
+        node = self.graph.producer(name)
+        return When() if node is None else node.when
+
+    def argument(self, call: Call, name: str, dtype: str) -> str:
+        """C expression of one kernel argument."""
+        if name in self.plan.consts:
+            return self.const_symbols[name]
+        place = self.plan.places[name]
+        kind = CTYPES[dtype]
+        if place.storage == "input":
+            text, own = self.inputs[place.offset].field, self.inputs[place.offset].ctype
+        elif place.storage == "output":
+            text, own = self.outputs[place.offset].field, self.outputs[place.offset].ctype
+        elif place.storage == "state":
+            member = next(m for m in self.plan.members if m.offset == place.offset)
+            text, own = f"s->{self.fields[member.state.name]}", CTYPES[member.state.type.dtype.value]
+        else:
+            text, own = f"({kind} *)(void *)(arena + {place.offset})", kind
+        text = text if own == kind else f"({kind} *)(void *){text}"
+        if name in call.node.inputs and self.when_of(name).last < call.node.when.last:
+            fill = self.fill(call.node, self.graph.type_of(name))
+            text = f"flushed > {self.when_of(name).last}u ? {fill} : {text}"
+        return text
+
+    def fill(self, node: Node, t: TensorType) -> str:
+        """A constant frame of padding, for delay lines behind the end of the input."""
+        value = literal(getattr(node.op, "fill", 0), "float32" if t.dtype.is_float else "int32")
+        key = (CTYPES[t.dtype.value], math.prod(t.storage_shape), value)
+        return self.fills.setdefault(key, f"fill_{len(self.fills)}")
+
+    def call_text(self, call: Call) -> str:
+        args = [self.argument(call, n, p[2]) for n, p in zip(call.args, call.kernel.params, strict=True)]
+        return f"{self.symbols[call.index]}({', '.join(args)})"
+
+    def call_comment(self, call: Call) -> str:
+        node = call.node
+        types = " -> ".join(
+            ", ".join(print_type(t) for t in ts)
+            for ts in (self.graph.input_types(node)[:1], node.types)
+        )
+        source = f"  ({'; '.join(node.source)})" if node.source else ""
+        return comment_safe(f"{call.index}: {node.op.name} [{call.variant}] {types}{source}")
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Calls in order; neighbours with the same condition share one if."""
+        groups: list[dict[str, Any]] = []
+        for call in self.plan.calls:
+            test = condition(call.node.when, self.graph.flush_steps)
+            if not groups or groups[-1]["condition"] != test:
+                groups.append({"condition": test, "calls": [], "indent": "    " if test else ""})
+            row = {"comment": self.call_comment(call), "text": self.call_text(call), "id": call.index}
+            groups[-1]["calls"].append(row)
+        return groups
+
+    def const_rows(self) -> list[dict[str, Any]]:
+        rows = []
+        for name, data in self.plan.consts.items():
+            comment = comment_safe(f"{name} {data.dtype.name}{list(data.shape)}")
+            rows.append({"symbol": self.const_symbols[name], "ctype": CTYPES[data.dtype.name], "count": max(1, data.size),
+                         "comment": comment, "values": values_text(data)})  # fmt: skip
+        for (ctype, count, value), symbol in self.fills.items():
+            rows.append({"symbol": symbol, "ctype": ctype, "count": count, "comment": "padding",
+                         "values": "    " + ", ".join([value] * count)})  # fmt: skip
+        return rows
+
+    def member_rows(self) -> list[dict[str, Any]]:
+        rows = []
+        for m in self.plan.members:
+            t = m.state.type
+            init = literal(m.state.init, "float32" if t.dtype.is_float else "int32") if m.state.init else ""
+            if init and t.dtype is DType.BIT:
+                raise CodegenError(f"state {m.state.name}: spikes start at 0, found {m.state.init}")
+            rows.append({"ctype": CTYPES[t.dtype.value], "field": self.fields[m.state.name], "init": init,
+                         "count": math.prod(t.storage_shape), "comment": print_type(t)})  # fmt: skip
+        return rows
+
+
+def comment_safe(text: str) -> str:
+    return text.replace("*/", "* /")
+
+
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("edgec.backends"), undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+    )
+
+
+def wrap_frame(graph: Graph) -> int:
+    """Where the frame counter continues after its limit: past every start, in phase with every period."""
+    period = math.lcm(*(n.when.period for n in graph.nodes), 1)
+    return _FRAME_LIMIT - period * ((_FRAME_LIMIT >> 1) // period)
+
+
+def write_library(
+    plan: Plan, kernels: str, symbols: Mapping[int, str], *, summary: str, target: str, headers: Sequence[str]
+) -> dict[str, str]:
+    """Text of <name>.h and <name>.c. `kernels` is the C text that defines (or declares) the kernel functions."""
+    graph, writer = plan.graph, Writer(plan, symbols)
+    groups = writer.groups()
+    text = str(groups)
+    out_when = writer.when_of(graph.outputs[0])
+    ready = condition(out_when, graph.flush_steps, "s->frame") or "1"
+    used = max((m.end for m in plan.members), default=16)
+    context = {
+        "name": graph.name, "NAME": graph.name.upper(), "version": VERSION, "summary": summary, "target": target,
+        "headers": headers, "inputs": writer.inputs, "outputs": writer.outputs, "groups": groups, "kernels": kernels,
+        "consts": writer.const_rows(), "members": writer.member_rows(), "tail": plan.state_bytes - used,
+        "state_bytes": plan.state_bytes, "arena_bytes": max(8, plan.arena_bytes), "delay": graph.delay,
+        "flush_steps": graph.flush_steps, "ready_step": ready, "ready_flush": ready,
+        "uses_frame": re.search(r"\bframe\b", text) is not None, "uses_flushed": re.search(r"\bflushed\b", text) is not None,
+        "wrap_at": _FRAME_LIMIT - 1, "wrap_to": wrap_frame(graph), "magic": zlib.crc32(graph.name.encode()) | 1,
+        "unused": [n for n in ("s", "arena") if re.search(rf"\b{n}\b", " ".join(c["text"] for g in groups for c in g["calls"])) is None],
+    }  # fmt: skip
+    env = _environment()
+    return {
+        f"{graph.name}.h": env.get_template("model.h.j2").render(context),
+        f"{graph.name}.c": env.get_template("model.c.j2").render(context),
+    }
+
+
+def manifest(plan: Plan, symbols: Mapping[int, str], *, target: str, sources: Sequence[str]) -> dict[str, Any]:
+    """What devices and reports need to know about a library; JSON-able."""
+    graph = plan.graph
+    inputs, outputs = ports(graph)
+    return {
+        "name": graph.name, "prefix": graph.name, "target": target, "version": VERSION, "sources": list(sources),
+        "state_bytes": plan.state_bytes, "arena_bytes": max(8, plan.arena_bytes),
+        "arena_lower_bound": plan.arena_lower_bound, "delay": graph.delay, "flush_steps": graph.flush_steps,
+        "inputs": [p.manifest() for p in inputs], "outputs": [p.manifest() for p in outputs],
+        "nodes": [_node_row(plan, call, symbols) for call in plan.calls],
+    }  # fmt: skip
+
+
+def _node_row(plan: Plan, call: Call, symbols: Mapping[int, str]) -> dict[str, Any]:
+    node, rows = call.node, []
+    for name, t in zip(node.outputs, node.types, strict=True):
+        place, q = plan.places[name], t.quant
+        rows.append({"name": name, "dtype": t.dtype.value, "shape": list(t.shape), "storage": place.storage,
+                     "offset": place.offset if place.storage != "output" else 0, "index": place.offset, "bytes": t.bytes,
+                     "scale": list(q.scale) if q else [1.0], "zero_point": q.zero_point if q else 0})  # fmt: skip
+    inputs = plan.graph.input_types(node)
+    weights = sum(plan.consts[a].nbytes for a in dict.fromkeys(call.args) if a in plan.consts)
+    return {"id": call.index, "symbol": symbols[call.index], "op": node.op.name, "variant": call.variant,
+            "source": "; ".join(node.source), "outputs": rows, "inputs": list(node.inputs),
+            "macs": node.op.cost(inputs, node.types).macs, "const_bytes": weights,
+            "consts": [a for a in call.args if a in plan.consts],
+            "when": [node.when.first, node.when.last, node.when.period]}  # fmt: skip

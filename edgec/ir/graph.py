@@ -1,0 +1,152 @@
+"""The graph: frozen nodes in execution order, constants, and the state of a step graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edgec.ir.types import TensorType
+
+
+class OpLike(Protocol):
+    """What the IR needs to know of an op; `edgec.ops.base.Op` is the real thing."""
+
+    @property
+    def name(self) -> str: ...
+
+    def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]: ...
+
+    def run(self, tensors: Sequence[Any], states: Sequence[Any]) -> tuple[tuple[Any, ...], tuple[Any, ...]]: ...
+
+
+@dataclass(frozen=True)
+class Value:
+    """A named tensor."""
+
+    name: str
+    type: TensorType
+
+
+@dataclass(frozen=True)
+class Const:
+    """A constant tensor; BIT constants hold 0/1 as int8."""
+
+    data: npt.NDArray[Any]
+    type: TensorType
+
+
+@dataclass(frozen=True)
+class State:
+    """Memory that one node of a step graph keeps between frames; every element starts at `init`."""
+
+    name: str
+    type: TensorType
+    init: float = 0
+
+
+@dataclass(frozen=True)
+class When:
+    """The frames at which a node of a step graph runs.
+
+    A tensor with delay d carries at frame t what the whole-sequence graph computes for frame t - d. A node runs from
+    frame `first` on, then through flush step `last` (flush step k = 1.. stands for the k-th frame after the end), and
+    of those only at every `period`-th frame counted from `first`.
+    """
+
+    first: int = 0
+    last: int = 0
+    period: int = 1
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation. `source` is where the user wrote it: torch stack lines or ONNX node names."""
+
+    op: Any
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    types: tuple[TensorType, ...]
+    source: tuple[str, ...] = ()
+    states: tuple[str, ...] = ()
+    when: When = When()
+
+    @property
+    def output(self) -> str:
+        """The only output."""
+        (out,) = self.outputs
+        return out
+
+    @property
+    def type(self) -> TensorType:
+        """The type of the only output."""
+        (t,) = self.types
+        return t
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A network. On a step graph `delay` is the delay of its outputs in frames, `flush_steps` how many steps drain it."""
+
+    name: str
+    inputs: tuple[Value, ...]
+    consts: Mapping[str, Const]
+    nodes: tuple[Node, ...]
+    outputs: tuple[str, ...]
+    states: tuple[State, ...] = ()
+    is_step: bool = False
+    delay: int = 0
+    flush_steps: int = 0
+    _types: dict[str, TensorType] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def type_of(self, name: str) -> TensorType:
+        """The type of an input, constant or node output."""
+        if not self._types:
+            self._types.update({v.name: v.type for v in self.inputs})
+            self._types.update({n: c.type for n, c in self.consts.items()})
+            self._types.update({o: t for node in self.nodes for o, t in zip(node.outputs, node.types, strict=True)})
+        return self._types[name]
+
+    def input_types(self, node: Node) -> tuple[TensorType, ...]:
+        return tuple(self.type_of(i) for i in node.inputs)
+
+    def producer(self, name: str) -> Node | None:
+        """The node that computes `name`; None for inputs and constants."""
+        return next((n for n in self.nodes if name in n.outputs), None)
+
+    def consumers(self, name: str) -> tuple[Node, ...]:
+        return tuple(n for n in self.nodes if name in n.inputs)
+
+    def state(self, name: str) -> State:
+        return next(s for s in self.states if s.name == name)
+
+    def fresh(self, stem: str) -> Iterator[str]:
+        """Names that nothing in the graph uses yet: stem, stem_1, stem_2, ..."""
+        used = {v.name for v in self.inputs} | set(self.consts) | {o for n in self.nodes for o in n.outputs}
+        used |= {s.name for s in self.states}
+        k = 0
+        while True:
+            name = stem if k == 0 else f"{stem}_{k}"
+            k += 1
+            if name not in used:
+                used.add(name)
+                yield name
+
+    def prune_unused(self) -> Graph:
+        """The same graph without nodes, constants and states that no output needs."""
+        needed, nodes = set(self.outputs), []
+        for node in reversed(self.nodes):
+            if needed.intersection(node.outputs):
+                nodes.append(node)
+                needed.update(node.inputs)
+        nodes.reverse()
+        states = {s for n in nodes for s in n.states}
+        return replace(
+            self,
+            nodes=tuple(nodes),
+            consts={n: c for n, c in self.consts.items() if n in needed},
+            states=tuple(s for s in self.states if s.name in states),
+        )

@@ -1,0 +1,78 @@
+"""Tensor types of the IR: shape, element type, quantisation, time axis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+from math import prod
+
+
+class DType(str, Enum):
+    """Element types. BIT is a spike: packed 32 to a word along the last axis, every row word-aligned."""
+
+    F32 = "float32"
+    I8 = "int8"
+    I16 = "int16"
+    I32 = "int32"
+    I64 = "int64"
+    BIT = "bit"
+
+    @property
+    def is_float(self) -> bool:
+        return self is DType.F32
+
+    @property
+    def range(self) -> tuple[int, int]:
+        """Smallest and largest value of an integer type."""
+        if self is DType.BIT:
+            return 0, 1
+        bits = _BITS[self]
+        return -(1 << (bits - 1)), (1 << (bits - 1)) - 1
+
+
+_BITS = {DType.F32: 32, DType.I8: 8, DType.I16: 16, DType.I32: 32, DType.I64: 64}
+
+
+@dataclass(frozen=True)
+class QuantParams:
+    """real = scale * (integer - zero_point). One scale, or one per index along `axis` (zero point 0)."""
+
+    scale: tuple[float, ...]
+    zero_point: int = 0
+    axis: int | None = None
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """Type of one tensor. `time_axis` names the axis that counts frames (or samples) of a sequence."""
+
+    shape: tuple[int, ...]
+    dtype: DType = DType.F32
+    quant: QuantParams | None = None
+    time_axis: int | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+    @property
+    def storage_shape(self) -> tuple[int, ...]:
+        """Shape in storage units: for BIT the last axis counts 32-bit words."""
+        if self.dtype is not DType.BIT:
+            return self.shape
+        return (*self.shape[:-1], -(-self.shape[-1] // 32))
+
+    @property
+    def bytes(self) -> int:
+        """Bytes in device memory."""
+        unit = 4 if self.dtype is DType.BIT else _BITS[self.dtype] // 8
+        return prod(self.storage_shape) * unit
+
+    @property
+    def frames(self) -> int | None:
+        """Extent of the time axis."""
+        return None if self.time_axis is None else self.shape[self.time_axis]
+
+    def with_shape(self, *shape: int) -> TensorType:
+        return replace(self, shape=shape)

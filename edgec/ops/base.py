@@ -1,0 +1,121 @@
+"""The base class of every op, and what its rules hand to passes, planner and backends.
+
+An op is a frozen dataclass; its fields are its attributes. Everything the compiler knows about it stands in its class:
+shape inference, torch reference, generic kernel (TVMScript text: ops never import tvm), cost, streaming rule,
+quantisation rule. A rule that does not exist is None, and asking for it is an error that names the op.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from edgec.ir.types import DType, TensorType
+
+if TYPE_CHECKING:
+    import torch
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Work of one run of a node: dense-equivalent multiply-accumulates."""
+
+    macs: int = 0
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A TVMScript function over one node's buffers.
+
+    `params` are (name, shape, element type) in this order: the node's inputs without those in `drops`; further constants
+    (tables) of `consts`; the node's states; its outputs, unless the output is the state; scratch if `scratch` > 0. A
+    constant input whose parameter name is in `consts` is replaced by that array (packed weights). `body` is the text
+    below the parameters; loops marked T.parallel may run in any order. `scratch` is arena bytes alive only while the
+    node runs.
+    """
+
+    body: str
+    params: tuple[tuple[str, tuple[int, ...], str], ...]
+    consts: Mapping[str, Array] = field(default_factory=dict)
+    drops: tuple[int, ...] = ()
+    scratch: int = 0
+
+
+@dataclass(frozen=True)
+class Site:
+    """What a lowering rule sees of its node: the types around it and the values of its constant inputs."""
+
+    inputs: tuple[TensorType, ...]
+    outputs: tuple[TensorType, ...]
+    states: tuple[TensorType, ...] = ()
+    consts: Mapping[int, Array] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Op:
+    """Base of all ops. `name` is the spelling in the IR text."""
+
+    name: ClassVar[str]
+    #: rules an op may lack; a method of the same name overrides the None
+    lower: ClassVar[Any] = None  # (site: Site) -> Kernel
+    stream: ClassVar[Any] = None  # (step: StepBuilder, node: Node, *inputs: Tracked) -> Tracked
+    quantize: ClassVar[Any] = None
+    samples: ClassVar[Any] = None  # () -> list[(op, input types)]
+    #: True when frames do not mix: the op may run on one frame at a time as it stands
+    framewise: ClassVar[bool] = False
+    #: True when the node's output is its state: the planner gives both the same memory
+    output_is_state: ClassVar[bool] = False
+    #: True when the output is the same bytes as the input under another shape: no code, no memory
+    is_view: ClassVar[bool] = False
+
+    def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        """Output types from input types; ValueError names what does not fit."""
+        raise NotImplementedError
+
+    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
+        """The meaning of an op without state, in torch. Integers are int64 tensors and exact."""
+        raise NotImplementedError
+
+    def state_types(self, types: Sequence[TensorType]) -> tuple[tuple[TensorType, float], ...]:
+        """Type and initial value of each state the op keeps in a step graph."""
+        return ()
+
+    def run(
+        self, tensors: Sequence[torch.Tensor], states: Sequence[torch.Tensor] = ()
+    ) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+        """Outputs and new states. Without states a stateful op starts afresh and runs over the whole sequence."""
+        out = self.reference(*tensors)
+        return (out,) if not isinstance(out, tuple) else out, ()
+
+    def cost(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
+        return Cost()
+
+
+def need(condition: bool, message: str) -> None:
+    """Raise ValueError for operands that do not fit; the verifier adds node and source."""
+    if not condition:
+        raise ValueError(message)
+
+
+def same_time(types: Sequence[TensorType]) -> int | None:
+    """The time axis all operands that have one agree on."""
+    axes = {t.time_axis for t in types if t.time_axis is not None}
+    need(len(axes) <= 1, f"operands have different time axes {sorted(axes)}")
+    return axes.pop() if axes else None
+
+
+def ctype(dtype: DType) -> str:
+    """Buffer element type in TVMScript."""
+    return "uint32" if dtype is DType.BIT else dtype.value
+
+
+def params_of(site: Site, names: Sequence[str]) -> tuple[tuple[str, tuple[int, ...], str], ...]:
+    """Buffer parameters for all inputs, states and outputs of a node, under the given names in that order."""
+    types = [*site.inputs, *site.states, *site.outputs]
+    return tuple((n, t.storage_shape or (1,), ctype(t.dtype)) for n, t in zip(names, types, strict=True))

@@ -1,0 +1,116 @@
+"""Convolutions, channels last: x [B,T,C] with w [K,C/groups,O]; x [B,H,W,C] with w [KH,KW,C/groups,O]."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+
+from edgec.ir.types import DType, TensorType
+from edgec.ops.base import Cost, Kernel, Op, Site, need
+
+
+def out_extent(extent: int, k: int, stride: int, pad: tuple[int, int], dilation: int) -> int:
+    """Output positions along one axis."""
+    span = dilation * (k - 1) + 1
+    need(extent + sum(pad) >= span, f"{extent} positions padded by {pad} are fewer than the filter's span {span}")
+    return (extent + sum(pad) - span) // stride + 1
+
+
+@dataclass(frozen=True)
+class Conv1d(Op):
+    """1-D convolution over time or any other axis: x [B,T,C], w [K,C/groups,O], bias [O] -> [B,T',O]."""
+
+    name: ClassVar[str] = "conv1d"
+    stride: int = 1
+    pad: tuple[int, int] = (0, 0)
+    dilation: int = 1
+    groups: int = 1
+
+    def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        x, w, bias = types
+        need(len(x.shape) == 3 and len(w.shape) == 3, f"expected x [B,T,C] and w [K,C,O], found {x.shape} and {w.shape}")
+        need(x.shape[2] == w.shape[1] * self.groups, f"x has {x.shape[2]} channels, w expects {w.shape[1] * self.groups}")
+        need(bias.shape == (w.shape[2],), f"expected bias of shape ({w.shape[2]},), found {bias.shape}")
+        frames = out_extent(x.shape[1], w.shape[0], self.stride, self.pad, self.dilation)
+        return (TensorType((x.shape[0], frames, w.shape[2]), DType.F32, None, x.time_axis),)
+
+    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
+        x, w, bias = tensors
+        x = F.pad(x.transpose(1, 2), self.pad)
+        y = F.conv1d(x, w.permute(2, 1, 0), bias, self.stride, 0, self.dilation, self.groups)
+        return y.transpose(1, 2)
+
+    def stream(self, step: Any, x: str, w: str, bias: str) -> str:
+        """History of the filter's span, then the filter at one position; right padding is delay."""
+        span = self.dilation * (step.type_of(w).shape[0] - 1) + 1
+        window = step.delay_line(x, length=span, left=self.pad[0], right=self.pad[1], stride=self.stride)
+        return step.emit(replace(self, pad=(0, 0), stride=1), window, w, bias)
+
+    def lower(self, site: Site) -> Kernel:
+        (b, t, c), (k, cg, o) = site.inputs[0].shape, site.inputs[1].shape
+        frames, og = site.outputs[0].shape[1], o // self.groups
+        at = f"t * {self.stride} + k * {self.dilation} - {self.pad[0]}"
+        inside = f"T.if_then_else(({at}) >= 0 and ({at}) < {t}, x[n, {at}, (o // {og}) * {cg} + c], T.float32(0))"
+        load = inside if self.pad != (0, 0) else f"x[n, {at}, (o // {og}) * {cg} + c]"
+        body = f"""for o in T.parallel({o}):
+    for n, t in T.grid({b}, {frames}):
+        y[n, t, o] = bias[o]
+        for k, c in T.grid({k}, {cg}):
+            y[n, t, o] = y[n, t, o] + {load} * w[k, c, o]"""
+        return Kernel(body, (("x", (b, t, c), "float32"), ("w", (k, cg, o), "float32"), ("bias", (o,), "float32"), ("y", (b, frames, o), "float32")))
+
+    def cost(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
+        k, cg, _ = inputs[1].shape
+        return Cost(outputs[0].size * k * cg)
+
+
+@dataclass(frozen=True)
+class Conv2d(Op):
+    """2-D convolution: x [B,H,W,C], w [KH,KW,C/groups,O], bias [O] -> [B,H',W',O]."""
+
+    name: ClassVar[str] = "conv2d"
+    stride: tuple[int, int] = (1, 1)
+    pad: tuple[int, int, int, int] = (0, 0, 0, 0)  # top, bottom, left, right
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+    def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        x, w, bias = types
+        need(len(x.shape) == 4 and len(w.shape) == 4, f"expected x [B,H,W,C] and w [KH,KW,C,O], found {x.shape} and {w.shape}")
+        need(x.shape[3] == w.shape[2] * self.groups, f"x has {x.shape[3]} channels, w expects {w.shape[2] * self.groups}")
+        need(bias.shape == (w.shape[3],), f"expected bias of shape ({w.shape[3]},), found {bias.shape}")
+        need(x.time_axis in (None, 0), "convolving over a time axis in two dimensions")
+        h = out_extent(x.shape[1], w.shape[0], self.stride[0], self.pad[:2], self.dilation[0])
+        v = out_extent(x.shape[2], w.shape[1], self.stride[1], self.pad[2:], self.dilation[1])
+        return (TensorType((x.shape[0], h, v, w.shape[3]), DType.F32, None, x.time_axis),)
+
+    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
+        x, w, bias = tensors
+        top, bottom, left, right = self.pad
+        x = F.pad(x.permute(0, 3, 1, 2), (left, right, top, bottom))
+        y = F.conv2d(x, w.permute(3, 2, 0, 1), bias, self.stride, 0, self.dilation, self.groups)
+        return y.permute(0, 2, 3, 1)
+
+    def lower(self, site: Site) -> Kernel:
+        (b, h, v, c), (kh, kw, cg, o) = site.inputs[0].shape, site.inputs[1].shape
+        _, oh, ov, _ = site.outputs[0].shape
+        row = f"i * {self.stride[0]} + p * {self.dilation[0]} - {self.pad[0]}"
+        col = f"j * {self.stride[1]} + q * {self.dilation[1]} - {self.pad[2]}"
+        load = f"x[n, {row}, {col}, (o // {o // self.groups}) * {cg} + c]"
+        if any(self.pad):
+            load = f"T.if_then_else(({row}) >= 0 and ({row}) < {h} and ({col}) >= 0 and ({col}) < {v}, {load}, T.float32(0))"
+        body = f"""for o in T.parallel({o}):
+    for n, i, j in T.grid({b}, {oh}, {ov}):
+        y[n, i, j, o] = bias[o]
+        for p, q, c in T.grid({kh}, {kw}, {cg}):
+            y[n, i, j, o] = y[n, i, j, o] + {load} * w[p, q, c, o]"""
+        f32 = "float32"
+        return Kernel(body, (("x", (b, h, v, c), f32), ("w", (kh, kw, cg, o), f32), ("bias", (o,), f32), ("y", (b, oh, ov, o), f32)))
+
+    def cost(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
+        kh, kw, cg, _ = inputs[1].shape
+        return Cost(outputs[0].size * kh * kw * cg)

@@ -1,0 +1,80 @@
+"""Matrix products: linear layers with constant weights [I,O] and products of two activations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from edgec.ir.types import DType, TensorType
+from edgec.ops.base import Cost, Kernel, Op, Site, need, same_time
+
+
+@dataclass(frozen=True)
+class Linear(Op):
+    """y[..., o] = sum_i x[..., i] w[i, o] + bias[o]."""
+
+    name: ClassVar[str] = "linear"
+    framewise: ClassVar[bool] = True
+
+    def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        x, w, bias = types
+        need(len(w.shape) == 2 and x.shape[-1] == w.shape[0], f"x [..., {x.shape[-1]}] does not fit w {w.shape}")
+        need(bias.shape == (w.shape[1],), f"expected bias of shape ({w.shape[1]},), found {bias.shape}")
+        need(x.time_axis != len(x.shape) - 1, "the layer mixes frames: its input's time axis is the feature axis")
+        return (TensorType((*x.shape[:-1], w.shape[1]), DType.F32, None, x.time_axis),)
+
+    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
+        x, w, bias = tensors
+        return x @ w + bias
+
+    def lower(self, site: Site) -> Kernel:
+        x, w, _ = site.inputs
+        i, o = w.shape
+        rows = x.size // i
+        body = f"""for o in T.parallel({o}):
+    for r in T.serial({rows}):
+        y[r, o] = bias[o]
+        for i in T.serial({i}):
+            y[r, o] = y[r, o] + x[r, i] * w[i, o]"""
+        return Kernel(body, (("x", (rows, i), "float32"), ("w", (i, o), "float32"), ("bias", (o,), "float32"), ("y", (rows, o), "float32")))
+
+    def cost(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
+        return Cost(outputs[0].size * inputs[1].shape[0])
+
+
+@dataclass(frozen=True)
+class MatMul(Op):
+    """y[..., m, n] = sum_k a[..., m, k] b[..., k, n]; with transpose_b: b[..., n, k]."""
+
+    name: ClassVar[str] = "matmul"
+    transpose_b: bool = False
+
+    def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        a, b = types
+        k, n = (b.shape[-1], b.shape[-2]) if self.transpose_b else (b.shape[-2], b.shape[-1])
+        need(a.shape[:-2] == b.shape[:-2] and a.shape[-1] == k, f"shapes {a.shape} and {b.shape} do not multiply")
+        return (TensorType((*a.shape[:-1], n), DType.F32, None, same_time(types)),)
+
+    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
+        a, b = tensors
+        return a @ (b.transpose(-1, -2) if self.transpose_b else b)
+
+    def lower(self, site: Site) -> Kernel:
+        a, b = site.inputs
+        m, k, n = a.shape[-2], a.shape[-1], site.outputs[0].shape[-1]
+        rows = a.size // (m * k)
+        b_shape, b_at = ((rows, n, k), "b[r, n, k]") if self.transpose_b else ((rows, k, n), "b[r, k, n]")
+        body = f"""for m in T.parallel({m}):
+    for r, n in T.grid({rows}, {n}):
+        y[r, m, n] = T.float32(0)
+        for k in T.serial({k}):
+            y[r, m, n] = y[r, m, n] + a[r, m, k] * {b_at}"""
+        return Kernel(body, (("a", (rows, m, k), "float32"), ("b", b_shape, "float32"), ("y", (rows, m, n), "float32")))
+
+    def cost(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
+        return Cost(outputs[0].size * inputs[0].shape[-1])
+
+

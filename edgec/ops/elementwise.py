@@ -1,0 +1,224 @@
+"""Elementwise arithmetic and the activations that act on one element at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+
+from edgec.ir.types import DType, TensorType
+from edgec.ops.base import Kernel, Op, Site, need, same_time
+
+
+def broadcast(a: TensorType, b: TensorType) -> TensorType:
+    """Type of an elementwise result: numpy broadcasting, float32."""
+    need(a.dtype is DType.F32 and b.dtype is DType.F32, f"expected float32 operands, found {a.dtype.value}, {b.dtype.value}")
+    try:
+        shape = tuple(torch.broadcast_shapes(a.shape, b.shape))
+    except RuntimeError as err:
+        raise ValueError(f"shapes {a.shape} and {b.shape} do not broadcast") from err
+    return TensorType(shape, DType.F32, None, same_time([a, b]))
+
+
+def strides_for(shape: Sequence[int], out: Sequence[int]) -> list[int]:
+    """Element stride of a broadcast operand for every axis of the output (0 where it repeats)."""
+    padded = [1] * (len(out) - len(shape)) + list(shape)
+    strides, step = [0] * len(out), 1
+    for axis in reversed(range(len(out))):
+        strides[axis] = step if padded[axis] != 1 else 0
+        step *= padded[axis]
+    return strides
+
+
+def loop_nest(shape: Sequence[int], statement: str) -> tuple[str, list[str]]:
+    """Nested loops over a shape (the outer one parallel) around one statement; also the index names."""
+    lines, names = [], [f"i{k}" for k in range(len(shape))]
+    for k, extent in enumerate(shape):
+        kind = "T.parallel" if k == 0 else "T.serial"
+        lines.append("    " * k + f"for {names[k]} in {kind}({extent}):")
+    lines.append("    " * len(shape) + statement)
+    return "\n".join(lines), names
+
+
+@dataclass(frozen=True)
+class Binary(Op):
+    """Broadcasting arithmetic on two tensors."""
+
+    framewise: ClassVar[bool] = True
+    symbol: ClassVar[str]
+
+    def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        need(len(types) == 2, f"expected 2 operands, found {len(types)}")
+        return (broadcast(types[0], types[1]),)
+
+    def lower(self, site: Site) -> Kernel:
+        a, b = site.inputs
+        (y,) = site.outputs
+        names = [f"i{k}" for k in range(len(y.shape))]
+
+        def at(t: TensorType) -> str:
+            terms = [f"{n} * {s}" for n, s in zip(names, strides_for(t.shape, y.shape), strict=True) if s]
+            return " + ".join(terms) or "0"
+
+        nest, _ = loop_nest(y.shape, f"y[{at(y)}] = a[{at(a)}] {self.symbol} b[{at(b)}]")
+        return Kernel(nest, (("a", (a.size,), "float32"), ("b", (b.size,), "float32"), ("y", (y.size,), "float32")))
+
+    def permuted(self, perm: Sequence[int], types: Sequence[TensorType]) -> Op | None:
+        """The op after its operands' axes are permuted; None where an operand is only broadcast."""
+        return self if all(len(t.shape) == len(perm) for t in types) else None
+
+
+@dataclass(frozen=True)
+class Add(Binary):
+    """y = a + b."""
+
+    name: ClassVar[str] = "add"
+    symbol: ClassVar[str] = "+"
+
+    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
+        return tensors[0] + tensors[1]
+
+
+@dataclass(frozen=True)
+class Sub(Binary):
+    """y = a - b."""
+
+    name: ClassVar[str] = "sub"
+    symbol: ClassVar[str] = "-"
+
+    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
+        return tensors[0] - tensors[1]
+
+
+@dataclass(frozen=True)
+class Mul(Binary):
+    """y = a * b."""
+
+    name: ClassVar[str] = "mul"
+    symbol: ClassVar[str] = "*"
+
+    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
+        return tensors[0] * tensors[1]
+
+
+@dataclass(frozen=True)
+class Div(Binary):
+    """y = a / b."""
+
+    name: ClassVar[str] = "div"
+    symbol: ClassVar[str] = "/"
+
+    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
+        return tensors[0] / tensors[1]
+
+
+@dataclass(frozen=True)
+class Affine(Op):
+    """y = x * scale[c] + shift[c] along one axis: batch norm at inference time."""
+
+    name: ClassVar[str] = "affine"
+    framewise: ClassVar[bool] = True
+    axis: int = -1
+
+    def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        x, scale, shift = types
+        channels = x.shape[self.axis]
+        need(scale.shape == shift.shape == (channels,), f"expected scale and shift of shape ({channels},), found {scale.shape}, {shift.shape}")
+        return (replace(x, quant=None),)
+
+    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
+        x, scale, shift = tensors
+        view = [1] * x.ndim
+        view[self.axis] = -1
+        return x * scale.view(view) + shift.view(view)
+
+    def lower(self, site: Site) -> Kernel:
+        x, scale, _ = site.inputs
+        axis = self.axis % len(x.shape)
+        inner = 1
+        for extent in x.shape[axis + 1 :]:
+            inner *= extent
+        c = f"(i // {inner}) % {scale.size}"
+        body = f"for i in T.parallel({x.size}):\n    y[i] = x[i] * scale[{c}] + shift[{c}]"
+        vec = ("float32",)
+        return Kernel(body, (("x", (x.size,), *vec), ("scale", scale.shape, *vec), ("shift", scale.shape, *vec), ("y", (x.size,), *vec)))
+
+    def permuted(self, perm: Sequence[int], types: Sequence[TensorType]) -> Op | None:
+        return Affine(axis=list(perm)[self.axis % len(perm)])
+
+
+@dataclass(frozen=True)
+class Unary(Op):
+    """A function of one element. `c` is its TVMScript expression in x[i]."""
+
+    framewise: ClassVar[bool] = True
+    c: ClassVar[str]
+    torch_function: ClassVar[Any]
+
+    def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        (x,) = types
+        need(x.dtype is DType.F32, f"expected float32, found {x.dtype.value}")
+        return (replace(x, quant=None),)
+
+    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
+        return type(self).torch_function(tensors[0])  # type: ignore[no-any-return]
+
+    def lower(self, site: Site) -> Kernel:
+        n = site.inputs[0].size
+        body = f"for i in T.parallel({n}):\n    y[i] = {self.c}"
+        return Kernel(body, (("x", (n,), "float32"), ("y", (n,), "float32")))
+
+    def permuted(self, perm: Sequence[int], types: Sequence[TensorType]) -> Op | None:
+        return self
+
+
+def extern(function: str, argument: str) -> str:
+    """A float function of edgec_math.h applied to an expression."""
+    return f'T.call_extern("float32", "edgec_{function}", {argument})'
+
+
+@dataclass(frozen=True)
+class Relu(Unary):
+    """max(x, 0)."""
+
+    name: ClassVar[str] = "relu"
+    c: ClassVar[str] = "T.max(x[i], T.float32(0))"
+    torch_function: ClassVar[Any] = staticmethod(torch.relu)
+
+
+@dataclass(frozen=True)
+class Relu6(Unary):
+    """min(max(x, 0), 6)."""
+
+    name: ClassVar[str] = "relu6"
+    c: ClassVar[str] = "T.min(T.max(x[i], T.float32(0)), T.float32(6))"
+    torch_function: ClassVar[Any] = staticmethod(torch.nn.functional.relu6)
+
+
+@dataclass(frozen=True)
+class Gelu(Unary):
+    """x * Phi(x), the erf form."""
+
+    name: ClassVar[str] = "gelu"
+    c: ClassVar[str] = "T.float32(0.5) * x[i] * (T.float32(1) + " + extern("erff", "x[i] * T.float32(0.7071067811865476)") + ")"
+    torch_function: ClassVar[Any] = staticmethod(torch.nn.functional.gelu)
+
+
+@dataclass(frozen=True)
+class Sigmoid(Unary):
+    """1 / (1 + exp(-x))."""
+
+    name: ClassVar[str] = "sigmoid"
+    c: ClassVar[str] = "T.float32(1) / (T.float32(1) + " + extern("expf", "T.float32(0) - x[i]") + ")"
+    torch_function: ClassVar[Any] = staticmethod(torch.sigmoid)
+
+
+@dataclass(frozen=True)
+class Tanh(Unary):
+    """tanh(x)."""
+
+    name: ClassVar[str] = "tanh"
+    c: ClassVar[str] = extern("tanhf", "x[i]")
+    torch_function: ClassVar[Any] = staticmethod(torch.tanh)

@@ -1,0 +1,107 @@
+"""The Legendre memory unit's memory (Voelker et al. 2019; parallel form Chilkuri and Eliasmith 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from edgec.ir.types import DType, TensorType
+from edgec.lmu_math import lmu_impulse_response, lmu_matrices
+from edgec.ops.base import Cost, Kernel, Op, Site, need
+
+
+@dataclass(frozen=True)
+class LmuMemory(Op):
+    """m[t] = Abar m[t-1] + Bbar u[t] (recurrent), or its first theta impulse-response taps (fir): u [B,T,1] -> [B,T,order]."""
+
+    name: ClassVar[str] = "lmu_memory"
+    order: int = 1
+    theta: int = 1
+    form: str = "fir"
+
+    def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        (u,) = types
+        need(self.form in ("fir", "recurrent"), f"expected form fir or recurrent, found {self.form!r}")
+        need(len(u.shape) == 3 and u.shape[-1] == 1, f"expected u [B,T,1], found {u.shape}")
+        return (TensorType((*u.shape[:-1], self.order), DType.F32, None, u.time_axis),)
+
+    def taps(self) -> torch.Tensor:
+        """H [theta, order], the oldest frame first: row theta-1 meets u[t]."""
+        h = lmu_impulse_response(self.order, self.theta, self.theta)
+        return torch.from_numpy(np.ascontiguousarray(h.T[::-1], dtype=np.float32))
+
+    def state_types(self, types: Sequence[TensorType]) -> tuple[tuple[TensorType, float], ...]:
+        return ((TensorType((types[0].shape[0], 1, self.order)), 0.0),)
+
+    def run(
+        self, tensors: Sequence[torch.Tensor], states: Sequence[torch.Tensor] = ()
+    ) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+        (u,) = tensors
+        if self.form == "fir":
+            padded = F.pad(u.transpose(1, 2), (self.theta - 1, 0))
+            return (F.conv1d(padded, self.taps().T.unsqueeze(1)).transpose(1, 2),), ()
+        a, b = (torch.from_numpy(m).float() for m in lmu_matrices(self.order, self.theta))
+        m = states[0] if states else torch.zeros(u.shape[0], 1, self.order)
+        frames = []
+        for frame in u.split(1, dim=1):
+            m = m @ a.T + frame * b.view(-1)
+            frames.append(m)
+        return (torch.cat(frames, 1),), (m,)
+
+    def stream(self, step: Any, u: str) -> str:
+        if self.form == "recurrent":
+            return step.emit(self, u)  # type: ignore[no-any-return]
+        line = step.delay_line(u, length=self.theta, left=self.theta - 1)
+        return step.emit(LmuTaps(self.order), line, step.const("lmu_taps", self.taps().numpy()))  # type: ignore[no-any-return]
+
+    def lower(self, site: Site) -> Kernel:
+        need(site.states != (), "the recurrent memory is lowered one frame at a time: make the graph streaming first")
+        a, b = lmu_matrices(self.order, self.theta)
+        q = self.order
+        body = f"""for i in T.serial({q}):
+    old[i] = m[i]
+for i in T.parallel({q}):
+    m[i] = b[i] * u[0]
+    for j in T.serial({q}):
+        m[i] = m[i] + a[i, j] * old[j]
+    y[i] = m[i]"""
+        f32 = "float32"
+        params = (("u", (1,), f32), ("a", (q, q), f32), ("b", (q,), f32), ("m", (q,), f32), ("y", (q,), f32), ("old", (q,), f32))
+        consts = {"a": a.astype(np.float32), "b": b.reshape(-1).astype(np.float32)}
+        return Kernel(body, params, consts, scratch=4 * q)
+
+    def cost(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
+        return Cost(outputs[0].size * (self.theta if self.form == "fir" else self.order))
+
+
+@dataclass(frozen=True)
+class LmuTaps(Op):
+    """One frame of the FIR form: history u [B,theta,1] with taps [theta,order] -> [B,1,order]."""
+
+    name: ClassVar[str] = "lmu_taps"
+    order: int = 1
+
+    def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        u, taps = types
+        need(u.shape[1:] == (taps.shape[0], 1), f"history {u.shape} does not fit taps {taps.shape}")
+        return (replace(u, shape=(u.shape[0], 1, self.order)),)
+
+    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
+        u, taps = tensors
+        return u.transpose(1, 2) @ taps
+
+    def lower(self, site: Site) -> Kernel:
+        theta, q = site.inputs[1].shape
+        body = f"""for o in T.parallel({q}):
+    y[o] = T.float32(0)
+    for k in T.serial({theta}):
+        y[o] = y[o] + u[k] * taps[k, o]"""
+        return Kernel(body, (("u", (theta,), "float32"), ("taps", (theta, q), "float32"), ("y", (q,), "float32")))
+
+    def cost(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
+        return Cost(outputs[0].size * inputs[1].shape[0])

@@ -1,0 +1,111 @@
+"""Ops that move elements without computing: permute, reshape, concat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any, ClassVar
+
+import torch
+
+from edgec.ir.types import DType, TensorType
+from edgec.ops.base import Kernel, Op, Site, ctype, need, params_of, same_time
+
+
+@dataclass(frozen=True)
+class Permute(Op):
+    """y axis k is x axis perm[k]."""
+
+    name: ClassVar[str] = "permute"
+    framewise: ClassVar[bool] = True
+    perm: tuple[int, ...] = ()
+
+    def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        (x,) = types
+        need(sorted(self.perm) == list(range(len(x.shape))), f"perm {self.perm} does not fit shape {x.shape}")
+        need(x.dtype is not DType.BIT or self.perm[-1] == len(self.perm) - 1, "packed spikes cannot move their last axis")
+        time = None if x.time_axis is None else self.perm.index(x.time_axis)
+        return (replace(x, shape=tuple(x.shape[p] for p in self.perm), time_axis=time),)
+
+    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
+        return tensors[0].permute(self.perm)
+
+    def lower(self, site: Site) -> Kernel:
+        x, y = site.inputs[0].storage_shape, site.outputs[0].storage_shape
+        names = [f"i{k}" for k in range(len(y))]
+        source = [names[self.perm.index(axis)] for axis in range(len(x))]
+        body = f"for {', '.join(names)} in T.grid({', '.join(map(str, y))}):\n    y[{', '.join(names)}] = x[{', '.join(source)}]"
+        if len(names) == 1:
+            body = body.replace("T.grid", "T.serial")
+        return Kernel(body, params_of(site, ["x", "y"]))
+
+
+@dataclass(frozen=True)
+class Reshape(Op):
+    """The same elements in another shape. `time_axis` is where the time axis ends up, its extent unchanged."""
+
+    name: ClassVar[str] = "reshape"
+    is_view: ClassVar[bool] = True
+    shape: tuple[int, ...] = ()
+    time_axis: int | None = None
+
+    def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        (x,) = types
+        need(prod(self.shape) == x.size, f"{x.shape} has {x.size} elements, {self.shape} has {prod(self.shape)}")
+        if x.time_axis is not None:
+            need(self.time_axis is not None, f"reshape {x.shape} -> {self.shape} folds the time axis into another")
+            assert self.time_axis is not None
+            need(self.shape[self.time_axis] == x.frames, f"time axis has {x.frames} frames, axis {self.time_axis} of {self.shape} does not")
+        need(x.dtype is not DType.BIT or self.shape[-1] == x.shape[-1], "packed spikes cannot change their last axis")
+        return (replace(x, shape=self.shape, time_axis=self.time_axis),)
+
+    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
+        return tensors[0].reshape(self.shape)
+
+    def stream(self, step: Any, x: str) -> str:
+        shape = list(self.shape)
+        if self.time_axis is not None:
+            shape[self.time_axis] = step.type_of(x).frames
+        return step.emit(Reshape(tuple(shape), self.time_axis), x)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Concat(Op):
+    """Operands one after another along an axis."""
+
+    name: ClassVar[str] = "concat"
+    framewise: ClassVar[bool] = True
+    axis: int = -1
+
+    def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        axis = self.axis % len(types[0].shape)
+        rest = {t.shape[:axis] + t.shape[axis + 1 :] for t in types}
+        need(len(rest) == 1, f"operands differ off axis {axis}: {[t.shape for t in types]}")
+        need(len({t.dtype for t in types}) == 1, f"operands have different types {[t.dtype.value for t in types]}")
+        time = same_time(types)
+        need(time != axis, "concatenation along the time axis")
+        last = axis == len(types[0].shape) - 1
+        need(types[0].dtype is not DType.BIT or not last or all(t.shape[-1] % 32 == 0 for t in types[:-1]), "packed spikes join at multiples of 32 channels")
+        shape = list(types[0].shape)
+        shape[axis] = sum(t.shape[axis] for t in types)
+        quant = types[0].quant if len({t.quant for t in types}) == 1 else None
+        return (replace(types[0], shape=tuple(shape), quant=quant, time_axis=time),)
+
+    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
+        return torch.cat(list(tensors), dim=self.axis)
+
+    def lower(self, site: Site) -> Kernel:
+        axis = self.axis % len(site.outputs[0].shape)
+        outer = prod(site.outputs[0].storage_shape[:axis])
+        inner = [prod(t.storage_shape[axis:]) for t in site.inputs]
+        kind = ctype(site.outputs[0].dtype)
+        lines, at = [f"for r in T.parallel({outer}):"], 0
+        for k, n in enumerate(inner):
+            lines += [f"    for i in T.serial({n}):", f"        y[r, i + {at}] = x{k}[r, i]"]
+            at += n
+        params = tuple((f"x{k}", (outer, n), kind) for k, n in enumerate(inner))
+        return Kernel("\n".join(lines), (*params, ("y", (outer, at), kind)))
+
+    def permuted(self, perm: Sequence[int], types: Sequence[TensorType]) -> Op | None:
+        return Concat(axis=list(perm)[self.axis % len(perm)])

@@ -1,0 +1,114 @@
+"""Spiking neurons. One op covers spikingjelly's, snnTorch's and NIR's leaky integrate-and-fire by its attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+
+from edgec.ir.types import DType, TensorType
+from edgec.ops.base import Kernel, Op, Site, need
+
+RESETS = ("hard", "subtract", "none")
+
+
+def frames_of(x: torch.Tensor, axis: int) -> tuple[torch.Tensor, ...]:
+    """The frames of a sequence, in order, each keeping its time axis."""
+    return x.split(1, dim=axis)
+
+
+@dataclass(frozen=True)
+class Lif(Op):
+    """Leaky integrate-and-fire over the time axis of x; channels are the last axis.
+
+    x [B,T,C]; beta and threshold [1] or [C] -> spikes [B,T,C] of 0.0/1.0, and the membrane when `membrane` is set.
+    decay_input: H = V + (X - V) * (1 - beta); otherwise H = beta * V + X. A spike is H > threshold if strict else
+    H >= threshold. Reset hard: V = v_reset at a spike; subtract: V = H - threshold * S; none: V = H. delayed_reset
+    applies the reset at the next frame, from the old membrane (snnTorch). Source: facts of each library in docs/neurons.md.
+    """
+
+    name: ClassVar[str] = "lif"
+    decay_input: bool = True
+    reset: str = "hard"
+    v_reset: float = 0.0
+    strict: bool = False
+    delayed_reset: bool = False
+    membrane: bool = False
+
+    def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        x, beta, threshold = types
+        need(self.reset in RESETS, f"expected reset one of {RESETS}, found {self.reset!r}")
+        need(x.time_axis is not None, "the neuron's input has no time axis")
+        need(x.time_axis != len(x.shape) - 1, "the neuron's last axis must be channels, found the time axis")
+        for label, t in (("beta", beta), ("threshold", threshold)):
+            need(t.shape in ((1,), (x.shape[-1],)), f"expected {label} of shape (1,) or ({x.shape[-1]},), found {t.shape}")
+        return (x, x) if self.membrane else (x,)
+
+    def state_types(self, types: Sequence[TensorType]) -> tuple[tuple[TensorType, float], ...]:
+        x = types[0]
+        start = self.v_reset if self.reset == "hard" and not self.delayed_reset else 0.0
+        return ((replace(x, shape=tuple(1 if k == x.time_axis else n for k, n in enumerate(x.shape)), time_axis=None), start),)
+
+    def run(
+        self, tensors: Sequence[torch.Tensor], states: Sequence[torch.Tensor] = ()
+    ) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+        x, beta, threshold = tensors
+        axis = x.ndim - 2
+        v = states[0] if states else torch.full_like(x.narrow(axis, 0, 1), self.state_start())
+        spikes, membranes = [], []
+        for frame in frames_of(x, axis):
+            s, v = self.step(frame, v, beta, threshold)
+            spikes.append(s)
+            membranes.append(v)
+        outs = (torch.cat(spikes, axis), torch.cat(membranes, axis))
+        return outs if self.membrane else outs[:1], (v,)
+
+    def state_start(self) -> float:
+        return self.v_reset if self.reset == "hard" and not self.delayed_reset else 0.0
+
+    def step(
+        self, x: torch.Tensor, v: torch.Tensor, beta: torch.Tensor, threshold: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """One frame: spikes and the new state."""
+        fired = (v > threshold if self.strict else v >= threshold) if self.delayed_reset else None
+        if fired is not None and self.reset == "hard":
+            v = torch.where(fired, torch.full_like(v, self.v_reset), v)
+        h = v + (x - v) * (1 - beta) if self.decay_input else beta * v + x
+        if fired is not None:
+            if self.reset == "subtract":
+                h = h - threshold * fired
+            return (h > threshold if self.strict else h >= threshold).to(x.dtype), h
+        s = h > threshold if self.strict else h >= threshold
+        if self.reset == "hard":
+            h = torch.where(s, torch.full_like(h, self.v_reset), h)
+        elif self.reset == "subtract":
+            h = h - threshold * s
+        return s.to(x.dtype), h
+
+    def lower(self, site: Site) -> Kernel:
+        x, beta, threshold = site.inputs
+        c, rows = x.shape[-1], x.size // x.shape[-1]
+        need(site.states != () and rows == 1, "a neuron is lowered one frame at a time: make the graph streaming first")
+        b, th = ("beta[0]" if beta.size == 1 else "beta[i]"), ("th[0]" if threshold.size == 1 else "th[i]")
+        above = ">" if self.strict else ">="
+        lines = [f"for i in T.parallel({c}):"]
+        old = "v[i]"
+        if self.delayed_reset and self.reset == "hard":
+            old = f"T.if_then_else(v[i] {above} {th}, T.float32({self.v_reset!r}), v[i])"
+        decay = f"{old} + (x[i] - {old}) * (T.float32(1) - {b})" if self.decay_input else f"{b} * {old} + x[i]"
+        if self.delayed_reset and self.reset == "subtract":
+            decay = f"{decay} - T.if_then_else(v[i] {above} {th}, {th}, T.float32(0))"
+        lines += [f"    v[i] = {decay}", f"    s[i] = T.if_then_else(v[i] {above} {th}, T.float32(1), T.float32(0))"]
+        if not self.delayed_reset and self.reset != "none":
+            new = f"T.float32({self.v_reset!r})" if self.reset == "hard" else f"v[i] - {th}"
+            lines.append(f"    v[i] = T.if_then_else(s[i] > T.float32(0), {new}, v[i])")
+        if self.membrane:
+            lines.append("    m[i] = v[i]")
+        f32 = "float32"
+        params = [("x", (c,), f32), ("beta", beta.shape, f32), ("th", threshold.shape, f32), ("v", (c,), f32), ("s", (c,), f32)]
+        return Kernel("\n".join(lines), tuple(params + [("m", (c,), f32)] * self.membrane))
+
+    def stream(self, step: Any, x: str, beta: str, threshold: str) -> Any:
+        return step.emit(self, x, beta, threshold)

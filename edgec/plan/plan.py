@@ -1,0 +1,142 @@
+"""Order, kernels, arena and state of a graph, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgec.ir.graph import Graph, Node
+from edgec.ir.types import TensorType
+from edgec.ops.base import Kernel, Site
+from edgec.plan.arena import Buffer, lower_bound, place
+from edgec.plan.state import Member, lay_out
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor lies: storage is input, output, const, state or arena; offset in bytes, or an index of the I/O list."""
+
+    storage: str
+    offset: int
+    type: TensorType
+
+
+@dataclass(frozen=True)
+class Call:
+    """One node with its kernel. `args` are tensor, constant and state names in the order of the kernel's parameters."""
+
+    index: int
+    node: Node
+    variant: str
+    kernel: Kernel
+    args: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything the code generator needs to know about memory."""
+
+    graph: Graph
+    calls: tuple[Call, ...]
+    places: Mapping[str, Place]
+    consts: Mapping[str, np.ndarray[Any, Any]]
+    members: tuple[Member, ...]
+    state_bytes: int
+    arena_bytes: int
+    arena_lower_bound: int
+
+
+Select = Callable[[Any, Site], tuple[str, Kernel]]
+
+
+def site_of(graph: Graph, node: Node) -> Site:
+    """What a lowering rule may look at."""
+    consts = {k: graph.consts[name].data for k, name in enumerate(node.inputs) if name in graph.consts}
+    states = tuple(graph.state(s).type for s in node.states)
+    return Site(graph.input_types(node), node.types, states, consts)
+
+
+def is_view(node: Node) -> bool:
+    return bool(node.op.is_view)
+
+
+def resolve_views(graph: Graph) -> dict[str, str]:
+    """Each tensor's memory owner: views belong to their input, delay lines to their state."""
+    owner: dict[str, str] = {}
+    for node in graph.nodes:
+        if is_view(node):
+            owner[node.output] = owner.get(node.inputs[0], node.inputs[0])
+        elif node.op.output_is_state:
+            owner[node.output] = node.states[0]
+    return owner
+
+
+def _make_call(graph: Graph, index: int, node: Node, select: Select, consts: dict[str, np.ndarray[Any, Any]]) -> Call:
+    """Choose the kernel and name the argument of each of its parameters."""
+    variant, kernel = select(node.op, site_of(graph, node))
+    params = [p[0] for p in kernel.params]
+    inputs = [name for k, name in enumerate(node.inputs) if k not in kernel.drops]
+    args = []
+    for param, name in zip(params, inputs, strict=False):
+        if param in kernel.consts:
+            name = f"{name}_{variant}" if name in graph.consts else name
+            consts[name] = kernel.consts[param]
+        elif name in graph.consts:
+            consts[name] = graph.consts[name].data
+        args.append(name)
+    for param in params[len(inputs) :]:
+        if param in kernel.consts:
+            args.append(f"{node.outputs[0]}_{param}")
+            consts[args[-1]] = kernel.consts[param]
+    args += node.states
+    if not node.op.output_is_state:
+        args += node.outputs
+    if kernel.scratch:
+        args.append(f"{node.outputs[0]}_scratch")
+    assert len(args) == len(params), f"{node.op.name}: kernel takes {params}, node offers {args}"
+    return Call(index, node, variant, kernel, tuple(args))
+
+
+def _buffers(graph: Graph, calls: tuple[Call, ...], owner: Mapping[str, str]) -> list[Buffer]:
+    """Arena buffers with lifetimes: node outputs that are neither states nor outputs of the graph, and scratch."""
+    outside = {owner.get(o, o) for o in graph.outputs} | {s.name for s in graph.states} | {v.name for v in graph.inputs}
+    last: dict[str, int] = {}
+    for index, node in enumerate(graph.nodes):
+        for name in node.inputs:
+            last[owner.get(name, name)] = index
+    buffers = []
+    for index, node in enumerate(graph.nodes):
+        for name, t in zip(node.outputs, node.types, strict=True):
+            if owner.get(name, name) == name and name not in outside:
+                buffers.append(Buffer(name, t.bytes, index, last.get(name, index)))
+    for call in calls:
+        if call.kernel.scratch:
+            buffers.append(Buffer(call.args[-1], call.kernel.scratch, call.index, call.index))
+    return buffers
+
+
+def make_plan(graph: Graph, select: Select) -> Plan:
+    """Lower every node and lay out memory. `select` maps an op and its site to a kernel variant."""
+    consts: dict[str, np.ndarray[Any, Any]] = {}
+    calls = tuple(
+        _make_call(graph, k, node, select, consts) for k, node in enumerate(graph.nodes) if not is_view(node)
+    )
+    owner = resolve_views(graph)
+    buffers = _buffers(graph, calls, owner)
+    arena, offsets = place(buffers)
+    state_bytes, members = lay_out(graph.states)
+    places: dict[str, Place] = {v.name: Place("input", k, v.type) for k, v in enumerate(graph.inputs)}
+    places |= {m.state.name: Place("state", m.offset, m.state.type) for m in members}
+    sizes = {b.name: b.size for b in buffers}
+    for name, offset in offsets.items():
+        places[name] = Place("arena", offset, TensorType((sizes[name],)))
+    for k, name in enumerate(graph.outputs):
+        places[owner.get(name, name)] = Place("output", k, graph.type_of(name))
+    for node in graph.nodes:
+        for name, t in zip(node.outputs, node.types, strict=True):
+            home = places[owner.get(name, name)]
+            places[name] = Place(home.storage, home.offset, t)
+    return Plan(graph, calls, places, consts, members, state_bytes, arena, lower_bound(buffers))
