@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jinja2
 import numpy as np
 
+from edgec.backends.environment import environment
 from edgec.errors import CodegenError
 from edgec.ir.graph import Graph, Node, When
 from edgec.ir.text import print_type
@@ -28,6 +28,11 @@ def c_name(name: str) -> str:
     """A C identifier for a tensor name."""
     text = re.sub(r"\W", "_", name)
     return text if text[:1].isalpha() else f"t_{text}"
+
+
+def c_const(name: str) -> str:
+    """The symbol of a constant."""
+    return f"c_{c_name(name)}"
 
 
 def literal(value: Any, dtype: str) -> str:
@@ -109,7 +114,7 @@ class Writer:
         self.inputs, self.outputs = ports(plan.graph)
         self.fills: dict[tuple[str, int, str], str] = {}
         self.fields = {m.state.name: c_name(m.state.name) for m in plan.members}
-        self.const_symbols = {name: f"c_{c_name(name)}" for name in plan.consts}
+        self.const_symbols = {name: c_const(name) for name in plan.consts}
 
     def when_of(self, name: str) -> When:
         node = self.graph.producer(name)
@@ -171,10 +176,10 @@ class Writer:
         for name, data in self.plan.consts.items():
             comment = comment_safe(f"{name} {data.dtype.name}{list(data.shape)}")
             rows.append({"symbol": self.const_symbols[name], "ctype": CTYPES[data.dtype.name], "count": max(1, data.size),
-                         "comment": comment, "values": values_text(data)})  # fmt: skip
+                         "comment": comment, "text": values_text(data)})  # fmt: skip
         for (ctype, count, value), symbol in self.fills.items():
             rows.append({"symbol": symbol, "ctype": ctype, "count": count, "comment": "padding",
-                         "values": "    " + ", ".join([value] * count)})  # fmt: skip
+                         "text": "    " + ", ".join([value] * count)})  # fmt: skip
         return rows
 
     def member_rows(self) -> list[dict[str, Any]]:
@@ -191,12 +196,6 @@ class Writer:
 
 def comment_safe(text: str) -> str:
     return text.replace("*/", "* /")
-
-
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader("edgec.backends"), undefined=jinja2.StrictUndefined, keep_trailing_newline=True
-    )
 
 
 def wrap_frame(graph: Graph) -> int:
@@ -225,7 +224,7 @@ def write_library(
         "wrap_at": _FRAME_LIMIT - 1, "wrap_to": wrap_frame(graph), "magic": zlib.crc32(graph.name.encode()) | 1,
         "unused": [n for n in ("s", "arena") if re.search(rf"\b{n}\b", " ".join(c["text"] for g in groups for c in g["calls"])) is None],
     }  # fmt: skip
-    env = _environment()
+    env = environment()
     return {
         f"{graph.name}.h": env.get_template("model.h.j2").render(context),
         f"{graph.name}.c": env.get_template("model.c.j2").render(context),
@@ -245,17 +244,24 @@ def manifest(plan: Plan, symbols: Mapping[int, str], *, target: str, sources: Se
     }  # fmt: skip
 
 
+def _slot(plan: Plan, name: str, t: TensorType) -> dict[str, Any]:
+    """Where a tensor lies, for tools that read it out of a running model. Spikes are words there."""
+    place, q = plan.places[name], t.quant
+    offset = place.offset
+    if place.storage == "output":
+        offset = sum(plan.graph.type_of(o).bytes for o in plan.graph.outputs[: place.offset])
+    dtype, shape = ("uint32", t.storage_shape) if t.dtype is DType.BIT else (t.dtype.value, t.shape)
+    return {"name": name, "dtype": dtype, "shape": list(shape), "storage": place.storage, "offset": offset,
+            "bytes": t.bytes, "type": print_type(t), "scale": list(q.scale) if q else [1.0],
+            "zero_point": q.zero_point if q else 0}  # fmt: skip
+
+
 def _node_row(plan: Plan, call: Call, symbols: Mapping[int, str]) -> dict[str, Any]:
-    node, rows = call.node, []
-    for name, t in zip(node.outputs, node.types, strict=True):
-        place, q = plan.places[name], t.quant
-        rows.append({"name": name, "dtype": t.dtype.value, "shape": list(t.shape), "storage": place.storage,
-                     "offset": place.offset if place.storage != "output" else 0, "index": place.offset, "bytes": t.bytes,
-                     "scale": list(q.scale) if q else [1.0], "zero_point": q.zero_point if q else 0})  # fmt: skip
-    inputs = plan.graph.input_types(node)
-    weights = sum(plan.consts[a].nbytes for a in dict.fromkeys(call.args) if a in plan.consts)
+    node, inputs = call.node, plan.graph.input_types(call.node)
+    consts = [a for a in dict.fromkeys(call.args) if a in plan.consts]
+    when = [node.when.first, node.when.last, node.when.period]
     return {"id": call.index, "symbol": symbols[call.index], "op": node.op.name, "variant": call.variant,
-            "source": "; ".join(node.source), "outputs": rows, "inputs": list(node.inputs),
-            "macs": node.op.cost(inputs, node.types).macs, "const_bytes": weights,
-            "consts": [a for a in call.args if a in plan.consts],
-            "when": [node.when.first, node.when.last, node.when.period]}  # fmt: skip
+            "source": "; ".join(node.source), "inputs": list(node.inputs), "when": when,
+            "outputs": [_slot(plan, name, t) for name, t in zip(node.outputs, node.types, strict=True)],
+            "macs": node.op.cost(inputs, node.types).macs, "consts": [c_const(c) for c in consts],
+            "const_bytes": sum(plan.consts[c].nbytes for c in consts)}  # fmt: skip

@@ -116,8 +116,11 @@ def _parse_node(line: str, ops: Mapping[str, Any]) -> Node:
     return Node(op, _names(match["args"]), _names(match["outs"]), types, source, _names(match["states"]), when)
 
 
-def parse_graph(text: str, ops: Mapping[str, Any]) -> Graph:
-    """A graph from its text form; `ops` maps op names to classes. VerifyError names the line that does not parse."""
+def parse_graph(text: str, ops: Mapping[str, Any], data: Mapping[str, np.ndarray[Any, Any]] | None = None) -> Graph:
+    """A graph from its text form; `ops` maps op names to classes, `data` holds constants the text leaves out ("...").
+
+    VerifyError names the line that does not parse.
+    """
     name, is_step, delay, flush = "", False, 0, 0
     inputs: list[Value] = []
     consts: dict[str, Const] = {}
@@ -145,7 +148,9 @@ def parse_graph(text: str, ops: Mapping[str, Any]) -> Graph:
                 if word == "state":
                     states.append(State(label.lstrip("%"), t, ast.literal_eval(value)))
                 else:
-                    consts[label.lstrip("%")] = Const(_const_data(value, t), t)
+                    name_of = label.lstrip("%")
+                    known = None if value != "..." or data is None else data.get(name_of)
+                    consts[name_of] = Const(_const_data(value, t) if known is None else known.reshape(t.shape), t)
             elif word == "return":
                 outputs = _names(rest)
             else:

@@ -1,0 +1,77 @@
+"""Write the folder of a compiled model: library, runtime headers, manifest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgec.backends.kernel import NamedKernel, source_text
+from edgec.backends.library import comment_safe, manifest, write_library
+from edgec.ir.graph import Graph
+from edgec.kernels import select
+from edgec.plan import Call, Plan, make_plan
+from edgec.runtime import runtime_file
+from edgec.target import Target
+
+HEADERS = ("edgec.h", "edgec_simd.h", "edgec_math.h")
+
+
+def name_kernels(calls: Sequence[Call]) -> tuple[dict[int, str], list[NamedKernel]]:
+    """One function per distinct kernel: nodes with the same text share it."""
+    symbols: dict[int, str] = {}
+    seen: dict[str, str] = {}
+    kernels = []
+    for call in calls:
+        text = source_text(call.kernel)
+        if text not in seen:
+            seen[text] = f"k{call.index}_{call.node.op.name}"
+            kernels.append(NamedKernel(
+                seen[text], call.kernel, writable_params(call),
+                comment=comment_safe(f"{call.node.op.name}, {call.variant}"), where="; ".join(call.node.source),
+            ))  # fmt: skip
+        symbols[call.index] = seen[text]
+    return symbols, kernels
+
+
+def writable_params(call: Call) -> frozenset[str]:
+    """Names of the parameters a kernel stores to: states, outputs and scratch."""
+    outputs = () if call.node.op.output_is_state else call.node.outputs
+    written = {*call.node.states, *outputs}
+    names = {p[0] for p, a in zip(call.kernel.params, call.args, strict=True) if a in written}
+    return frozenset(names | ({call.kernel.params[-1][0]} if call.kernel.scratch else set()))
+
+
+def write_folder(graph: Graph, target: Target, folder: Path) -> Plan:
+    """Generate code for a graph; the files of the library and manifest.json appear in `folder`."""
+    plan = make_plan(graph, lambda op, site: select(op, site, target.isa))
+    symbols, kernels = name_kernels(plan.calls)
+    sources = [f"{graph.name}.c"]
+    if target.backend == "c":
+        from edgec.backends.c import emit_c
+
+        text = emit_c(kernels)
+    elif target.backend == "llvm":
+        from edgec.backends.llvm import emit_object_files
+
+        text, files = emit_object_files(graph.name, kernels, target)
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
+        sources += list(files)
+    else:
+        from edgec.backends.cuda import write_cuda_library
+
+        return write_cuda_library(plan, symbols, kernels, target, folder)
+    files = write_library(plan, text, symbols, summary=summary(graph), target=target.name, headers=HEADERS[1:])
+    for name, content in files.items():
+        (folder / name).write_text(content, encoding="utf-8")
+    for header in HEADERS:
+        (folder / header).write_text(runtime_file(header).read_text(encoding="utf-8"), encoding="utf-8")
+    data = manifest(plan, symbols, target=target.name, sources=sources)
+    (folder / "manifest.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    return plan
+
+
+def summary(graph: Graph) -> str:
+    """One line about a graph."""
+    return f"{len(graph.nodes)} nodes, delay {graph.delay} frames"

@@ -1,0 +1,87 @@
+"""The command line: parse arguments, call, print. Errors a user can mend end with exit code 2 and no traceback."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import edgec
+from edgec.errors import EdgecError, InputError
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options; docs/cli.md is generated from this."""
+    top = argparse.ArgumentParser(prog="edgec", description="Compile trained networks to streaming C libraries.")
+    top.add_argument("--version", action="version", version=f"edgec {edgec.__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    c = commands.add_parser("compile", help="compile a model for a target")
+    c.add_argument("model", help="a checkpoint (.pt), a torch.export archive (.pt2), or the name of a shipped model")
+    c.add_argument("--target", default="cortex-m7", help="a name from `edgec targets`, or a target file (.toml)")
+    c.add_argument("-o", "--out", help="output folder, absent or empty (default: out/MODEL-TARGET)")
+    c.add_argument("--precision", default="int8", choices=("int8", "float32"))
+    c.add_argument("--calibration", help=".npz with one array [N, ...] of model inputs (default: the model's own)")
+    c.add_argument("--flash", help="most flash allowed, such as 1M")
+    c.add_argument("--ram", help="most RAM allowed (state + arena + stack), such as 128K")
+    c.add_argument("--latency", help="longest frame allowed, such as 10ms")
+    c.add_argument("--emit", default="c", choices=("c", "image"), help="image: keep the linked image as well")
+    c.add_argument("--toolchain", default="zig", choices=("zig", "gcc"))
+    c.add_argument("--whole", action="store_true", help="one call takes the whole window: derive no streaming step")
+    c.add_argument("--dump-ir", metavar="DIR", help="write the graph after every pass")
+
+    r = commands.add_parser("run", help="run a compiled model on a wav clip")
+    r.add_argument("folder")
+    r.add_argument("clip", help="16-bit mono PCM .wav at the model's rate, or .npy with one input")
+    r.add_argument("--on", default="host", choices=("host", "emulator", "qemu", "qemu-aarch64", "cuda"))
+    r.add_argument("--stream", action="store_true", help="print the scores of every frame, not only the last")
+    r.add_argument("--labels", help="text file with one class name a line")
+
+    p = commands.add_parser("profile", help="count instructions per layer and per frame on the emulated core")
+    p.add_argument("folder")
+    p.add_argument("--clip", help="input to count on (default: the calibration set's first)")
+    p.add_argument("--html", metavar="FILE", help="write the table as a page")
+
+    v = commands.add_parser("verify", help="compare every layer with its reference; name the first that diverges")
+    v.add_argument("folder")
+    v.add_argument("--clip", help="input to compare on (default: the calibration set's first)")
+    v.add_argument("--on", default="host", choices=("host", "emulator"))
+
+    commands.add_parser("targets", help="list the targets")
+    commands.add_parser("ops", help="list the ops and which rules each has")
+
+    o = commands.add_parser("opt", help="run passes on the text form of a graph")
+    o.add_argument("file", help="graph in text form (.ir), or - for standard input")
+    o.add_argument("--passes", default="", help="comma-separated: fold_constants,assign_layout,fold_batchnorm,make_streaming")
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    arguments = parser().parse_args(argv)
+    from edgec import commands
+
+    try:
+        getattr(commands, f"{arguments.command}_command")(arguments)
+    except EdgecError as err:
+        print(f"edgec: error: {err}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 1
+    except KeyboardInterrupt:
+        print("edgec: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def existing(path: str) -> Path:
+    """A path that must exist."""
+    p = Path(path)
+    if not p.exists():
+        raise InputError(f"{path}: no such file or folder")
+    return p
+
+
+if __name__ == "__main__":
+    sys.exit(main())

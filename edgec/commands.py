@@ -1,0 +1,237 @@
+"""What each command of the CLI does: call the API, print tables."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from edgec.errors import EdgecError, InputError
+
+console = Console(highlight=False, soft_wrap=False)
+DEVICES = {"emulator": "unicorn"}
+
+
+def compile_command(a: argparse.Namespace) -> None:
+    """`edgec compile`."""
+    from edgec.profile.budget import Budget, parse_latency, parse_size
+
+    budget = Budget(
+        parse_size(a.flash) if a.flash else None,
+        parse_size(a.ram) if a.ram else None,
+        parse_latency(a.latency) if a.latency else None,
+    )
+    start = time.monotonic()
+    with console.status("starting"):
+        clock = [start, ""]
+
+        def progress(stage: str) -> None:
+            now = time.monotonic()
+            if clock[1]:
+                console.print(f"  {clock[1]:<16} {now - float(clock[0]):6.2f} s")
+            clock[:] = [now, stage]
+
+        from edgec.pipeline import compile_model
+
+        compiled = compile_model(
+            a.model, a.target, a.out, precision=a.precision, calibration=a.calibration, budget=budget,
+            emit_kind=a.emit, toolchain=a.toolchain, streaming=not a.whole, dump_ir=a.dump_ir, progress=progress,
+        )  # fmt: skip
+        progress("")
+    print_report(compiled.report)
+    console.print(f"wrote {compiled.folder} in {time.monotonic() - start:.1f} s")
+
+
+def print_report(report: dict[str, Any]) -> None:
+    """The table at the end of a compile."""
+    table = Table(title=f"{report['model']} for {report['target']}, {report['precision']}", title_justify="left")
+    for column in ("layer", "op", "variant", "shape", "precision"):
+        table.add_column(column, overflow="fold")
+    for column in ("MACs", "flash", "RAM", "spikes"):
+        table.add_column(column, justify="right")
+    for r in report["layers"]:
+        rate = "" if r["spike_rate"] is None else f"{100 * r['spike_rate']:.1f} %"
+        shape = "x".join(map(str, r["shape"]))
+        table.add_row(r["name"], r["op"], r["variant"], shape, r["precision"], f"{r['macs']:,}", f"{r['flash']:,}", f"{r['ram']:,}", rate)
+    console.print(table)
+    t = report["totals"]
+    stack = "?" if t["stack"] is None else f"{t['stack']:,}"
+    console.print(f"flash {t['flash']:,} B, of it weights and tables {t['weights']:,} B")
+    console.print(
+        f"RAM {t['ram']:,} B = state {t['state']:,} + arena {t['arena']:,} (lower bound {t['arena_lower_bound']:,}) + stack {stack}"
+    )
+    console.print(f"{t['macs']:,} dense-equivalent MACs a frame, delay {t['delay']} frames")
+    if t["instructions_worst"] is not None:
+        ratio = t["instructions_mean"] / t["macs"] if t["macs"] else float("nan")
+        console.print(
+            f"{t['instructions_worst']:,} instructions in the worst frame, {t['instructions_mean']:,.0f} in the mean"
+            f" ({ratio:.2f} per MAC); {t['latency_ms']:.3f} ms at one instruction per cycle"
+        )
+    for what, how in report["how"].items():
+        console.print(f"  {what}: {how}", style="dim")
+
+
+def run_command(a: argparse.Namespace) -> None:
+    """`edgec run`."""
+    from edgec.compiled import CompiledModel, frames, to_device
+
+    model = CompiledModel(a.folder)
+    spec, out_spec = model.manifest.inputs[0], model.manifest.outputs[0]
+    x, labels = read_clip(a.clip, model), read_labels(a.labels, model)
+    kind = DEVICES.get(a.on, a.on)
+    outputs = []
+    with model.device(kind, counting=kind == "unicorn") as device:
+        counts = []
+        for frame in frames(x, spec):
+            out = device.step([to_device(frame, spec)])
+            counts.append(device.counters.instructions)
+            _keep(outputs, out, out_spec, a.stream, labels)
+        while (out := device.flush()) is not None:
+            _keep(outputs, out, out_spec, a.stream, labels)
+    if not outputs:
+        raise InputError(f"{a.clip}: too short, the model gave no output", hint=f"its delay is {model.manifest.delay} frames")
+    console.print(f"{len(outputs)} outputs on {a.on}; the last: {describe(outputs[-1], labels)}")
+    if any(counts):
+        console.print(f"instructions per frame: {max(counts):,} worst, {np.mean(counts):,.0f} mean (counted)")
+
+
+def _keep(outputs: list[Any], out: Any, spec: Any, stream: bool, labels: list[str]) -> None:
+    from edgec.compiled import to_real
+
+    if out is None:
+        return
+    outputs.append(to_real(out[0], spec).reshape(-1))
+    if stream:
+        console.print(f"{len(outputs) - 1:5d}  {describe(outputs[-1], labels)}")
+
+
+def describe(scores: np.ndarray[Any, Any], labels: list[str]) -> str:
+    """The winner and the scores."""
+    best = int(np.argmax(scores))
+    name = labels[best] if best < len(labels) else str(best)
+    return f"{name}  [{' '.join(f'{s:.2f}' for s in scores[:16])}{' ...' if scores.size > 16 else ''}]"
+
+
+def read_clip(path: str, model: Any) -> np.ndarray[Any, Any]:
+    """A wav clip as int16, or an array from .npy."""
+    from edgec.profile.clips import read_input
+
+    rate = model.report.get("sample_rate")
+    return read_input(path, rate)
+
+
+def read_labels(path: str | None, model: Any) -> list[str]:
+    """Class names from a file, or those the report carries."""
+    if path is None:
+        return list(model.report.get("labels", []))
+    try:
+        return Path(path).read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as err:
+        raise InputError(f"labels file {path} cannot be read: {err}") from err
+
+
+def profile_command(a: argparse.Namespace) -> None:
+    """`edgec profile`."""
+    from edgec.compiled import CompiledModel
+    from edgec.profile.counts import html_page, profile
+
+    model = CompiledModel(a.folder)
+    result = profile(model, read_clip(a.clip, model) if a.clip else default_input(model))
+    table = Table(title=f"{model.manifest.name}: instructions per frame, counted on the emulated core", title_justify="left")
+    for column in ("layer", "op", "variant"):
+        table.add_column(column, overflow="fold")
+    for column in ("mean", "worst", "share", "per MAC"):
+        table.add_column(column, justify="right")
+    for row in result.rows:
+        per_mac = f"{row.mean / row.macs:.2f}" if row.macs else ""
+        table.add_row(row.name, row.op, row.variant, f"{row.mean:,.0f}", f"{row.worst:,}", f"{100 * row.share:.1f} %", per_mac)
+    console.print(table)
+    console.print(f"per frame: {result.mean:,.0f} mean, {result.worst:,} worst over {result.frames} frames; {result.how}")
+    if a.html:
+        Path(a.html).write_text(html_page(model.manifest.name, result), encoding="utf-8")
+        console.print(f"wrote {a.html}")
+
+
+def verify_command(a: argparse.Namespace) -> None:
+    """`edgec verify`."""
+    from edgec.compiled import CompiledModel
+    from edgec.profile.compare import verify_model
+
+    model = CompiledModel(a.folder)
+    result = verify_model(model, read_clip(a.clip, model) if a.clip else default_input(model), DEVICES.get(a.on, a.on))
+    table = Table(title=f"{model.manifest.name}: {result.how}", title_justify="left")
+    for column in ("layer", "op"):
+        table.add_column(column, overflow="fold")
+    for column in ("device vs reference", "vs float: max error", "SQNR"):
+        table.add_column(column, justify="right")
+    for row in result.rows:
+        sqnr = "" if row.sqnr_db is None else f"{row.sqnr_db:.1f} dB"
+        error = "" if row.float_error is None else f"{row.float_error:.4g}"
+        table.add_row(row.name, row.op, row.device_text, error, sqnr)
+    console.print(table)
+    console.print(result.verdict)
+    if not result.ok:
+        raise EdgecError(f"the device diverges from the reference first in {result.first}")
+
+
+def default_input(model: Any) -> np.ndarray[Any, Any]:
+    """The input that compile() kept for profiling."""
+    path = model.folder / "sample.npy"
+    if not path.is_file():
+        raise InputError(f"{model.folder} holds no sample input", hint="give one with --clip")
+    return np.load(path, allow_pickle=False)  # type: ignore[no-any-return]
+
+
+def targets_command(a: argparse.Namespace) -> None:
+    """`edgec targets`."""
+    from edgec.target import list_targets, load_target
+
+    table = Table()
+    for column in ("target", "core", "backend", "kernels", "flash", "RAM", "clock", "devices"):
+        table.add_column(column, overflow="fold")
+    for name in list_targets():
+        t = load_target(name)
+        sizes = (f"{t.flash_bytes >> 10:,} K", f"{t.ram_bytes >> 10:,} K", f"{t.clock_hz / 1e6:g} MHz")
+        table.add_row(name, t.cpu, t.backend, " ".join(t.isa), *sizes, " ".join(t.devices))
+    console.print(table)
+
+
+def ops_command(a: argparse.Namespace) -> None:
+    """`edgec ops`."""
+    from edgec.ops import OPS
+    from edgec.ops.base import Op
+
+    table = Table()
+    for column in ("op", "what", "streams", "kernel"):
+        table.add_column(column, overflow="fold")
+    for name, op in sorted(OPS.items()):
+        streams = "yes" if op.framewise or op.stream is not None or op.state_types is not Op.state_types else "no"
+        table.add_row(name, (op.__doc__ or "").splitlines()[0], streams, "generic" if op.lower is not None else "view" if op.is_view else "no")
+    console.print(table)
+
+
+def opt_command(a: argparse.Namespace) -> None:
+    """`edgec opt`."""
+    from edgec.ir.text import parse_graph, print_graph
+    from edgec.ir.verify import verify
+    from edgec.ops import OPS
+    from edgec.passes import PASSES
+
+    try:
+        text = sys.stdin.read() if a.file == "-" else Path(a.file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as err:
+        raise InputError(f"{a.file} cannot be read: {err}") from err
+    graph = parse_graph(text, OPS)
+    verify(graph)
+    for name in filter(None, a.passes.split(",")):
+        if name not in PASSES:
+            raise InputError(f"unknown pass {name!r}", hint=f"one of {', '.join(PASSES)}")
+        graph = PASSES[name]().run(graph)
+        verify(graph)
+    sys.stdout.write(print_graph(graph))

@@ -1,0 +1,87 @@
+"""Run a compiled model on one of the devices: this computer, unicorn, QEMU boards, 64-bit ARM under qemu-user."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from edgec.device.base import Counters, Device
+from edgec.errors import ToolchainError
+from edgec.target import Target, load_target
+from edgec.toolchain import Manifest, build_aarch64, build_image, build_shared, read_manifest
+
+KINDS = ("host", "unicorn", "qemu", "qemu-aarch64")
+
+__all__ = ["KINDS", "Counters", "Device", "open_device", "open_image"]
+
+
+def open_device(
+    kind: str,
+    folder: Path | str,
+    manifest: Manifest | None = None,
+    target: Target | str | None = None,
+    *,
+    toolchain: str = "zig",
+    cc: str | None = None,
+    profile: bool = False,
+    counting: bool = False,
+    instances: int = 1,
+    opt: str = "-O2",
+    build_dir: Path | str | None = None,
+) -> Device:
+    """Build the model in `folder` for the device and start it. `manifest` defaults to the folder's, `target` to the
+    manifest's. What is built stays in `build_dir` if given. `profile` allows watch() and dump() and counts per node;
+    `counting` fills counters (unicorn: exact, qemu: to one tick); `cc` is the host's compiler."""
+    folder = Path(folder)
+    manifest = manifest or read_manifest(folder)
+    target = target or manifest.target
+    target = load_target(target) if isinstance(target, str) else target
+    work = Path(build_dir) if build_dir is not None else Path(tempfile.mkdtemp(prefix="edgec-device-"))
+    work.mkdir(parents=True, exist_ok=True)
+    suffix = "-profile" if profile else ""
+    out = work / f"{manifest.name}-{kind}{suffix}{'.so' if kind == 'host' else '.elf'}"
+    try:
+        if kind == "host":
+            build_shared(folder, out, cc=cc, profile=profile, opt=opt)
+        elif kind == "qemu-aarch64":
+            build_aarch64(folder, target, out, profile=profile, instances=instances, opt=opt)
+        elif kind in KINDS:
+            build_image(folder, target, out, toolchain=toolchain, profile=profile, instances=instances, opt=opt)
+        device = open_image(kind, out, manifest, target, profile=profile, counting=counting, instances=instances)
+        return device.own(work if build_dir is None else None)
+    except BaseException:
+        if build_dir is None:
+            shutil.rmtree(work, ignore_errors=True)
+        raise
+
+
+def open_image(
+    kind: str,
+    built: Path | str,
+    manifest: Manifest,
+    target: Target,
+    *,
+    profile: bool = False,
+    counting: bool = False,
+    instances: int = 1,
+) -> Device:
+    """Start an image (or shared library) that was built before, with the same profile and instances."""
+    built = Path(built)
+    if kind == "host":
+        from edgec.device.host import HostDevice
+
+        return HostDevice(built, manifest, instances=instances, profile=profile)
+    if kind == "unicorn":
+        from edgec.device.unicorn_device import UnicornDevice
+
+        return UnicornDevice(built, manifest, target, instances=instances, profile=profile, counting=counting)
+    if kind == "qemu":
+        from edgec.device.qemu import QemuDevice
+
+        return QemuDevice(built, manifest, target, instances=instances, profile=profile, counting=counting)
+    if kind == "qemu-aarch64":
+        from edgec.device.qemu import QemuUserDevice
+
+        return QemuUserDevice(built, manifest, target, instances=instances, profile=profile)
+    raise ToolchainError(f"unknown device {kind!r}; known devices: {', '.join(KINDS)}")

@@ -1,0 +1,154 @@
+"""Images on QEMU: a whole Cortex-M board, or a 64-bit ARM Linux program. The harness's bytes go through pipes."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from edgec.device.base import Counters
+from edgec.device.protocol import HarnessDevice
+from edgec.errors import ToolchainError
+from edgec.target import Target
+from edgec.toolchain.manifest import Manifest
+
+_TIMEOUT_S = 120.0
+
+
+class _PipeDevice(HarnessDevice):
+    """A QEMU process with one descriptor to write commands to and one to read replies from."""
+
+    def __init__(self, manifest: Manifest, *, instances: int, profile: bool, timeout: float) -> None:
+        super().__init__(manifest, instances=instances, profile=profile)
+        self._timeout = timeout
+        self._work = Path(tempfile.mkdtemp(prefix="edgec-qemu-"))
+        self._process: subprocess.Popen[bytes] | None = None
+        self._write_fd = -1
+        self._read_fd = -1
+
+    def _send(self, data: bytes) -> None:
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[os.write(self._write_fd, view) :]
+        except (BrokenPipeError, OSError) as e:
+            raise self._died("did not take a command") from e
+
+    def _receive(self, count: int) -> bytes:
+        chunks: list[bytes] = []
+        left = count
+        deadline = time.monotonic() + self._timeout
+        while left:
+            ready, _, _ = select.select([self._read_fd], [], [], 0.2)
+            data = os.read(self._read_fd, left) if ready else b""
+            if data:
+                chunks.append(data)
+                left -= len(data)
+            elif self._process is None or self._process.poll() is not None:
+                raise self._died("ended")
+            elif time.monotonic() > deadline:
+                raise self._died(f"gave no reply within {self._timeout:.0f} s")
+        return b"".join(chunks)
+
+    def _died(self, what: str) -> ToolchainError:
+        assert self._process is not None
+        self._process.kill()
+        code = self._process.wait()
+        log = (self._work / "log").read_text(encoding="utf-8", errors="replace").strip()
+        shown = "\n".join(f"  | {line}" for line in log.splitlines()[:40])
+        return ToolchainError(f"the image of {self.manifest.name!r} under QEMU {what} (exit code {code})\n{shown}")
+
+    def close(self) -> None:
+        super().close()
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+        for fd in {self._write_fd, self._read_fd} - {-1}:
+            os.close(fd)
+        self._write_fd = self._read_fd = -1
+        shutil.rmtree(self._work, ignore_errors=True)
+
+
+class QemuDevice(_PipeDevice):
+    """A Cortex-M image on a qemu-system-arm board. counting=True makes one instruction one nanosecond of the board's
+    time and reads SysTick: exact to one tick (40 instructions on most boards)."""
+
+    def __init__(
+        self,
+        elf: Path,
+        manifest: Manifest,
+        target: Target,
+        *,
+        instances: int = 1,
+        profile: bool = False,
+        counting: bool = False,
+        timeout: float = _TIMEOUT_S,
+    ) -> None:
+        program = _find("qemu-system-arm", "the QEMU system emulator for ARM")
+        if not target.qemu_machine:
+            raise ToolchainError(f"target {target.name!r} names no QEMU machine")
+        super().__init__(manifest, instances=instances, profile=profile, timeout=timeout)
+        self._counting = counting
+        self._ns_per_tick = 1e9 / target.qemu_hz
+        for name in ("edgec.in", "edgec.out"):
+            os.mkfifo(self._work / name)
+        # Opened for reading too: neither end must wait for the other, and QEMU's own opening must not block.
+        self._write_fd = os.open(self._work / "edgec.in", os.O_RDWR)
+        self._read_fd = os.open(self._work / "edgec.out", os.O_RDWR)
+        argv = [program, "-M", target.qemu_machine, "-display", "none", "-monitor", "none", "-serial", "none"]
+        argv += ["-semihosting-config", "enable=on,target=native", "-kernel", str(Path(elf).resolve())]
+        argv += ["-icount", "shift=0"] if counting else []
+        with (self._work / "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                argv, cwd=self._work, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+            )
+
+    def _count(self) -> None:
+        if not self._counting:
+            return
+        total = round(self.ticks() * self._ns_per_tick)
+        per_node: dict[int, int] = {}
+        if self.profile:
+            per_node = {k: round(t * self._ns_per_tick) for k, t in self.node_ticks().items()}
+            per_node[-1] = total - sum(per_node.values())
+        self.counters = Counters(total, per_node, f"counted on QEMU, each figure within {self._ns_per_tick:.0f}")
+
+
+class QemuUserDevice(_PipeDevice):
+    """A static 64-bit ARM Linux executable under qemu-aarch64."""
+
+    def __init__(
+        self,
+        elf: Path,
+        manifest: Manifest,
+        target: Target,
+        *,
+        instances: int = 1,
+        profile: bool = False,
+        timeout: float = _TIMEOUT_S,
+    ) -> None:
+        program = _find("qemu-aarch64", "the QEMU user emulator for 64-bit ARM")
+        super().__init__(manifest, instances=instances, profile=profile, timeout=timeout)
+        image_stdin, self._write_fd = os.pipe()
+        self._read_fd, image_stdout = os.pipe()
+        cpu = ["-cpu", target.qemu_cpu] if target.qemu_cpu else []
+        with (self._work / "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [program, *cpu, str(Path(elf).resolve())], stdin=image_stdin, stdout=image_stdout, stderr=log
+            )
+        os.close(image_stdin)
+        os.close(image_stdout)
+
+
+def _find(program: str, what: str) -> str:
+    found = shutil.which(program)
+    if found is None:
+        raise ToolchainError(
+            f"{program} is not on the PATH", hint=f"install {what}, or run on device 'unicorn' or 'host'"
+        )
+    return found

@@ -1,0 +1,183 @@
+"""compile(): from a user's model to a folder with a C library, its manifest and its report. Straight down."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgec import frontends
+from edgec.backends import emit
+from edgec.compiled import CompiledModel
+from edgec.errors import EdgecError, InputError
+from edgec.ir.graph import Graph
+from edgec.ir.text import print_graph
+from edgec.ir.verify import verify
+from edgec.passes.assign_layout import AssignLayout
+from edgec.passes.base import Pass
+from edgec.passes.fold_batchnorm import FoldBatchnorm
+from edgec.passes.fold_constants import FoldConstants
+from edgec.passes.make_streaming import MakeStreaming
+from edgec.passes.quantize import Quantize
+from edgec.plan import Plan
+from edgec.profile.budget import Budget, check_budget
+from edgec.profile.report import build_report
+from edgec.target import Target, load_target
+
+PRECISIONS = ("int8", "float32")
+EMITS = ("c", "image")
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The graph as the user meant it, whole-sequence and float, and the graph that runs."""
+
+    reference: Graph
+    whole: Graph
+    step: Graph
+
+
+def passes_for(precision: str, calibration: Any, streaming: bool) -> list[Pass]:
+    """The passes in the order they run."""
+    passes: list[Pass] = [
+        FoldConstants(),
+        AssignLayout(),  # before batch-norm folding: a permute between convolution and batch norm would hide the pair
+        FoldBatchnorm(),
+    ]
+    if precision == "int8":
+        passes.append(Quantize(calibration))  # on the whole sequence: calibration data are whole clips
+    if streaming:
+        passes.append(MakeStreaming())  # last: integer and float graphs stream by the same rules
+    return passes
+
+
+def transform(graph: Graph, passes: Sequence[Pass], progress: Progress, dump: Path | None = None) -> list[Graph]:
+    """The graph after each pass, verified; written to `dump` as text when asked for."""
+    graphs = [graph]
+    for number, step in enumerate(passes, 1):
+        progress(step.name)
+        graphs.append(step.run(graphs[-1]))
+        verify(graphs[-1])
+        if dump is not None:
+            dump.mkdir(parents=True, exist_ok=True)
+            (dump / f"{number:02d}_{step.name}.ir").write_text(print_graph(graphs[-1], consts=False), encoding="utf-8")
+    return graphs
+
+
+def check_output(out: Path) -> None:
+    """The output folder must be absent or empty, and its parent writable."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"output folder {out} is not empty", hint="give another folder with -o, or remove this one")
+    parent = next(p for p in [out, *out.resolve().parents] if p.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise InputError(f"output folder {out} cannot be written: {parent} is not a writable folder", hint="give another with -o")
+
+
+def compile_model(
+    model: Any,
+    target: str | Target = "cortex-m7",
+    out: str | Path | None = None,
+    *,
+    precision: str = "int8",
+    calibration: Any = None,
+    budget: Budget = Budget(),
+    emit_kind: str = "c",
+    example_inputs: Any = None,
+    toolchain: str = "zig",
+    streaming: bool = True,
+    dump_ir: str | Path | None = None,
+    progress: Progress = lambda stage: None,
+) -> CompiledModel:
+    """Compile a model file, shipped model name, torch module or Graph for a target into the folder `out`.
+
+    calibration: path of an .npz or an array [N, ...] of model inputs; the model's own set where it ships one. Raises an
+    EdgecError for anything the user can mend; then `out` is left as it was.
+    """
+    if precision not in PRECISIONS:
+        raise InputError(f"unknown precision {precision!r}", hint=f"one of {', '.join(PRECISIONS)}")
+    if emit_kind not in EMITS:
+        raise InputError(f"unknown output kind {emit_kind!r}", hint=f"one of {', '.join(EMITS)}")
+    goal = load_target(target) if isinstance(target, str) else target
+    progress("import")
+    loaded = frontends.load(model, example_inputs=example_inputs)
+    out = Path(out) if out is not None else Path("out") / f"{loaded.graph.name}-{goal.name}"
+    check_output(out)
+    data = read_calibration(calibration if calibration is not None else loaded.calibration, precision)
+    passes = passes_for(precision, data, streaming)
+    graphs = transform(loaded.graph, passes, progress, None if dump_ir is None else Path(dump_ir))
+    stages = Stages(graphs[3], graphs[-2] if streaming else graphs[-1], graphs[-1])
+    folder = Path(tempfile.mkdtemp(prefix="edgec-"))
+    try:
+        progress("generate code")
+        plan = emit.write_folder(stages.step, goal, folder)
+        _write_graphs(stages, folder)
+        progress("measure")
+        report = build_report(folder, goal, plan, stages.whole, data, precision=precision, toolchain=toolchain, keep_image=emit_kind == "image")
+        check_budget(report, budget)
+        _write_json(folder / "report.json", report | loaded.notes)
+        if data is not None:
+            np.save(folder / "sample.npy", data[0])
+        _move(folder, out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return CompiledModel(out)
+
+
+def read_calibration(source: Any, precision: str) -> np.ndarray[Any, Any] | None:
+    """Calibration inputs as one array [N, ...]."""
+    if source is None:
+        if precision == "int8":
+            raise InputError(
+                "int8 needs calibration data and the model ships none",
+                hint="--calibration data.npz with one array [N, ...] of model inputs, or --precision float32",
+            )
+        return None
+    if not isinstance(source, (str, Path)):
+        return np.asarray(source)
+    path = Path(source)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not hasattr(archive, "files") or len(archive.files) != 1:
+                raise InputError(f"{path}: expected an .npz with one array of model inputs")
+            return np.asarray(archive[archive.files[0]])
+    except EdgecError:
+        raise
+    except Exception as err:  # numpy raises many kinds for files that are not archives
+        raise InputError(f"calibration file {path} cannot be read: {err}", hint="expected an .npz written by numpy.savez") from err
+
+
+def _write_graphs(stages: Stages, folder: Path) -> None:
+    """The graphs that `edgec verify` compares the device with."""
+    (folder / "ir").mkdir()
+    for name, graph in (("reference", stages.reference), ("whole", stages.whole), ("step", stages.step)):
+        (folder / "ir" / f"{name}.ir").write_text(print_graph(graph, consts=False), encoding="utf-8")
+        np.savez_compressed(folder / "ir" / f"{name}.npz", **{n: c.data for n, c in graph.consts.items()})
+
+
+def _write_json(path: Path, data: Any) -> None:
+    path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+
+
+def _move(folder: Path, out: Path) -> None:
+    """Put the finished folder in place in one step, so that nothing half-written is ever seen."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        shutil.copytree(folder, beside / "new")
+        if out.exists():
+            out.rmdir()
+        (beside / "new").rename(out)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+__all__ = ["CompiledModel", "Plan", "compile_model"]

@@ -1,0 +1,66 @@
+"""Budgets are gates: a model over one is an error that shows who uses what."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from edgec.errors import BudgetError, InputError
+
+_UNITS = {"": 1, "B": 1, "K": 1024, "KB": 1024, "KIB": 1024, "M": 1 << 20, "MB": 1 << 20, "MIB": 1 << 20}
+_TIMES = {"ns": 1e-6, "us": 1e-3, "ms": 1.0, "s": 1e3}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Upper bounds: flash and RAM in bytes, latency of the worst frame in milliseconds. None: no bound but the part's."""
+
+    flash: int | None = None
+    ram: int | None = None
+    latency_ms: float | None = None
+
+
+def parse_size(text: str) -> int:
+    """`1M`, `128K`, `65536` in bytes (1K is 1024)."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text.strip())
+    if match is None or match[2].upper() not in _UNITS:
+        raise InputError(f"{text!r} is not a size", hint="write bytes, or a number with K or M, such as 512K")
+    return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def parse_latency(text: str) -> float:
+    """`10ms`, `500us`, `0.01s` in milliseconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ns|us|ms|s)", text.strip())
+    if match is None:
+        raise InputError(f"{text!r} is not a time", hint="write a number with us, ms or s, such as 10ms")
+    return float(match[1]) * _TIMES[match[2]]
+
+
+def check_budget(report: dict[str, Any], budget: Budget) -> None:
+    """BudgetError when the measured totals exceed the budget, or the part's own memory."""
+    totals, part = report["totals"], report["part"]
+    problems = []
+    for label, used, limit in (
+        ("flash", totals["flash"], min(filter(None, (budget.flash, part["flash"])))),
+        ("RAM", totals["ram"], min(filter(None, (budget.ram, part["ram"])))),
+    ):
+        if used > limit:
+            problems.append(f"{label}: {used:,} bytes used, {limit:,} allowed")
+    if budget.latency_ms is not None:
+        if totals["latency_ms"] is None:
+            problems.append("latency: not known, because no emulator counted instructions (pip install 'edgec[emulator]')")
+        elif totals["latency_ms"] > budget.latency_ms:
+            problems.append(f"latency: {totals['latency_ms']:.3f} ms for the worst frame, {budget.latency_ms:g} ms allowed")
+    if problems:
+        raise BudgetError("over budget\n  " + "\n  ".join(problems) + "\n" + users_table(report))
+
+
+def users_table(report: dict[str, Any], rows: int = 8) -> str:
+    """The layers that use most flash, as text."""
+    layers = sorted(report["layers"], key=lambda r: (-r["flash"], -r["ram"]))[:rows]
+    lines = [f"  {'layer':<28} {'flash':>10} {'RAM':>8} {'MACs':>10}"]
+    lines += [f"  {r['name'][:28]:<28} {r['flash']:>10,} {r['ram']:>8,} {r['macs']:>10,}" for r in layers]
+    totals = report["totals"]
+    memory = f"  RAM: state {totals['state']:,} + arena {totals['arena']:,} + stack {totals['stack'] or 0:,}"
+    return "\n".join([*lines, memory])

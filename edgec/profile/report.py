@@ -1,0 +1,150 @@
+"""The report of a compile: what every layer costs, measured on the linked image and the emulated core where possible."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgec.compiled import frames, to_device
+from edgec.device import open_image
+from edgec.errors import ToolchainError
+from edgec.ir.graph import Graph
+from edgec.ir.types import DType
+from edgec.ops.spiking import Lif
+from edgec.passes.calibrate import evaluate_batches
+from edgec.plan import Call, Plan
+from edgec.target import Target
+from edgec.toolchain import build_image, image_sizes, read_manifest, symbols
+
+SPIKE_SAMPLES = 8
+
+
+def spike_rates(whole: Graph, data: np.ndarray[Any, Any] | None) -> dict[str, float]:
+    """Mean of every spike tensor of a whole-sequence graph over the first calibration samples."""
+    if data is None or len(whole.inputs) != 1:
+        return {}
+    names = [n.outputs[0] for n in whole.nodes if n.types[0].dtype is DType.BIT or isinstance(n.op, Lif)]
+    sums: dict[str, list[float]] = {n: [] for n in names}
+    batch = {whole.inputs[0].name: data[:SPIKE_SAMPLES]}
+    for values in evaluate_batches(whole, batch):
+        for name in names:
+            sums[name].append(float(values[name].float().mean()))
+    return {n: float(np.mean(v)) for n, v in sums.items() if v}
+
+
+def build_report(
+    folder: Path,
+    target: Target,
+    plan: Plan,
+    whole: Graph,
+    data: np.ndarray[Any, Any] | None,
+    *,
+    precision: str,
+    toolchain: str,
+    keep_image: bool,
+) -> dict[str, Any]:
+    """Layers, totals, and how each figure was obtained. With keep_image the linked image stays in the folder."""
+    rates = spike_rates(whole, data)
+    measured = measure(folder, target, data, toolchain, keep_image)
+    code: Mapping[str, int] = measured.pop("code")
+    layers = [_layer(plan, call, code, rates) for call in plan.calls]
+    _charge_once(plan, layers, code)
+    flash = measured["flash"] or sum(r["flash"] for r in layers)
+    stack = measured["stack"]
+    totals = {
+        "macs": sum(r["macs"] for r in layers), "flash": flash, "weights": sum(a.nbytes for a in plan.consts.values()),
+        "state": plan.state_bytes, "arena": plan.arena_bytes, "arena_lower_bound": plan.arena_lower_bound,
+        "stack": stack, "ram": plan.state_bytes + plan.arena_bytes + (stack or 0), "delay": plan.graph.delay,
+        "instructions_worst": measured["worst"], "instructions_mean": measured["mean"],
+        "latency_ms": None if measured["worst"] is None else 1e3 * measured["worst"] / target.clock_hz,
+    }  # fmt: skip
+    return {
+        "model": plan.graph.name, "target": target.name, "precision": precision, "toolchain": toolchain,
+        "part": {"flash": target.flash_bytes, "ram": target.ram_bytes, "clock_hz": target.clock_hz,
+                 "budget_ms": target.frame_budget_ms},
+        "layers": layers, "totals": totals, "how": measured["how"],
+    }  # fmt: skip
+
+
+def _layer(plan: Plan, call: Call, code: Mapping[str, int], rates: Mapping[str, float]) -> dict[str, Any]:
+    node = call.node
+    inputs = plan.graph.input_types(node)
+    arena = sum(t.bytes for o, t in zip(node.outputs, node.types, strict=True) if plan.places[o].storage == "arena")
+    states = sum(plan.graph.state(s).type.bytes for s in node.states)
+    weights = [t.dtype.value for i, t in zip(node.inputs, inputs, strict=True) if i in plan.graph.consts]
+    precision = inputs[0].dtype.value + (f" x {weights[0]}" if weights and node.op.cost(inputs, node.types).macs else "")
+    return {
+        "id": call.index, "name": node.outputs[0], "op": node.op.name, "variant": call.variant,
+        "shape": list(node.types[0].shape), "precision": precision, "macs": node.op.cost(inputs, node.types).macs,
+        "flash": 0, "ram": arena + states + call.kernel.scratch, "state": states,
+        "spike_rate": rates.get(node.outputs[0]), "source": "; ".join(node.source),
+    }  # fmt: skip
+
+
+def _charge_once(plan: Plan, layers: list[dict[str, Any]], code: Mapping[str, int]) -> None:
+    """Flash of each layer: its constants and its kernel; what several layers share is charged to the first."""
+    charged: set[str] = set()
+    for call, row in zip(plan.calls, layers, strict=True):
+        for name in dict.fromkeys(call.args):
+            if name in plan.consts and name not in charged:
+                row["flash"] += plan.consts[name].nbytes
+                charged.add(name)
+    manifest_symbols = code.items()
+    for symbol, size in manifest_symbols:
+        owner = next((r for r in layers if symbol.startswith(f"k{r['id']}_")), None)
+        if owner is not None:
+            owner["flash"] += size
+
+
+def measure(
+    folder: Path, target: Target, data: np.ndarray[Any, Any] | None, toolchain: str, keep_image: bool
+) -> dict[str, Any]:
+    """Flash of the linked image, stack by painting and instructions per frame, where this machine can find them out."""
+    result: dict[str, Any] = {"flash": None, "stack": None, "worst": None, "mean": None, "code": {}, "how": {}}
+    how = result["how"]
+    how["macs"] = "counted from the shapes, dense-equivalent"
+    how["spike_rate"] = f"mean over {SPIKE_SAMPLES} calibration inputs, on the reference"
+    if target.arch != "arm-m":
+        how["flash"] = "sum of the constants; no image is linked for this target"
+        return result
+    with tempfile.TemporaryDirectory(prefix="edgec-") as work:
+        elf = (folder if keep_image else Path(work)) / f"{folder_name(folder)}.elf"
+        build_image(folder, target, elf, toolchain=toolchain)
+        result["flash"] = image_sizes(elf).flash
+        result["code"] = {s.name: s.size for s in symbols(elf) if s.is_function}
+        how["flash"] = f"text + rodata + data of the model in the linked image ({toolchain})"
+        _count(elf, folder, target, data, result)
+    return result
+
+
+def folder_name(folder: Path) -> str:
+    return read_manifest(folder).name
+
+
+def _count(elf: Path, folder: Path, target: Target, data: np.ndarray[Any, Any] | None, result: dict[str, Any]) -> None:
+    how, manifest = result["how"], read_manifest(folder)
+    if "unicorn" not in target.devices:
+        how["instructions"] = f"not counted: no instruction-exact emulator for {target.name}"
+        return
+    try:
+        device = open_image("unicorn", elf, manifest, target, counting=True)
+    except ToolchainError as err:
+        how["instructions"] = f"not counted: {err.message}"
+        return
+    spec = manifest.inputs[0]
+    first = np.zeros(int(np.prod(spec.shape)) * 8, dtype=spec.dtype) if data is None else data[0]
+    with device:
+        counts = []
+        for frame in frames(first, spec):
+            device.step([to_device(frame, spec)])
+            counts.append(device.counters.instructions)
+        result["stack"] = device.memory().get("stack_bytes")
+    result["worst"], result["mean"] = max(counts), float(np.mean(counts))
+    source = "calibration input 0" if data is not None else "silence"
+    how["instructions"] = f"counted on the emulated core over {len(counts)} frames of {source}"
+    how["stack"] = "high-water mark of the painted stack over the same frames"
+    how["latency"] = f"estimate: worst frame at one instruction per cycle, {target.clock_hz / 1e6:g} MHz"

@@ -1,0 +1,21 @@
+"""The C99 files a compiled model needs: headers copied beside it, ports and the harness an image is built from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+HEADERS = ("edgec.h", "edgec_simd.h", "edgec_math.h")
+_HERE = Path(__file__).resolve().parent
+
+
+def runtime_file(name: str) -> Path:
+    """Path of one runtime file, such as "edgec_simd.h" or "port_cortex_m.c"."""
+    path = _HERE / name
+    assert path.is_file(), f"no runtime file {name}"
+    return path
+
+
+def header_text(name: str) -> str:
+    """Text of a header that is copied beside a generated model."""
+    assert name in HEADERS, f"{name} is not one of {HEADERS}"
+    return runtime_file(name).read_text(encoding="utf-8")

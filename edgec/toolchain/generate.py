@@ -1,0 +1,100 @@
+"""Text generated around a model: the harness's edgec_image.h and the linker script of a target."""
+
+from __future__ import annotations
+
+from edgec.target import Target
+from edgec.toolchain.manifest import Manifest, TensorSpec
+
+# Output sections of the harness are apart from the model's, so that an image's size can be told from both.
+HARNESS_OBJECTS = ("port_cortex_m.o", "harness.o")
+
+
+def image_header(manifest: Manifest, instances: int) -> str:
+    """edgec_image.h: what harness.c needs to know about one model."""
+    names_in = [f"edgec_in{i}" for i in range(len(manifest.inputs))]
+    names_out = [f"edgec_out{i}" for i in range(len(manifest.outputs))]
+    buffers = [_buffer(n, t) for n, t in zip(names_in + names_out, manifest.inputs + manifest.outputs, strict=True)]
+    p = manifest.prefix
+    macros = {
+        "STATE": f"{p}_state",
+        "ARENA_BYTES": f"{p.upper()}_ARENA_BYTES",
+        "INSTANCES": f"{instances}u",
+        "NODES": f"{max((n.id for n in manifest.nodes), default=0) + 1}u",
+        "INIT(s)": f"{p}_init(s)",
+        "RESET(s)": f"{p}_reset(s)",
+        "STEP(s, a)": f"{p}_step({', '.join(['s', 'a', *names_in, *names_out])})",
+        "FLUSH(s, a)": f"{p}_flush({', '.join(['s', 'a', *names_out])})",
+        "BUFFERS": " ".join(buffers),
+        "INPUTS": _table(names_in),
+        "OUTPUTS": _table(names_out),
+    }
+    lines = [f"#define EDGEC_IMAGE_{key} {value}" for key, value in macros.items()]
+    return f'/* Generated for the harness. */\n#include "{manifest.name}.h"\n' + "\n".join(lines) + "\n"
+
+
+def _buffer(name: str, tensor: TensorSpec) -> str:
+    return f"static EDGEC_ALIGN(16) {tensor.ctype} {name}[{tensor.bytes} / sizeof({tensor.ctype})];"
+
+
+def _table(names: list[str]) -> str:
+    return "{ " + ", ".join(f"{{ {n}, sizeof {n} }}" for n in names) + " }"
+
+
+def host_shim(manifest: Manifest) -> str:
+    """C that tells a shared library's loader the sizes the host's compiler chose."""
+    p = manifest.prefix
+    return (
+        f'#include "{manifest.name}.h"\n'
+        "size_t edgec_state_bytes(void);\n"
+        "size_t edgec_arena_bytes(void);\n"
+        f"size_t edgec_state_bytes(void) {{\n    return sizeof({p}_state);\n}}\n"
+        f"size_t edgec_arena_bytes(void) {{\n    return (size_t){p.upper()}_ARENA_BYTES;\n}}\n"
+    )
+
+
+def linker_script(target: Target) -> str:
+    """GNU linker script (lld takes it too) for the target's memory map."""
+    access = {"ram": "rwx"}
+    regions = "\n".join(
+        f"    {r.name.upper()} ({access.get(r.name, 'rx')}) : ORIGIN = {r.origin:#010x}, LENGTH = {r.length:#x}"
+        for r in target.regions
+    )
+    rodata = "RODATA" if any(r.name == "rodata" for r in target.regions) else "CODE"
+    harness = {
+        kind: " ".join(f"*{o}({patterns})" for o in HARNESS_OBJECTS)
+        for kind, patterns in {
+            "text": ".text .text.* .rodata .rodata.*",
+            "bss": ".bss .bss.*",
+        }.items()
+    }
+    ram = target.region("ram")
+    top = ram.origin + ram.length
+    return f"""\
+MEMORY {{
+{regions}
+}}
+ENTRY(edgec_reset)
+SECTIONS {{
+    .vectors : {{ KEEP(*(.vectors)) }} > CODE
+    .harness : {{ {harness["text"]} }} > CODE
+    .text : {{ *(.text .text.*) }} > CODE
+    .rodata : ALIGN(16) {{ *(.rodata .rodata.*) }} > {rodata}
+    .data : ALIGN(16) {{
+        edgec_data_start = .;
+        *(.data .data.*)
+        . = ALIGN(4);
+        edgec_data_end = .;
+    }} > RAM AT > CODE
+    edgec_data_load = LOADADDR(.data);
+    .harness_bss (NOLOAD) : ALIGN(16) {{ edgec_bss_start = .; {harness["bss"]} }} > RAM
+    .bss (NOLOAD) : ALIGN(16) {{
+        *(.bss .bss.* COMMON)
+        . = ALIGN(4);
+        edgec_bss_end = .;
+    }} > RAM
+    edgec_stack_top = {top:#010x};
+    edgec_stack_limit = {top - target.stack_bytes:#010x};
+    ASSERT(edgec_bss_end <= edgec_stack_limit, "state, arena and buffers leave no room for the stack")
+    /DISCARD/ : {{ *(.debug_*) *(.ARM.exidx .ARM.exidx.* .ARM.extab .ARM.extab.*) }}
+}}
+"""

@@ -1,0 +1,1 @@
+"""Target descriptions (TOML), shipped as the package `edgec_targets`."""

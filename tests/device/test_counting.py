@@ -1,0 +1,114 @@
+"""Instruction counts: the block counter against a hook on every instruction, and against QEMU."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_devices import fake, frame, start
+
+from edgec.device.unicorn_device import UnicornDevice
+
+__all__ = ["fake"]
+
+
+def it_block(code: bytes, at: int) -> tuple[int, int]:
+    """How many instructions the IT at `at` covers and where they end; (0, at) when it is no IT."""
+    if code[at + 1] != 0xBF or code[at] & 0xF == 0:
+        return 0, at
+    count = 4 - ((code[at] & -code[at]) & 0xF).bit_length() + 1
+    end = at + 2
+    for _ in range(count):
+        end += 4 if code[end + 1] >> 3 >= 0x1D else 2
+    return count, end
+
+
+def count_each(device: UnicornDevice, work: Any) -> int:
+    """Instructions between entry and return of fake_step, one at a time. The emulator's hook does not see those that an
+    IT switches off, though the core spends an instruction on each: an IT counts with all it covers."""
+    from unicorn import UC_HOOK_CODE
+    from unicorn.arm_const import UC_ARM_REG_LR
+
+    entry = next(s.address for s in device._symbols if s.name == "fake_step")
+    state = {"return": -1, "count": 0, "it_start": 0, "it_end": 0}
+
+    def on_instruction(uc: Any, address: int, size: int, user: Any) -> None:
+        if address == entry:
+            state["return"] = uc.reg_read(UC_ARM_REG_LR) & ~1
+        if address == state["return"]:
+            state["return"] = -1
+        if state["return"] == -1 or state["it_start"] < address < state["it_end"]:
+            return
+        covered, end = it_block(device._code, address)
+        state["it_start"], state["it_end"] = address, end
+        state["count"] += 1 + covered
+
+    handle = device._uc.hook_add(UC_HOOK_CODE, on_instruction)
+    work()
+    device._uc.hook_del(handle)
+    return state["count"]
+
+
+@pytest.mark.parametrize(
+    ("target", "toolchain"),
+    [("cortex-m7", "zig"), ("cortex-m7", "gcc"), ("cortex-m3", "gcc"), ("cortex-m0plus", "zig")],
+)
+def test_blocks_add_up_to_instructions(fake: Path, target: str, toolchain: str) -> None:
+    with start(fake, "unicorn", target, toolchain, counting=True) as counted:
+        assert isinstance(counted, UnicornDevice)
+        found = []
+        for k in range(5):
+            counted.step(frame(k))
+            found.append(counted.counters.instructions)
+    with start(fake, "unicorn", target, toolchain) as plain:
+        assert isinstance(plain, UnicornDevice)
+        expected = [count_each(plain, lambda k=k: plain.step(frame(k))) for k in range(5)]
+    assert found == expected
+    assert counted.counters.how == "counted on unicorn"
+
+
+def test_nodes_add_up_and_dumps_do_not_count(fake: Path) -> None:
+    with start(fake, "unicorn", "cortex-m7", profile=True, counting=True) as device:
+        for k in range(4):
+            device.step(frame(k))
+        plain = device.counters
+        assert sum(plain.per_node.values()) == plain.instructions
+        assert set(plain.per_node) == {-1, 0, 1, 2}
+        assert min(plain.per_node.values()) >= 0
+        device.watch([0, 1, 2])
+        device.step(frame(4))
+        assert device.counters == plain
+        device.flush()
+        assert device.counters.per_node[0] == 0
+
+
+def test_without_counting_nothing_is_claimed(fake: Path) -> None:
+    with start(fake, "unicorn", "cortex-m7") as device:
+        device.step(frame(1))
+        assert device.counters.how == ""
+
+
+def test_qemu_agrees(fake: Path, tmp_path: Path) -> None:
+    """A longer step, so that one tick (40 instructions) is little."""
+    folder = tmp_path / "long"
+    shutil.copytree(fake, folder)
+    text = (folder / "fake.c").read_text().replace(
+        "    fake_k0(scaled, x, gain);\n",
+        "    for (int n = 0; n < 300; n++) {\n        fake_k0(scaled, x, gain);\n"
+        '        __asm__ volatile("" ::: "memory");\n    }\n',
+    )  # fmt: skip
+    (folder / "fake.c").write_text(text)
+    with start(folder, "unicorn", "cortex-m4", counting=True) as device:
+        device.step(frame(1))
+        exact = device.counters.instructions
+    with start(folder, "qemu", "cortex-m4", counting=True) as device:
+        device.step(frame(1))
+        assert abs(device.counters.instructions - exact) <= 80
+        assert device.counters.how == "counted on QEMU, each figure within 40"
+    assert exact > 3000
+    with start(folder, "qemu", "cortex-m4", counting=True, profile=True) as device:
+        device.step(frame(1))
+        assert abs(device.counters.per_node[0] - exact) <= 160
+        assert sum(device.counters.per_node.values()) == device.counters.instructions
+    np.testing.assert_equal(device.counters.per_node[2], 0)

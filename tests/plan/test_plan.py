@@ -1,0 +1,63 @@
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgec.ir.graph import Graph, State
+from edgec.ir.types import DType, TensorType
+from edgec.passes.make_streaming import MakeStreaming
+from edgec.plan import make_plan
+from edgec.plan.arena import ALIGN, Buffer, lower_bound, place
+from edgec.plan.state import HEADER_BYTES, alignment, lay_out
+from tests.graphs import Builder, conv, lif, streaming_nets
+
+
+@st.composite
+def buffers(draw: st.DrawFn) -> list[Buffer]:
+    rows = draw(st.lists(st.tuples(st.integers(1, 4000), st.integers(0, 30), st.integers(0, 10)), max_size=25))
+    return [Buffer(f"b{k}", size, first, first + length) for k, (size, first, length) in enumerate(rows)]
+
+
+@given(buffers())
+def test_buffers_alive_together_never_overlap(rows: list[Buffer]) -> None:
+    total, offsets = place(rows)
+    assert total >= lower_bound(rows)
+    for a in rows:
+        assert offsets[a.name] % ALIGN == 0
+        assert offsets[a.name] + a.size <= total
+        for b in rows:
+            if a is not b and a.overlaps(b):
+                assert offsets[a.name] + a.size <= offsets[b.name] or offsets[b.name] + b.size <= offsets[a.name]
+
+
+@given(st.lists(st.tuples(st.sampled_from(list(DType)), st.integers(1, 70)), max_size=12))
+def test_state_members_are_aligned_and_apart(rows: list[tuple[DType, int]]) -> None:
+    states = [State(f"s{k}", TensorType((1, n), dtype)) for k, (dtype, n) in enumerate(rows)]
+    size, members = lay_out(states)
+    end = HEADER_BYTES
+    for m in members:
+        assert m.offset == end
+        assert m.offset % alignment(m.state) == 0
+        end = m.end
+    assert end <= size < end + 8
+    assert size % 8 == 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(streaming_nets())
+def test_every_tensor_has_a_place(graph: Graph) -> None:
+    step = MakeStreaming().run(graph)
+    plan = make_plan(step, lambda op, site: ("generic", op.lower(site)))
+    for node in step.nodes:
+        assert all(o in plan.places for o in node.outputs)
+    assert plan.arena_bytes >= plan.arena_lower_bound
+
+
+def test_a_chain_needs_two_buffers_and_delay_lines_none() -> None:
+    b = Builder()
+    x = b.input("x", 1, 5, 8)
+    for _ in range(4):
+        x = lif(b, conv(b, x, 8, 3, (1, 1)))
+    plan = make_plan(MakeStreaming().run(b.build(x)), lambda op, site: ("generic", op.lower(site)))
+    assert plan.arena_bytes == plan.arena_lower_bound == 2 * 8 * 4
+    lines = [p for n, p in plan.places.items() if n.endswith("_delay_line")]
+    assert len(lines) == 4
+    assert {p.storage for p in lines} == {"state"}
