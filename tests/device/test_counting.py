@@ -6,11 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_devices import fake, frame, start
+from fake_model import frame, start
 
 from edgec.device.unicorn_device import UnicornDevice
-
-__all__ = ["fake"]
 
 
 def it_block(code: bytes, at: int) -> tuple[int, int]:

@@ -5,15 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_model import frame, start
 
-from edgec.device import Device, open_device
+from edgec.device import open_device
 from edgec.errors import EdgecError, InputError, ToolchainError
-from edgec.runtime import HEADERS, header_text
 from edgec.target import load_target
 from edgec.toolchain import read_manifest
 
-HERE = Path(__file__).parent
-NEEDS = {"qemu": "qemu-system-arm", "qemu-aarch64": "qemu-aarch64"}
 PLACES = [
     ("host", "host", "zig"),
     ("unicorn", "cortex-m7", "zig"),
@@ -26,28 +24,6 @@ PLACES = [
     ("qemu", "cortex-m55", "zig"),
     ("qemu-aarch64", "cortex-a53", "zig"),
 ]
-
-
-@pytest.fixture(scope="module")
-def fake(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model") / "fake"
-    shutil.copytree(HERE / "fake", folder)
-    for name in HEADERS:
-        (folder / name).write_text(header_text(name))
-    return folder
-
-
-def start(fake: Path, kind: str, target: str, toolchain: str = "zig", **options: bool | int) -> Device:
-    if kind == "unicorn":
-        pytest.importorskip("unicorn")
-    program = "arm-none-eabi-gcc" if toolchain == "gcc" else NEEDS.get(kind)
-    if program and shutil.which(program) is None:
-        pytest.skip(f"{program} is not installed")
-    return open_device(kind, fake, None, target, toolchain=toolchain, **options)  # type: ignore[arg-type]
-
-
-def frame(k: int) -> list[np.ndarray]:
-    return [np.array([k, -k, 1000 * k, 7], np.int16), np.array([k - 3], np.int8)]
 
 
 @pytest.mark.parametrize(("kind", "target", "toolchain"), PLACES)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import MakeModel
+from vector_model import make_model
 
 from edgec.device import open_device
 from edgec.runtime import runtime_file
@@ -69,10 +69,10 @@ def test_the_header_states_these_bounds() -> None:
 
 
 @pytest.mark.parametrize(("target", "toolchain"), [("cortex-m7", "zig"), ("cortex-m0plus", "zig")])
-def test_the_device_gives_the_hosts_bits(make_model: MakeModel, target: str, toolchain: str) -> None:
+def test_the_device_gives_the_hosts_bits(tmp_path: Path, target: str, toolchain: str) -> None:
     pytest.importorskip("unicorn")
     count = 512
-    folder = make_model(["x"], [f"edgec_{n}(x)" for n in FUNCTIONS], "float", "float32", count)
+    folder = make_model(tmp_path, ["x"], [f"edgec_{n}(x)" for n in FUNCTIONS], "float", "float32", count)
     x = np.concatenate([np.linspace(-10, 10, count - 6), [0.0, np.inf, -np.inf, 1e-40, 3e38, -0.0]]).astype(np.float32)
     with open_device("host", folder, target="host") as host:
         expected = host.step([x])

@@ -1,10 +1,12 @@
 """Every intrinsic gives the same bits as its portable twin, executed on the emulated core."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
-from conftest import MakeModel
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from vector_model import make_model
 
 from edgec.device import Device, open_device
 
@@ -60,12 +62,12 @@ def model(x: int, y: int, z: int) -> list[int]:
     [("host", "host", "zig"), ("unicorn", "cortex-m7", "zig"), ("unicorn", "cortex-m4", "gcc"),
      ("unicorn", "cortex-m3", "zig"), ("unicorn", "cortex-m0plus", "zig")],
 )  # fmt: skip
-def test_twins_and_instructions_agree(make_model: MakeModel, kind: str, target: str, toolchain: str) -> None:
+def test_twins_and_instructions_agree(tmp_path: Path, kind: str, target: str, toolchain: str) -> None:
     if kind == "unicorn":
         pytest.importorskip("unicorn")
     if toolchain == "gcc":
         skip_without("arm-none-eabi-gcc")
-    folder = make_model(["x", "y", "z"], EXPRESSIONS, "int32_t", "int32", COUNT)
+    folder = make_model(tmp_path, ["x", "y", "z"], EXPRESSIONS, "int32_t", "int32", COUNT)
     with open_device(kind, folder, target=target, toolchain=toolchain) as device:
         compare(device)
 
