@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--target", default="cortex-m7", help="a name from `edgec targets`, or a target file (.toml)")
     c.add_argument("-o", "--out", help="output folder, absent or empty (default: out/MODEL-TARGET)")
     c.add_argument("--precision", default="int8", choices=("int8", "float32"))
-    c.add_argument("--calibration", help=".npz with one array [N, ...] of model inputs (default: the model's own)")
+    c.add_argument("--calibration", help=".npz whose first array [N, ...] holds model inputs (default: calibration.npz beside the model)")
     c.add_argument("--flash", help="most flash allowed, such as 1M")
     c.add_argument("--ram", help="most RAM allowed (state + arena + stack), such as 128K")
     c.add_argument("--latency", help="longest frame allowed, such as 10ms")

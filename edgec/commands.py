@@ -14,7 +14,8 @@ from rich.table import Table
 
 from edgec.errors import EdgecError, InputError
 
-console = Console(highlight=False, soft_wrap=False)
+# tables need about 130 columns; a pipe has no width of its own
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
 DEVICES = {"emulator": "unicorn"}
 
 

@@ -46,6 +46,24 @@ class Stages:
     step: Graph
 
 
+@dataclass(frozen=True)
+class Extras:
+    """What comes with a model file: calibration.npz and labels.txt beside it, or labels in the checkpoint."""
+
+    calibration: Path | None = None
+    labels: tuple[str, ...] = ()
+
+
+def extras_of(model: Any) -> Extras:
+    """The files beside a checkpoint, or beside a shipped model's."""
+    if not isinstance(model, (str, Path)):
+        return Extras()
+    path = frontends.file_of(model)
+    calibration, labels = path.parent / "calibration.npz", path.parent / "labels.txt"
+    names = tuple(labels.read_text(encoding="utf-8").split()) if labels.is_file() else frontends.labels_of(path)
+    return Extras(calibration if calibration.is_file() else None, names)
+
+
 def passes_for(precision: str, calibration: Any, streaming: bool) -> list[Pass]:
     """The passes in the order they run."""
     passes: list[Pass] = [
@@ -108,12 +126,13 @@ def compile_model(
         raise InputError(f"unknown output kind {emit_kind!r}", hint=f"one of {', '.join(EMITS)}")
     goal = load_target(target) if isinstance(target, str) else target
     progress("import")
-    loaded = frontends.load(model, example_inputs=example_inputs)
-    out = Path(out) if out is not None else Path("out") / f"{loaded.graph.name}-{goal.name}"
+    graph = model if isinstance(model, Graph) else frontends.load(model, example_inputs)
+    out = Path(out) if out is not None else Path("out") / f"{graph.name}-{goal.name}"
     check_output(out)
-    data = read_calibration(calibration if calibration is not None else loaded.calibration, precision)
+    extras = extras_of(model)
+    data = read_calibration(calibration if calibration is not None else extras.calibration, precision)
     passes = passes_for(precision, data, streaming)
-    graphs = transform(loaded.graph, passes, progress, None if dump_ir is None else Path(dump_ir))
+    graphs = transform(graph, passes, progress, None if dump_ir is None else Path(dump_ir))
     stages = Stages(graphs[3], graphs[-2] if streaming else graphs[-1], graphs[-1])
     folder = Path(tempfile.mkdtemp(prefix="edgec-"))
     try:
@@ -123,7 +142,8 @@ def compile_model(
         progress("measure")
         report = build_report(folder, goal, plan, stages.whole, data, precision=precision, toolchain=toolchain, keep_image=emit_kind == "image")
         check_budget(report, budget)
-        _write_json(folder / "report.json", report | loaded.notes)
+        rates = [n.op.sample_rate for n in graph.nodes if hasattr(n.op, "sample_rate")]
+        _write_json(folder / "report.json", report | {"labels": extras.labels, "sample_rate": rates[0] if rates else None})
         if data is not None:
             np.save(folder / "sample.npy", data[0])
         _move(folder, out)
@@ -138,7 +158,7 @@ def read_calibration(source: Any, precision: str) -> np.ndarray[Any, Any] | None
         if precision == "int8":
             raise InputError(
                 "int8 needs calibration data and the model ships none",
-                hint="--calibration data.npz with one array [N, ...] of model inputs, or --precision float32",
+                hint="--calibration data.npz, its first array [N, ...] being model inputs, or --precision float32",
             )
         return None
     if not isinstance(source, (str, Path)):
@@ -146,8 +166,8 @@ def read_calibration(source: Any, precision: str) -> np.ndarray[Any, Any] | None
     path = Path(source)
     try:
         with np.load(path, allow_pickle=False) as archive:
-            if not hasattr(archive, "files") or len(archive.files) != 1:
-                raise InputError(f"{path}: expected an .npz with one array of model inputs")
+            if not getattr(archive, "files", None):
+                raise InputError(f"{path}: expected an .npz whose first array holds model inputs [N, ...]")
             return np.asarray(archive[archive.files[0]])
     except EdgecError:
         raise
