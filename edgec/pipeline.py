@@ -17,6 +17,8 @@ from edgec import frontends
 from edgec.backends import emit
 from edgec.compiled import CompiledModel
 from edgec.errors import EdgecError, InputError
+from edgec.frontends.checkpoint import labels_of
+from edgec.frontends.shipped import file_of
 from edgec.ir.graph import Graph
 from edgec.ir.text import print_graph
 from edgec.ir.verify import verify
@@ -58,9 +60,9 @@ def extras_of(model: Any) -> Extras:
     """The files beside a checkpoint, or beside a shipped model's."""
     if not isinstance(model, (str, Path)):
         return Extras()
-    path = frontends.file_of(model)
+    path = file_of(model)
     calibration, labels = path.parent / "calibration.npz", path.parent / "labels.txt"
-    names = tuple(labels.read_text(encoding="utf-8").split()) if labels.is_file() else frontends.labels_of(path)
+    names = tuple(labels.read_text(encoding="utf-8").split()) if labels.is_file() else labels_of(path)
     return Extras(calibration if calibration.is_file() else None, names)
 
 

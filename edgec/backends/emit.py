@@ -14,7 +14,8 @@ from edgec.plan import Call, Plan, make_plan
 from edgec.runtime import runtime_file
 from edgec.target import Target
 
-HEADERS = ("edgec.h", "edgec_simd.h", "edgec_math.h")
+#: copied beside every library; each kernel includes what it calls through these
+HEADERS = ("edgec.h", "edgec_simd.h", "edgec_math.h", "edgec_event.h", "edgec_dense.h")
 
 
 def name_kernels(calls: Sequence[Call]) -> tuple[dict[int, str], list[NamedKernel]]:

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from edgec.ops.activation import Softmax
 from edgec.ops.base import Op
 from edgec.ops.conv import Conv1d, Conv2d
 from edgec.ops.dense import Linear, MatMul
-from edgec.ops.elementwise import Add, Affine, Div, Gelu, Mul, Relu, Relu6, Sigmoid, Sub, Tanh
-from edgec.ops.pool import Mean
-from edgec.ops.quantized import QAdd, QConv1d, QLif, QLinear, QLmuFir, QLut, QRunningMean, Requantize
+from edgec.ops.elementwise import Add, Affine, Clip, Div, Gelu, Mul, Relu, Relu6, Sigmoid, Sub, Tanh
+from edgec.ops.norm import LayerNorm
+from edgec.ops.pool import AvgPool2d, MaxPool2d, Mean
+from edgec.ops.qconv import QConv2d
+from edgec.ops.qelementwise import QAffine
+from edgec.ops.qneuron import QLifSaturating
+from edgec.ops.qpool import QAvgPool2d, QMaxPool2d, QMean
+from edgec.ops.qspiking import QLif, QRunningMean
+from edgec.ops.quantized import QAdd, QConv1d, QLinear, QLmuFir, QLut, Requantize
 from edgec.ops.recurrent import LmuMemory, LmuTaps
-from edgec.ops.shape import Concat, Permute, Reshape
+from edgec.ops.shape import Concat, Permute, Reshape, Slice
+from edgec.ops.signal import LogMel, QLogMel
+from edgec.ops.snntorch import AlphaNeuron, SnnTorchNeuron
 from edgec.ops.spiking import Lif
 from edgec.ops.timeline import Delay, DelayLine, HistoryToFeatures, RunningMean
 
 OPS: dict[str, type[Op]] = {
     "add": Add,
     "affine": Affine,
+    "alpha_neuron": AlphaNeuron,
+    "avg_pool2d": AvgPool2d,
+    "clip": Clip,
     "concat": Concat,
     "conv1d": Conv1d,
     "conv2d": Conv2d,
@@ -24,20 +36,30 @@ OPS: dict[str, type[Op]] = {
     "div": Div,
     "gelu": Gelu,
     "history_to_features": HistoryToFeatures,
+    "layer_norm": LayerNorm,
     "lif": Lif,
     "linear": Linear,
     "lmu_memory": LmuMemory,
     "lmu_taps": LmuTaps,
+    "log_mel": LogMel,
     "matmul": MatMul,
+    "max_pool2d": MaxPool2d,
     "mean": Mean,
     "mul": Mul,
     "permute": Permute,
     "qadd": QAdd,
+    "qaffine": QAffine,
+    "qavg_pool2d": QAvgPool2d,
     "qconv1d": QConv1d,
+    "qconv2d": QConv2d,
     "qlif": QLif,
+    "qlif_saturating": QLifSaturating,
     "qlinear": QLinear,
     "qlmu_fir": QLmuFir,
+    "qlog_mel": QLogMel,
     "qlut": QLut,
+    "qmax_pool2d": QMaxPool2d,
+    "qmean": QMean,
     "qrunning_mean": QRunningMean,
     "relu": Relu,
     "relu6": Relu6,
@@ -45,6 +67,9 @@ OPS: dict[str, type[Op]] = {
     "reshape": Reshape,
     "running_mean": RunningMean,
     "sigmoid": Sigmoid,
+    "slice": Slice,
+    "snntorch_neuron": SnnTorchNeuron,
+    "softmax": Softmax,
     "sub": Sub,
     "tanh": Tanh,
 }

@@ -222,3 +222,24 @@ class Tanh(Unary):
     name: ClassVar[str] = "tanh"
     c: ClassVar[str] = extern("tanhf", "x[i]")
     torch_function: ClassVar[Any] = staticmethod(torch.tanh)
+
+
+@dataclass(frozen=True)
+class Clip(Unary):
+    """min(max(x, low), high); a bound of None is absent."""
+
+    name: ClassVar[str] = "clip"
+    low: float | None = None
+    high: float | None = None
+
+    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
+        return tensors[0].clamp(self.low, self.high)
+
+    def lower(self, site: Site) -> Kernel:
+        n, value = site.inputs[0].size, "x[i]"
+        if self.low is not None:
+            value = f"T.max({value}, T.float32({self.low!r}))"
+        if self.high is not None:
+            value = f"T.min({value}, T.float32({self.high!r}))"
+        body = f"for i in T.parallel({n}):\n    y[i] = {value}"
+        return Kernel(body, (("x", (n,), "float32"), ("y", (n,), "float32")))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,10 +12,10 @@ import torch
 import torch.nn.functional as F
 
 from edgec.ir.types import DType, QuantParams, TensorType
-from edgec.ops.base import Cost, Op, need
+from edgec.ops.base import Array, Cost, Kernel, Op, Site, ctype, need
 from edgec.ops.conv import out_extent
 from edgec.ops.shape import Reshape
-from edgec.ops.timeline import HistoryToFeatures, with_frames
+from edgec.ops.timeline import HistoryToFeatures
 
 ROUNDINGS = ("single", "tflite")
 ACTIVATIONS = (DType.I8, DType.I16, DType.BIT)
@@ -30,6 +31,37 @@ def accumulator(shape: tuple[int, ...], x: TensorType, w: TensorType) -> TensorT
     return TensorType(shape, DType.I32, quant, x.time_axis)
 
 
+def accumulator_bounds(w: Array, bias: Array, x_range: tuple[int, int], axis: int = -1) -> tuple[Array, Array]:
+    """Smallest and largest accumulator of each output (along `axis` of w), int64, for any inputs within `x_range`.
+
+    It bounds the partial sums too, in whatever order terms are added: the range is widened to contain 0 and the bias.
+    """
+    lo, hi = min(x_range[0], 0), max(x_range[1], 0)
+    weights = np.moveaxis(w.astype(np.int64), axis, -1).reshape(-1, w.shape[axis])
+    positive, negative = np.maximum(weights, 0).sum(0), np.minimum(weights, 0).sum(0)
+    start = bias.astype(np.int64)
+    low, high = positive * lo + negative * hi, positive * hi + negative * lo
+    return start + low, start + high
+
+
+def element(x: TensorType, row: str, index: str) -> str:
+    """TVMScript for one input element as int32; a spike is a bit of its row's words."""
+    if x.dtype is not DType.BIT:
+        return f'T.cast(x[{row}, {index}], "int32")'
+    word = f"x[{row}, ({index}) // 32]"
+    return f'T.cast(T.shift_right({word}, T.cast(({index}) % 32, "uint32")) & T.uint32(1), "int32")'
+
+
+def rows_of(t: TensorType) -> tuple[int, int]:
+    """A tensor's storage as (rows, units per row)."""
+    return prod(t.storage_shape[:-1]), t.storage_shape[-1]
+
+
+def clamped(value: str, lo: int, hi: int, dtype: DType, wide: str) -> str:
+    """TVMScript for a value of type `wide` clamped and stored in a narrower integer type."""
+    return f'T.cast(T.max(T.min({value}, T.{wide}({hi})), T.{wide}({lo})), "{dtype.value}")'
+
+
 def exact(t: torch.Tensor) -> torch.Tensor:
     """Integers in float64, where products and sums below 2**53 are exact and fast."""
     return t.to(torch.float64)
@@ -38,8 +70,8 @@ def exact(t: torch.Tensor) -> torch.Tensor:
 def requantize(x: torch.Tensor, multiplier: torch.Tensor, shift: torch.Tensor, rounding: str) -> torch.Tensor:
     """x * multiplier / 2**shift, rounded. x int32 range, multiplier 0 or in [2**30, 2**31), shift in [1, 62].
 
-    single: floor(x * multiplier / 2**shift + 1/2). tflite: the rounding doubling high multiply, then the rounding shift,
-    of gemmlowp (both round half away from zero), as TFLite's reference convolutions do.
+    single: floor(x * multiplier / 2**shift + 1/2). tflite: the rounding doubling high multiply, then the rounding
+    shift, of gemmlowp (both round half away from zero), as TFLite's reference convolutions do.
     """
     product = x * multiplier
     if rounding == "single":
@@ -55,6 +87,27 @@ def requantize(x: torch.Tensor, multiplier: torch.Tensor, shift: torch.Tensor, r
     remainder = high & mask
     limit = (mask >> 1) + (high < 0).to(torch.int64)
     return (high >> right) + (remainder > limit).to(torch.int64)
+
+
+# `scaled` is an int64 in both; see `requantize`
+_SINGLE = """shift_by: T.let[T.int64] = T.cast({s}, "int64")
+rounded: T.let[T.int64] = T.cast({x}, "int64") * T.cast({m}, "int64") + T.shift_left(T.int64(1), shift_by - T.int64(1))
+scaled: T.let[T.int64] = T.shift_right(rounded, shift_by)"""
+_TFLITE = """left: T.let[T.int64] = T.cast(T.max(31 - {s}, 0), "int64")
+right: T.let[T.int64] = T.cast(T.max({s} - 31, 0), "int64")
+summed = T.alloc_buffer((1,), "int64")
+high = T.alloc_buffer((1,), "int64")
+mask = T.alloc_buffer((1,), "int64")
+summed[0] = T.shift_left(T.cast({x}, "int64"), left) * T.cast({m}, "int64")
+summed[0] = summed[0] + T.if_then_else(summed[0] >= T.int64(0), T.int64(1 << 30), T.int64(1 - (1 << 30)))
+high[0] = T.shift_right(summed[0], T.int64(31))
+if summed[0] < T.int64(0):
+    high[0] = T.int64(0) - T.shift_right(T.int64(0) - summed[0], T.int64(31))
+mask[0] = T.shift_left(T.int64(1), right) - T.int64(1)
+half: T.let[T.int64] = T.shift_right(mask[0], T.int64(1))
+limit: T.let[T.int64] = half + T.if_then_else(high[0] < T.int64(0), T.int64(1), T.int64(0))
+carry: T.let[T.int64] = T.if_then_else((high[0] & mask[0]) > limit, T.int64(1), T.int64(0))
+scaled: T.let[T.int64] = T.shift_right(high[0], right) + carry"""
 
 
 @dataclass(frozen=True)
@@ -74,6 +127,17 @@ class QLinear(Op):
         x, w, bias = tensors
         return (exact(x) @ exact(w)).to(torch.int64) + bias
 
+    def lower(self, site: Site) -> Kernel:
+        x, w, _ = site.inputs
+        (inputs, outputs), (rows, units) = w.shape, rows_of(x)
+        body = f"""for o in T.parallel({outputs}):
+    for r in T.serial({rows}):
+        y[r, o] = bias[o]
+        for i in T.serial({inputs}):
+            y[r, o] = y[r, o] + {element(x, "r", "i")} * T.cast(w[i, o], "int32")"""
+        params = (("x", (rows, units), ctype(x.dtype)), ("w", w.shape, "int8"), ("bias", (outputs,), "int32"))
+        return Kernel(body, (*params, ("y", (rows, outputs), "int32")))
+
     def cost(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
         return Cost(outputs[0].size * inputs[1].shape[0])
 
@@ -91,8 +155,10 @@ class QConv1d(Op):
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         x, w, bias = types
-        need(len(x.shape) == 3 and len(w.shape) == 3, f"expected x [B,T,C] and w [K,C,O], found {x.shape} and {w.shape}")
-        need(x.shape[2] == w.shape[1] * self.groups, f"x has {x.shape[2]} channels, w expects {w.shape[1] * self.groups}")
+        three = len(x.shape) == len(w.shape) == 3
+        need(three, f"expected x [B,T,C] and w [K,C,O], found {x.shape} and {w.shape}")
+        channels = w.shape[1] * self.groups
+        need(x.shape[2] == channels, f"x has {x.shape[2]} channels, w expects {channels}")
         need(bias.shape == (w.shape[2],) and bias.dtype is DType.I32, f"expected int32 bias of shape ({w.shape[2]},)")
         frames = out_extent(x.shape[1], w.shape[0], self.stride, self.pad, self.dilation)
         return (accumulator((x.shape[0], frames, w.shape[2]), x, w),)
@@ -103,9 +169,25 @@ class QConv1d(Op):
         y = F.conv1d(padded, exact(w).permute(2, 1, 0), None, self.stride, 0, self.dilation, self.groups)
         return y.transpose(1, 2).to(torch.int64) + bias
 
+    def lower(self, site: Site) -> Kernel:
+        x, w, _ = site.inputs
+        (b, t, _), (k, cg, o), frames = x.shape, w.shape, site.outputs[0].shape[1]
+        at = f"t * {self.stride} + k * {self.dilation} - {self.pad[0]}"
+        load = element(x, f"n * {t} + {at}", f"o // {o // self.groups} * {cg} + c")
+        if self.pad != (0, 0):
+            load = f"T.if_then_else({at} >= 0 and {at} < {t}, {load}, {self.pad_value})"
+        body = f"""for o in T.parallel({o}):
+    for n, t in T.grid({b}, {frames}):
+        y[n, t, o] = bias[o]
+        for k, c in T.grid({k}, {cg}):
+            y[n, t, o] = y[n, t, o] + {load} * T.cast(w[k, c, o], "int32")"""
+        params = (("x", rows_of(x), ctype(x.dtype)), ("w", w.shape, "int8"), ("bias", (o,), "int32"))
+        return Kernel(body, (*params, ("y", (b, frames, o), "int32")))
+
     def stream(self, step: Any, x: str, w: str, bias: str) -> str:
         span = self.dilation * (step.type_of(w).shape[0] - 1) + 1
-        line = step.delay_line(x, length=span, left=self.pad[0], right=self.pad[1], stride=self.stride, fill=self.pad_value)
+        left, right = self.pad
+        line = step.delay_line(x, length=span, left=left, right=right, stride=self.stride, fill=self.pad_value)
         return step.emit(replace(self, pad=(0, 0), stride=1), line, w, bias)  # type: ignore[no-any-return]
 
     def cost(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
@@ -115,7 +197,7 @@ class QConv1d(Op):
 
 @dataclass(frozen=True)
 class QLmuFir(Op):
-    """FIR form of the LMU memory on integers: u [B,T,1] int8 or bit, taps int8 [theta,order] (oldest first) -> int32."""
+    """FIR form of the LMU memory on integers: u [B,T,1] int8 or bit, taps int8 [theta,order], oldest first -> int32."""
 
     name: ClassVar[str] = "qlmu_fir"
 
@@ -143,9 +225,9 @@ class QLmuFir(Op):
 
 @dataclass(frozen=True)
 class Requantize(Op):
-    """int32 accumulators to int8 or int16: clamp(zero_point + x * multiplier / 2**shift, lo, hi); a relu is a tighter lo.
+    """int32 accumulators to int8 or int16: clamp(zero_point + x * multiplier / 2**shift, lo, hi).
 
-    x [..., C]; multiplier and shift int32 [C] or [1] (see `requantize`).
+    A relu is a tighter lo. x [..., C]; multiplier and shift int32 [C] or [1] (see `requantize`).
     """
 
     name: ClassVar[str] = "requantize"
@@ -161,12 +243,27 @@ class Requantize(Op):
         x, multiplier, shift = types
         need(x.dtype in (DType.I32, DType.I16, DType.I8), f"expected integers, found {x.dtype.value}")
         need(self.rounding in ROUNDINGS, f"expected rounding one of {ROUNDINGS}, found {self.rounding!r}")
-        need(multiplier.shape == shift.shape and multiplier.shape in ((1,), (x.shape[-1],)), f"multiplier {multiplier.shape} and shift {shift.shape} do not fit {x.shape}")
+        fits = multiplier.shape == shift.shape and multiplier.shape in ((1,), (x.shape[-1],))
+        need(fits, f"multiplier {multiplier.shape} and shift {shift.shape} do not fit {x.shape}")
         return (replace(x, dtype=DType(self.dtype), quant=QuantParams((self.scale,), self.zero_point)),)
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
         x, multiplier, shift = tensors
         return (requantize(x, multiplier, shift, self.rounding) + self.zero_point).clamp(self.lo, self.hi)
+
+    def lower(self, site: Site) -> Kernel:
+        x, multiplier, _ = site.inputs
+        rows, channels = rows_of(x)
+        c = "c" if multiplier.size > 1 else "0"
+        scaled = _SINGLE if self.rounding == "single" else _TFLITE
+        lines = scaled.format(x="x[r, c]", m=f"multiplier[{c}]", s=f"shift[{c}]").splitlines()
+        value = f"scaled + T.int64({self.zero_point})"
+        lines.append(f"y[r, c] = {clamped(value, self.lo, self.hi, DType(self.dtype), 'int64')}")
+        inner = "\n".join(f"        {line}" for line in lines)
+        body = f"for r in T.parallel({rows}):\n    for c in T.serial({channels}):\n{inner}"
+        scales = tuple((name, multiplier.shape, "int32") for name in ("multiplier", "shift"))
+        params = (("x", (rows, channels), x.dtype.value), *scales)
+        return Kernel(body, (*params, ("y", (rows, channels), self.dtype)))
 
 
 @dataclass(frozen=True)
@@ -197,6 +294,22 @@ class QAdd(Op):
             total = (total + (1 << (self.shift - 1))) >> self.shift
         return (total + self.zero_point).clamp(self.lo, self.hi)
 
+    def lower(self, site: Site) -> Kernel:
+        """In 32 bits where the operands' types prove that nothing overflows, else in 64."""
+        (a, b), n = site.inputs, site.outputs[0].size
+        terms = [(a, self.za, self.ma), (b, self.zb, self.mb)]
+        reach = sum((abs(t.dtype.range[0]) + abs(z)) * max(abs(m), 1) for t, z, m in terms)
+        wide = "int32" if reach + (1 << self.shift) + abs(self.zero_point) < 1 << 31 else "int64"
+        total = " + ".join(
+            f'(T.cast({v}[i], "{wide}") - T.{wide}({z})) * T.{wide}({m})'
+            for v, (_, z, m) in zip("ab", terms, strict=True)
+        )
+        if self.shift:
+            total = f"T.shift_right({total} + T.{wide}({1 << (self.shift - 1)}), T.{wide}({self.shift}))"
+        value = clamped(f"{total} + T.{wide}({self.zero_point})", self.lo, self.hi, DType(self.dtype), wide)
+        body = f"for i in T.parallel({n}):\n    y[i] = {value}"
+        return Kernel(body, (("a", (n,), a.dtype.value), ("b", (n,), b.dtype.value), ("y", (n,), self.dtype)))
+
 
 @dataclass(frozen=True)
 class QLut(Op):
@@ -209,129 +322,15 @@ class QLut(Op):
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         x, table = types
-        need(x.dtype is DType.I8 and table.shape == (256,), f"expected int8 and a table of 256, found {x.dtype.value} and {table.shape}")
+        fits = x.dtype is DType.I8 and table.shape == (256,)
+        need(fits, f"expected int8 and a table of 256, found {x.dtype.value} and {table.shape}")
         return (replace(x, quant=QuantParams((self.scale,), self.zero_point)),)
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
         return tensors[1][tensors[0] + 128]
 
-
-@dataclass(frozen=True)
-class QRunningMean(Op):
-    """Mean of int32 accumulators over all frames so far, or over the last `window`, requantised to int8.
-
-    x [B,T,C] int32; multiplier, shift int32 [C] (shift >= 9). With total and count over the frames:
-    t = (total * multiplier) >> (shift - 8); y = clamp(zero_point + floor((t + 128 * count) / (256 * count)), -128, 127).
-    Without a window, total and count halve (floor) when count reaches 2**16, so that neither overflows on an endless stream.
-    """
-
-    name: ClassVar[str] = "qrunning_mean"
-    window: int = 0
-    scale: float = 1.0
-    zero_point: int = 0
-
-    def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
-        x, multiplier, _ = types
-        need(x.dtype is DType.I32 and x.time_axis == len(x.shape) - 2, "expected int32 with time on the last but one axis")
-        need(multiplier.shape == (x.shape[-1],), f"multiplier {multiplier.shape} does not fit {x.shape}")
-        return (replace(x, dtype=DType.I8, quant=QuantParams((self.scale,), self.zero_point)),)
-
-    def state_types(self, types: Sequence[TensorType]) -> tuple[tuple[TensorType, float], ...]:
-        x = replace(with_frames(types[0], 1), quant=None, time_axis=None)
-        total, count = replace(x, dtype=DType.I64), TensorType((1,), DType.I32)
-        if not self.window:
-            return (total, 0), (count, 0)
-        ring = replace(x, shape=(*x.shape[:-2], self.window, x.shape[-1]))
-        return (total, 0), (count, 0), (ring, 0), (TensorType((1,), DType.I32), 0)
-
-    def run(
-        self, tensors: Sequence[torch.Tensor], states: Sequence[torch.Tensor] = ()
-    ) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
-        x, multiplier, shift = tensors
-        types = [TensorType(tuple(t.shape), DType.I32, None, t.ndim - 2) for t in tensors]
-        state = list(states) or [torch.zeros(t.shape, dtype=torch.int64) for t, _ in self.state_types(types)]
-        frames = []
-        for frame in x.split(1, dim=-2):
-            state = self.update(frame, state)
-            t = (state[0] * multiplier) >> (shift - 8)
-            count = state[1]
-            frames.append((torch.div(t + 128 * count, 256 * count, rounding_mode="floor") + self.zero_point).clamp(-128, 127))
-        return (torch.cat(frames, -2),), tuple(state)
-
-    def update(self, frame: torch.Tensor, state: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Total and count (and ring and its position) after one more frame."""
-        total, count = state[0] + frame, state[1] + 1
-        if not self.window:
-            full = bool(count >= 1 << 16)
-            return [total >> 1, count >> 1] if full else [total, count]
-        ring, at = state[2].clone(), int(state[3])
-        total, count = total - ring[..., at : at + 1, :], count.clamp(max=self.window)
-        ring[..., at : at + 1, :] = frame
-        return [total, count, ring, torch.tensor([(at + 1) % self.window])]
-
-    def stream(self, step: Any, x: str, multiplier: str, shift: str) -> str:
-        return step.emit(self, x, multiplier, shift)  # type: ignore[no-any-return]
-
-
-@dataclass(frozen=True)
-class QLif(Op):
-    """Integer leaky integrate-and-fire: X = x * gain[c] + bias[c]; H = V + ((X - V) * decay >> 15) when decay_input,
-    else H = V - (V * decay >> 15) + X (shifts floor). A spike is H > threshold[c] if strict else >=. Resets as `Lif`, to 0.
-
-    x [B,T,C] int8, int16 or int32; gain, bias, threshold int32 [C]; decay is (1 - beta) * 2**15. The pass that makes one
-    proves that X, V and X - V fit int32. Output: packed spikes, and the int32 membrane when `membrane` is set.
-    """
-
-    name: ClassVar[str] = "qlif"
-    decay: int = 1 << 14
-    decay_input: bool = True
-    reset: str = "hard"
-    strict: bool = False
-    delayed_reset: bool = False
-    membrane: bool = False
-
-    def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
-        x, gain, bias, threshold = types
-        need(x.dtype in (DType.I8, DType.I16, DType.I32), f"expected integers, found {x.dtype.value}")
-        need(x.time_axis is not None and x.time_axis != len(x.shape) - 1, "expected a time axis before the channels")
-        for label, t in (("gain", gain), ("bias", bias), ("threshold", threshold)):
-            need(t.shape == (x.shape[-1],), f"expected {label} of shape ({x.shape[-1]},), found {t.shape}")
-        spikes = TensorType(x.shape, DType.BIT, QuantParams((1.0,)), x.time_axis)
-        return (spikes, TensorType(x.shape, DType.I32, None, x.time_axis)) if self.membrane else (spikes,)
-
-    def state_types(self, types: Sequence[TensorType]) -> tuple[tuple[TensorType, float], ...]:
-        return ((replace(with_frames(types[0], 1), dtype=DType.I32, quant=None, time_axis=None), 0),)
-
-    def run(
-        self, tensors: Sequence[torch.Tensor], states: Sequence[torch.Tensor] = ()
-    ) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
-        x, gain, bias, threshold = tensors
-        drive = x * gain + bias
-        v = states[0] if states else torch.zeros_like(drive.narrow(-2, 0, 1))
-        spikes, membranes = [], []
-        for frame in drive.split(1, dim=-2):
-            s, v = self.step(frame, v, threshold)
-            spikes.append(s)
-            membranes.append(v)
-        outs = (torch.cat(spikes, -2), torch.cat(membranes, -2))
-        return outs if self.membrane else outs[:1], (v,)
-
-    def step(self, x: torch.Tensor, v: torch.Tensor, threshold: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """One frame: spikes (0 or 1) and the new membrane."""
-
-        def fires(h: torch.Tensor) -> torch.Tensor:
-            return (h > threshold if self.strict else h >= threshold).to(torch.int64)
-
-        fired = fires(v) if self.delayed_reset else torch.zeros_like(v)
-        if self.reset == "hard":
-            v = v * (1 - fired)
-        h = v + ((x - v) * self.decay >> 15) if self.decay_input else v - (v * self.decay >> 15) + x
-        if self.reset == "subtract":
-            h = h - threshold * fired
-        s = fires(h)
-        if self.delayed_reset or self.reset == "none":
-            return s, h
-        return s, h * (1 - s) if self.reset == "hard" else h - threshold * s
-
-    def stream(self, step: Any, x: str, gain: str, bias: str, threshold: str) -> Any:
-        return step.emit(self, x, gain, bias, threshold)
+    def lower(self, site: Site) -> Kernel:
+        n = site.inputs[0].size
+        body = f"""for i in T.parallel({n}):
+    y[i] = table[T.cast(x[i], "int32") + 128]"""
+        return Kernel(body, (("x", (n,), "int8"), ("table", (256,), "int8"), ("y", (n,), "int8")))

@@ -109,3 +109,41 @@ class Concat(Op):
 
     def permuted(self, perm: Sequence[int], types: Sequence[TensorType]) -> Op | None:
         return Concat(axis=list(perm)[self.axis % len(perm)])
+
+
+@dataclass(frozen=True)
+class Slice(Op):
+    """x[start:stop] along one axis that is not time."""
+
+    name: ClassVar[str] = "slice"
+    framewise: ClassVar[bool] = True
+    axis: int = -1
+    start: int = 0
+    stop: int = 0
+
+    def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        (x,) = types
+        axis = self.axis % len(x.shape)
+        need(0 <= self.start < self.stop <= x.shape[axis], f"slice {self.start}:{self.stop} of axis {axis} of {x.shape}")
+        need(x.time_axis != axis, "the time axis is cut")
+        packed = x.dtype is DType.BIT and axis == len(x.shape) - 1
+        need(not packed or self.start % 32 == 0, "packed spikes are cut at multiples of 32 channels")
+        return (replace(x, shape=tuple(self.stop - self.start if k == axis else n for k, n in enumerate(x.shape))),)
+
+    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
+        return tensors[0].narrow(self.axis, self.start, self.stop - self.start)
+
+    def lower(self, site: Site) -> Kernel:
+        (x,), (y,) = site.inputs, site.outputs
+        axis = self.axis % len(x.shape)
+        unit = 32 if x.dtype is DType.BIT and axis == len(x.shape) - 1 else 1
+        inner = prod(x.storage_shape[axis + 1 :])
+        outer, whole, part = prod(x.storage_shape[:axis]), x.storage_shape[axis] * inner, y.storage_shape[axis] * inner
+        body = f"""for r in T.parallel({outer}):
+    for i in T.serial({part}):
+        y[r, i] = x[r, i + {self.start // unit * inner}]"""
+        kind = ctype(x.dtype)
+        return Kernel(body, (("x", (outer, whole), kind), ("y", (outer, part), kind)))
+
+    def permuted(self, perm: Sequence[int], types: Sequence[TensorType]) -> Op | None:
+        return replace(self, axis=list(perm)[self.axis % len(perm)])

@@ -1,5 +1,5 @@
-/* edgec_dense.h: layers whose input is int8, requantisation and neurons, on cores with DSP instructions;
- * the portable twins give the same bytes. */
+/* edgec_dense.h: layers whose input is int8, requantisation and neurons, on cores with DSP
+ * instructions; the portable twins give the same bytes. */
 #ifndef EDGEC_DENSE_H
 #define EDGEC_DENSE_H
 
@@ -10,12 +10,13 @@ extern "C" {
 #endif
 
 /* ---- int8 matrix times vector ----
- * Weights are packed for blocks of four outputs a, b, c, d: for inputs 4q..4q+3 the words ab(0, 2), cd(0, 2),
- * ab(1, 3), cd(1, 3), where ab(i, j) has the lanes 256 * a[i] + b[i] and 256 * a[j] + b[j]. One SMLAD on the
- * word gives 256 * a + b, one on its sign-extended low bytes gives b: a = (first - second) / 256, exact
- * while the sum of a fits 24 bits. */
+ * Weights are packed for blocks of four outputs a, b, c, d: for inputs 4q..4q+3 the words ab(0, 2),
+ * cd(0, 2), ab(1, 3), cd(1, 3), where ab(i, j) has the lanes 256 * a[i] + b[i] and 256 * a[j] +
+ * b[j]. One SMLAD on the word gives 256 * a + b, one on its sign-extended low bytes gives b: a =
+ * (first - second) / 256, exact while the sum of a fits 24 bits. */
 
-/* n int8 to lanes of int16, in the order (0, 2), (1, 3) of each four, zeros up to a multiple of 8. */
+/* n int8 to lanes of int16, in the order (0, 2), (1, 3) of each four, zeros up to a multiple of 8.
+ */
 EDGEC_INLINE void edgec_expand_s8(const int8_t *x, int32_t n, int32_t *to) {
     int32_t k = 0;
     for (; k + 4 <= n; k += 4, to += 2) {
@@ -23,43 +24,45 @@ EDGEC_INLINE void edgec_expand_s8(const int8_t *x, int32_t n, int32_t *to) {
         to[0] = edgec_sxtb16(word);
         to[1] = edgec_sxtb16_ror8(word);
     }
-    for (; k % 8 != 0; k += 4, to += 2) {
+    for (; k < n || k % 8 != 0; k += 4, to += 2) {
         to[0] = edgec_pack(k < n ? x[k] : 0, k + 2 < n ? x[k + 2] : 0);
         to[1] = edgec_pack(k + 1 < n ? x[k + 1] : 0, 0);
     }
 }
 
 #if EDGEC_HAS_DSP
+/* clang-format off */
 /* Four inputs of four outputs: 16 products in 14 instructions. Sums: r4 256a+b, r5 b, r6 256c+d, r7 d. */
-#define EDGEC_DENSE_QUAD                                                                           \
-    "ldm r0!, {r8, r9, r10, r11}\n\t"                                                              \
-    "ldrd r12, lr, [r1], #8\n\t"                                                                   \
-    "smlad r4, r8, r12, r4\n\t"                                                                    \
-    "sxtb16 r8, r8\n\t"                                                                            \
-    "smlad r6, r9, r12, r6\n\t"                                                                    \
-    "sxtb16 r9, r9\n\t"                                                                            \
-    "smlad r5, r8, r12, r5\n\t"                                                                    \
-    "smlad r4, r10, lr, r4\n\t"                                                                    \
-    "sxtb16 r10, r10\n\t"                                                                          \
-    "smlad r7, r9, r12, r7\n\t"                                                                    \
-    "smlad r6, r11, lr, r6\n\t"                                                                    \
-    "sxtb16 r11, r11\n\t"                                                                          \
-    "smlad r5, r10, lr, r5\n\t"                                                                    \
+#define EDGEC_DENSE_QUAD               \
+    "ldm r0!, {r8, r9, r10, r11}\n\t"  \
+    "ldrd r12, lr, [r1], #8\n\t"       \
+    "smlad r4, r8, r12, r4\n\t"        \
+    "sxtb16 r8, r8\n\t"                \
+    "smlad r6, r9, r12, r6\n\t"        \
+    "sxtb16 r9, r9\n\t"                \
+    "smlad r5, r8, r12, r5\n\t"        \
+    "smlad r4, r10, lr, r4\n\t"        \
+    "sxtb16 r10, r10\n\t"              \
+    "smlad r7, r9, r12, r7\n\t"        \
+    "smlad r6, r11, lr, r6\n\t"        \
+    "sxtb16 r11, r11\n\t"              \
+    "smlad r5, r10, lr, r5\n\t"        \
     "smlad r7, r11, lr, r7\n\t"
 
 /* out[0..3] = bias[0..3] + weights times `inputs` (a multiple of 8, not 0) expanded inputs. */
-EDGEC_ASM_FUNCTION void edgec_dense_rows4(const int32_t *w EDGEC_UNUSED,
-                                          const int32_t *x EDGEC_UNUSED,
-                                          int32_t inputs EDGEC_UNUSED,
-                                          const int32_t *bias EDGEC_UNUSED,
-                                          int32_t *out EDGEC_UNUSED) {
+EDGEC_ASM_FUNCTION void edgec_dense_rows4(
+    const int32_t *w EDGEC_UNUSED, const int32_t *x EDGEC_UNUSED, int32_t inputs EDGEC_UNUSED,
+    const int32_t *bias EDGEC_UNUSED, int32_t *out EDGEC_UNUSED) {
     __asm__("push {r3, r4, r5, r6, r7, r8, r9, r10, r11, lr}\n\t"
             "add r2, r1, r2, lsl #1\n\t"
             "mov r4, #0\n\t"
             "mov r5, #0\n\t"
             "mov r6, #0\n\t"
             "mov r7, #0\n"
-            "1:\n\t" EDGEC_DENSE_QUAD EDGEC_DENSE_QUAD "cmp r1, r2\n\t"
+            "1:\n\t"
+            EDGEC_DENSE_QUAD
+            EDGEC_DENSE_QUAD
+            "cmp r1, r2\n\t"
             "bne 1b\n\t"
             "ldr r0, [sp]\n\t"
             "ldr r1, [sp, #40]\n\t"
@@ -73,6 +76,7 @@ EDGEC_ASM_FUNCTION void edgec_dense_rows4(const int32_t *w EDGEC_UNUSED,
             "stm r1, {r8, r9, r10, r11}\n\t"
             "pop {r3, r4, r5, r6, r7, r8, r9, r10, r11, pc}\n\t");
 }
+/* clang-format on */
 #undef EDGEC_DENSE_QUAD
 #else
 EDGEC_INLINE void edgec_dense_rows4(const int32_t *w, const int32_t *x, int32_t inputs,
@@ -99,6 +103,185 @@ EDGEC_INLINE void edgec_dense_block4(const int32_t *w, const int32_t *x, int32_t
     for (int32_t j = 0; count != 4 && j < count; ++j)
         out[j] = part[j];
 }
+
+/* ---- requantisation, rounding `single` ----
+ * One table row per channel: multiplier, addend, shift. With addend = 2^(shift - 1) + zero point *
+ * 2^shift, (high word of x * multiplier + addend) >> shift is the rounded value plus the zero
+ * point: floors nest. */
+EDGEC_PICK_3(edgec_smmla, edgec_c_smmla(x, y, acc, 0u), "smmla %0, %1, %2, %3")
+
+#define EDGEC_REQUANTIZE_LOOP(name, type)                                                          \
+    EDGEC_INLINE void name(const int32_t *x, const int32_t *table, type *y, int32_t count,         \
+                           int32_t step, int32_t low, int32_t high) {                              \
+        for (int32_t k = 0; k < count; ++k, table += step) {                                       \
+            int32_t value = edgec_smmla(x[k], table[0], table[1]) >> table[2];                     \
+            y[k] = (type)edgec_c_clamp(value, low, high);                                          \
+        }                                                                                          \
+    }
+EDGEC_REQUANTIZE_LOOP(edgec_requantize_loop_i8, int8_t)
+EDGEC_REQUANTIZE_LOOP(edgec_requantize_loop_i16, int16_t)
+#undef EDGEC_REQUANTIZE_LOOP
+
+/* Whole range of the type, a table row per element, count a multiple of 4 and not 0. */
+#if EDGEC_HAS_DSP
+/* clang-format off */
+#define EDGEC_REQUANTIZE_PAIR(bits, store, size) \
+    "ldm r1!, {r4, r5, r6, r7, r8, r9}\n\t"      \
+    "ldrd r10, r11, [r0], #8\n\t"                \
+    "smmla r5, r10, r4, r5\n\t"                  \
+    "smmla r8, r11, r7, r8\n\t"                  \
+    "asr r5, r5, r6\n\t"                         \
+    "asr r8, r8, r9\n\t"                         \
+    "ssat r5, #" bits ", r5\n\t"                 \
+    "ssat r8, #" bits ", r8\n\t"                 \
+    store " r5, [r2], #" size "\n\t"             \
+    store " r8, [r2], #" size "\n\t"
+#define EDGEC_REQUANTIZE(name, type, bits, store, size)                     \
+    EDGEC_ASM_FUNCTION void name(                                           \
+        const int32_t *x EDGEC_UNUSED, const int32_t *table EDGEC_UNUSED,   \
+        type *y EDGEC_UNUSED, int32_t count EDGEC_UNUSED) {                 \
+        __asm__("push {r4, r5, r6, r7, r8, r9, r10, r11, r12, lr}\n"        \
+                "1:\n\t"                                                    \
+                EDGEC_REQUANTIZE_PAIR(bits, store, size)                    \
+                EDGEC_REQUANTIZE_PAIR(bits, store, size)                    \
+                "subs r3, r3, #4\n\t"                                       \
+                "bne 1b\n\t"                                                \
+                "pop {r4, r5, r6, r7, r8, r9, r10, r11, r12, pc}\n\t");     \
+    }
+/* clang-format on */
+EDGEC_REQUANTIZE(edgec_requantize_i8, int8_t, "8", "strb", "1")
+EDGEC_REQUANTIZE(edgec_requantize_i16, int16_t, "16", "strh", "2")
+#undef EDGEC_REQUANTIZE_PAIR
+#undef EDGEC_REQUANTIZE
+#else
+EDGEC_INLINE void edgec_requantize_i8(const int32_t *x, const int32_t *table, int8_t *y,
+                                      int32_t count) {
+    edgec_requantize_loop_i8(x, table, y, count, 3, -128, 127);
+}
+
+EDGEC_INLINE void edgec_requantize_i16(const int32_t *x, const int32_t *table, int16_t *y,
+                                       int32_t count) {
+    edgec_requantize_loop_i16(x, table, y, count, 3, -32768, 32767);
+}
+#endif
+
+/* ---- neurons ----
+ * One table row per neuron: gain, bias, threshold (plus 1 where the comparison is strict). A neuron
+ * fires when the saturated difference membrane - threshold is not negative. */
+
+EDGEC_INLINE int64_t edgec_c_qsub(int32_t x, int32_t y) {
+    int64_t d = (int64_t)x - y;
+    return d < INT32_MIN ? INT32_MIN : (d > INT32_MAX ? INT32_MAX : d);
+}
+
+/* Saturating x - y: its sign is that of the exact difference. */
+EDGEC_PICK_2(edgec_qsub, (int32_t)edgec_c_qsub(x, y), "qsub %0, %1, %2")
+
+/* The new membrane before a reset: v + (((x - v) * decay) >> 15), or v - ((v * decay) >> 15) + x
+ * without `input`. `rate` is decay * 2^17 less `whole` times 2^32, so that a high word gives the
+ * floor. */
+EDGEC_INLINE int32_t edgec_leak(int32_t x, int32_t v, int32_t input, int32_t whole, int32_t rate) {
+    int32_t from = input ? x - v : v;
+    int32_t change = edgec_smmul(from, rate);
+    if (input)
+        return (whole ? x : v) + change;
+    return (whole ? x : v + x) - change;
+}
+
+/* Reset: 0 none, 1 hard, 2 subtract. `count` <= 32 neurons; returns their spikes. */
+#define EDGEC_LIF_LOOP(name, type)                                                                 \
+    EDGEC_INLINE uint32_t name(const type *x, const int32_t *table, int32_t *v, int32_t count,     \
+                               int32_t reset, int32_t input, int32_t whole, int32_t rate) {        \
+        uint32_t spikes = 0u;                                                                      \
+        for (int32_t k = 0; k < count; ++k) {                                                      \
+            const int32_t *row = table + 3 * k;                                                    \
+            int32_t h = edgec_leak(x[k] * row[0] + row[1], v[k], input, whole, rate);              \
+            int32_t fires = edgec_qsub(h, row[2]) >= 0;                                            \
+            v[k] = fires && reset != 0 ? (reset == 1 ? 0 : h - row[2]) : h;                        \
+            spikes |= (uint32_t)fires << (uint32_t)k;                                              \
+        }                                                                                          \
+        return spikes;                                                                             \
+    }
+EDGEC_LIF_LOOP(edgec_lif_loop_i8, int8_t)
+EDGEC_LIF_LOOP(edgec_lif_loop_i16, int16_t)
+EDGEC_LIF_LOOP(edgec_lif_loop_i32, int32_t)
+#undef EDGEC_LIF_LOOP
+
+#if EDGEC_HAS_DSP
+/* clang-format off */
+/* 32 neurons in pairs of 16 instructions: x r0, table r1, v r2, rate r3, complement of the spikes r4,
+ * count r12. A shift by 32 leaves the sign of the distance in the carry, which ADC shifts in. */
+#define EDGEC_LIF_HARD(h, t, d)                 \
+    "qsub " t ", " h ", " t "\n\t"              \
+    "ands " h ", " h ", " t ", asr #32\n\t"
+#define EDGEC_LIF_NONE(h, t, d)                 \
+    "qsub " t ", " h ", " t "\n\t"              \
+    "lsls " t ", " t ", #1\n\t"
+#define EDGEC_LIF_SUBTRACT(h, t, d)             \
+    "qsub " d ", " h ", " t "\n\t"              \
+    "bics " t ", " t ", " d ", asr #32\n\t"     \
+    "sub " h ", " h ", " t "\n\t"
+#define EDGEC_LIF_LOAD_I32 "ldrd r11, lr, [r0], #8\n\t"
+#define EDGEC_LIF_LOAD_I16 "ldrsh r11, [r0], #2\n\t" "ldrsh lr, [r0], #2\n\t"
+/* The drive is the base of the membrane where the decay is a half or more (see edgec_leak). */
+#define EDGEC_LIF_PAIR(load, base0, base1, reset) \
+    "ldm r1!, {r5, r6, r7, r8, r9, r10}\n\t"    \
+    load                                        \
+    "mla lr, lr, r8, r9\n\t"                    \
+    "mla r11, r11, r5, r6\n\t"                  \
+    "ldrd r5, r8, [r2]\n\t"                     \
+    "sub r6, r11, r5\n\t"                       \
+    "smmla r5, r6, r3, " base0 "\n\t"           \
+    reset("r5", "r7", "r6")                     \
+    "adcs r4, r4, r4\n\t"                       \
+    "sub r9, lr, r8\n\t"                        \
+    "smmla r8, r9, r3, " base1 "\n\t"           \
+    reset("r8", "r10", "r9")                    \
+    "adcs r4, r4, r4\n\t"                       \
+    "strd r5, r8, [r2], #8\n\t"
+#define EDGEC_LIF_32(name, type, load, base0, base1, reset)                 \
+    EDGEC_ASM_FUNCTION uint32_t name(                                       \
+        const type *x EDGEC_UNUSED, const int32_t *table EDGEC_UNUSED,      \
+        int32_t *v EDGEC_UNUSED, int32_t rate EDGEC_UNUSED) {               \
+        __asm__("push {r4, r5, r6, r7, r8, r9, r10, r11, r12, lr}\n\t"      \
+                "mov r12, #8\n"                                             \
+                "1:\n\t"                                                    \
+                EDGEC_LIF_PAIR(load, base0, base1, reset)                   \
+                EDGEC_LIF_PAIR(load, base0, base1, reset)                   \
+                "subs r12, r12, #1\n\t"                                     \
+                "bne 1b\n\t"                                                \
+                "mvn r4, r4\n\t"                                            \
+                "rbit r0, r4\n\t"                                           \
+                "pop {r4, r5, r6, r7, r8, r9, r10, r11, r12, pc}\n\t");     \
+    }
+/* clang-format on */
+#define EDGEC_LIF_BASES(name, type, load, reset)                                                   \
+    EDGEC_LIF_32(name##_v, type, load, "r5", "r8", reset)                                          \
+    EDGEC_LIF_32(name##_x, type, load, "r11", "lr", reset)
+#define EDGEC_LIF_RESETS(name, type, load)                                                         \
+    EDGEC_LIF_BASES(name##_none, type, load, EDGEC_LIF_NONE)                                       \
+    EDGEC_LIF_BASES(name##_hard, type, load, EDGEC_LIF_HARD)                                       \
+    EDGEC_LIF_BASES(name##_subtract, type, load, EDGEC_LIF_SUBTRACT)
+EDGEC_LIF_RESETS(edgec_lif32_i32, int32_t, EDGEC_LIF_LOAD_I32)
+EDGEC_LIF_RESETS(edgec_lif32_i16, int16_t, EDGEC_LIF_LOAD_I16)
+#else
+#define EDGEC_LIF_32(name, type, loop, reset, whole)                                               \
+    EDGEC_INLINE uint32_t name(const type *x, const int32_t *table, int32_t *v, int32_t rate) {    \
+        return loop(x, table, v, 32, reset, 1, whole, rate);                                       \
+    }
+#define EDGEC_LIF_BASES(name, type, loop, reset)                                                   \
+    EDGEC_LIF_32(name##_v, type, loop, reset, 0)                                                   \
+    EDGEC_LIF_32(name##_x, type, loop, reset, 1)
+#define EDGEC_LIF_RESETS(name, type, loop)                                                         \
+    EDGEC_LIF_BASES(name##_none, type, loop, 0)                                                    \
+    EDGEC_LIF_BASES(name##_hard, type, loop, 1)                                                    \
+    EDGEC_LIF_BASES(name##_subtract, type, loop, 2)
+EDGEC_LIF_RESETS(edgec_lif32_i32, int32_t, edgec_lif_loop_i32)
+EDGEC_LIF_RESETS(edgec_lif32_i16, int16_t, edgec_lif_loop_i16)
+#endif
+#undef EDGEC_LIF_RESETS
+#undef EDGEC_LIF_BASES
+#undef EDGEC_LIF_32
 
 #ifdef __cplusplus
 }

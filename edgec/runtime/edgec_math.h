@@ -99,7 +99,7 @@ EDGEC_MATH float edgec_c_sqrtf(float x) {
 EDGEC_MATH float edgec_sqrtf(float x) {
 #if defined(EDGEC_SIMD_PORTABLE)
     return edgec_c_sqrtf(x);
-#elif defined(__ARM_ARCH_PROFILE) && defined(__ARM_FP) && (__ARM_FP & 4)
+#elif !defined(__aarch64__) && defined(__ARM_ARCH_PROFILE) && defined(__ARM_FP) && (__ARM_FP & 4)
     float root;
     __asm__("vsqrt.f32 %0, %1" : "=t"(root) : "t"(x));
     return root;

@@ -1,0 +1,76 @@
+"""Foreign models to graphs. `load` takes a shipped model's name, a file, a torch module or an exported program."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgec.errors import FrontendError
+
+if TYPE_CHECKING:
+    import torch
+
+    from edgec.ir.graph import Graph
+
+TORCH_FILES = (".pt", ".pth", ".pt2")
+
+
+def load(
+    model: Any,
+    example_inputs: Sequence[torch.Tensor] | None = None,
+    *,
+    name: str | None = None,
+    time_axis: int | Sequence[int | None] | str | None = "guess",
+    step: bool = False,
+) -> Graph:
+    """The graph of a model. FrontendError says why it cannot be imported and what to do.
+
+    model: the name of a shipped model ("lmuformer"), the path of a .pt or .pt2 file, a torch module (then
+    `example_inputs` is needed) or a torch.export.ExportedProgram. time_axis: which axis of the inputs counts frames.
+    step: the module takes one frame per call and its neurons keep their state; example_inputs are then one frame.
+    """
+    if isinstance(model, str | Path):
+        return _load_file(str(model), example_inputs, name, time_axis)
+    from torch import nn
+    from torch.export import ExportedProgram
+
+    from edgec.frontends.torch_export import from_exported, from_module
+
+    if isinstance(model, ExportedProgram):
+        return from_exported(model, name or "model", time_axis)
+    if not isinstance(model, nn.Module):
+        raise FrontendError(
+            f"expected a shipped model's name, a file, a torch module or an exported program, found {type(model).__name__}"
+        )
+    label = name or type(model).__name__.lower()
+    if example_inputs is None:
+        raise FrontendError(f"{label}: a torch module needs example_inputs, a tuple of tensors of the shapes it will see")
+    if step:
+        from edgec.frontends.neurons import from_step_module
+
+        return from_step_module(model, example_inputs, label)
+    return from_module(model, example_inputs, label, time_axis)
+
+
+def _load_file(model: str, example_inputs: Any, name: str | None, time_axis: Any) -> Graph:
+    """A file by its suffix, or a shipped model by its name."""
+    from edgec.frontends import checkpoint, shipped
+
+    path = Path(model)
+    known = shipped.names()
+    if model in known and not path.is_file():
+        path, name = shipped.checkpoint_path(model), name or model
+    if not path.exists():
+        raise FrontendError(
+            f"{model}: no such file, and no shipped model of this name", hint=f"shipped models: {', '.join(known) or 'none'}"
+        )
+    label = name or path.stem
+    if path.suffix.lower() == ".pt2":
+        return checkpoint.load_archive(path, label, time_axis)
+    if path.suffix.lower() in TORCH_FILES or path.is_dir():
+        return checkpoint.load_checkpoint(path, label, example_inputs, time_axis)
+    raise FrontendError(
+        f"{path}: unknown kind of model file {path.suffix!r}",
+        hint=f"edgec reads {', '.join(TORCH_FILES)}: save a module with torch.export.save(torch.export.export(model, inputs), 'model.pt2')",
+    )

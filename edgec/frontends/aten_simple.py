@@ -1,0 +1,263 @@
+"""Converters of the ATen calls that work element by element or only move elements."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from edgec.frontends.aten_call import Call, Constant, Padded
+from edgec.frontends.aten_layers import mean_over
+from edgec.ops.activation import Softmax
+from edgec.ops.elementwise import Add, Clip, Div, Gelu, Mul, Relu, Relu6, Sigmoid, Sub, Tanh
+from edgec.ops.shape import Concat, Slice
+
+
+def scalar(call: Call, value: float) -> str:
+    return call.const(f"{call.name}_scalar", np.array([value]))
+
+
+def unary(op: Any) -> Any:
+    """A converter for an op of one operand and no attributes."""
+
+    def convert(call: Call) -> str:
+        return call.emit(op, call.tensor("self"))
+
+    return convert
+
+
+def same(call: Call) -> Any:
+    """A call that changes nothing at inference: clone, detach, contiguous, ..."""
+    return call.args[next(iter(call.args))]
+
+
+def dropout(call: Call) -> Any:
+    if call["train"]:
+        raise ValueError("dropout in training mode: call model.eval() before exporting")
+    return call["input"]
+
+
+def binary(op: Any) -> Any:
+    """A converter for arithmetic on two operands, one of which may be a number."""
+
+    def convert(call: Call) -> str:
+        a, b = call.tensor("self"), operand(call, "other")
+        alpha = call.args.get("alpha", 1)
+        if alpha != 1:
+            b = call.emit(Mul(), b, scalar(call, alpha))
+        return call.emit(op, a, b)
+
+    return convert
+
+
+def operand(call: Call, key: str) -> str:
+    value = call[key]
+    return scalar(call, float(value)) if isinstance(value, bool | int | float) else call.tensor(key)
+
+
+def div(call: Call) -> str:
+    if call.args.get("rounding_mode"):
+        raise ValueError("division with a rounding mode")
+    return call.emit(Div(), call.tensor("self"), operand(call, "other"))
+
+
+def rsub(call: Call) -> str:
+    """other - alpha * self."""
+    b = call.tensor("self")
+    if call["alpha"] != 1:
+        b = call.emit(Mul(), b, scalar(call, call["alpha"]))
+    return call.emit(Sub(), operand(call, "other"), b)
+
+
+def neg(call: Call) -> str:
+    return call.emit(Mul(), call.tensor("self"), scalar(call, -1.0))
+
+
+def power(call: Call) -> str:
+    if call["exponent"] != 2:
+        raise ValueError(f"power with exponent {call['exponent']}; only 2 is supported")
+    x = call.tensor("self")
+    return call.emit(Mul(), x, x)
+
+
+def gelu(call: Call) -> str:
+    if call["approximate"] != "none":
+        raise ValueError("gelu with approximate='tanh'; use the erf form")
+    return call.emit(Gelu(), call.tensor("self"))
+
+
+def silu(call: Call) -> str:
+    x = call.tensor("self")
+    return call.emit(Mul(), x, call.emit(Sigmoid(), x))
+
+
+def _hard_gate(call: Call, x: str) -> str:
+    six = call.emit(Relu6(), call.emit(Add(), x, scalar(call, 3.0)))
+    return six
+
+
+def hardsigmoid(call: Call) -> str:
+    return call.emit(Div(), _hard_gate(call, call.tensor("self")), scalar(call, 6.0))
+
+
+def hardswish(call: Call) -> str:
+    x = call.tensor("self")
+    return call.emit(Div(), call.emit(Mul(), x, _hard_gate(call, x)), scalar(call, 6.0))
+
+
+def leaky_relu(call: Call) -> str:
+    """max(x, 0) + slope * min(x, 0)."""
+    x = call.tensor("self")
+    low = call.emit(Mul(), call.emit(Sub(), x, call.emit(Relu(), x)), scalar(call, call["negative_slope"]))
+    return call.emit(Add(), call.emit(Relu(), x), low)
+
+
+def clamp(call: Call) -> str:
+    keys = ("min_val", "max_val") if "min_val" in call.args else ("min", "max")
+    low, high = (call.args.get(k) for k in keys)
+    if not all(v is None or isinstance(v, int | float) for v in (low, high)):
+        raise ValueError("clamp with tensor bounds")
+    if low == 0 and high is None:
+        return call.emit(Relu(), call.tensor("self"))
+    if low == 0 and high == 6:
+        return call.emit(Relu6(), call.tensor("self"))
+    bounds = [None if v is None else float(v) for v in (low, high)]
+    return call.emit(Clip(*bounds), call.tensor("self"))
+
+
+def softmax(call: Call) -> str:
+    x = call.tensor("self")
+    rank = len(call.type_of(x).shape)
+    axis = call.axis("dim", rank)
+    if axis == rank - 1:
+        return call.emit(Softmax(), x)
+    swap = list(range(rank))
+    swap[axis], swap[-1] = swap[-1], swap[axis]
+    return call.permute(call.emit(Softmax(), call.permute(x, tuple(swap))), tuple(swap))
+
+
+def reduced_axes(call: Call, rank: int) -> tuple[int, ...]:
+    dims = call.args.get("dim")
+    dims = [dims] if isinstance(dims, int) else dims
+    return tuple(sorted(d % rank for d in dims)) if dims else tuple(range(rank))
+
+
+def mean(call: Call) -> str:
+    x = call.tensor("self")
+    return mean_over(call, x, reduced_axes(call, len(call.type_of(x).shape)), bool(call.args.get("keepdim")))
+
+
+def total(call: Call) -> str:
+    """A sum is a mean times the number of elements."""
+    x = call.tensor("self")
+    shape = call.type_of(x).shape
+    axes = reduced_axes(call, len(shape))
+    count = float(np.prod([shape[k] for k in axes]))
+    return call.emit(Mul(), mean_over(call, x, axes, bool(call.args.get("keepdim"))), scalar(call, count))
+
+
+def transpose(call: Call) -> str:
+    x = call.tensor("self")
+    rank = len(call.type_of(x).shape)
+    perm = list(range(rank))
+    a, b = (call.axis("dim0", rank), call.axis("dim1", rank)) if "dim0" in call.args else (rank - 2, rank - 1)
+    perm[a], perm[b] = perm[b], perm[a]
+    return call.permute(x, tuple(perm))
+
+
+def permute(call: Call) -> str:
+    x = call.tensor("self")
+    rank = len(call.type_of(x).shape)
+    return call.permute(x, tuple(int(d) % rank for d in call["dims"]))
+
+
+def to_result_shape(call: Call) -> str:
+    """view, reshape, flatten, squeeze, unsqueeze: the exported program already says which shape comes out."""
+    return call.reshape(call.tensor("self"), call.result_shape)
+
+
+def expand(call: Call) -> str:
+    x = call.tensor("self")
+    if int(np.prod(call.result_shape)) != call.type_of(x).size:
+        raise ValueError(f"expand from {call.type_of(x).shape} to {call.result_shape}; rely on broadcasting instead")
+    return call.reshape(x, call.result_shape)
+
+
+def pad(call: Call) -> Any:
+    """Zero padding waits for the convolution behind it."""
+    if call.args.get("mode", "constant") != "constant" or (call.args.get("value") or 0) != 0:
+        raise ValueError("padding other than with zeros")
+    widths = [int(p) for p in call["pad"]]
+    x = call.tensor("self")
+    if not any(widths):
+        return x
+    rank = len(call.type_of(x).shape)
+    pairs = [(widths[2 * k], widths[2 * k + 1]) for k in range(len(widths) // 2)]
+    if any(p < 0 for p in widths):
+        raise ValueError("negative padding; slice instead")
+    return Padded(x, ((0, 0),) * (rank - len(pairs)) + tuple(reversed(pairs)))
+
+
+def cat(call: Call) -> str:
+    parts = [call.as_tensor(v) for v in call["tensors"]]
+    return call.emit(Concat(axis=call.axis("dim", len(call.result_shape))), *parts)
+
+
+def stack(call: Call) -> str:
+    axis = call.axis("dim", len(call.result_shape))
+    shape = tuple(1 if k == axis else n for k, n in enumerate(call.result_shape))
+    parts = [call.reshape(call.as_tensor(v), shape) for v in call["tensors"]]
+    return call.emit(Concat(axis=axis), *parts)
+
+
+def cut(call: Call, x: str, axis: int, start: int, stop: int) -> str:
+    """x[start:stop] along an axis."""
+    extent = call.type_of(x).shape[axis]
+    return x if (start, stop) == (0, extent) else call.emit(Slice(axis, start, stop), x)
+
+
+def slice_(call: Call) -> str:
+    x = call.tensor("self")
+    shape = call.type_of(x).shape
+    axis = call.axis("dim", len(shape))
+    if call["step"] != 1:
+        raise ValueError(f"slicing with step {call['step']}")
+    start, stop, _ = slice(call["start"], call["end"]).indices(shape[axis])
+    return cut(call, x, axis, start, stop)
+
+
+def select(call: Call) -> str:
+    x = call.tensor("self")
+    shape = call.type_of(x).shape
+    axis = call.axis("dim", len(shape))
+    index = call["index"] % shape[axis]
+    return call.reshape(cut(call, x, axis, index, index + 1), call.result_shape)
+
+
+def split(call: Call) -> tuple[str, ...]:
+    """split and chunk: the exported program says the extents that come out."""
+    x = call.tensor("self")
+    axis, at, parts = call.axis("dim", len(call.type_of(x).shape)), 0, []
+    for shape in call.result_shapes:
+        parts.append(cut(call, x, axis, at, at + shape[axis]))
+        at += shape[axis]
+    return tuple(parts)
+
+
+def unbind(call: Call) -> tuple[str, ...]:
+    x = call.tensor("self")
+    axis = call.axis("dim", len(call.type_of(x).shape))
+    pieces = (cut(call, x, axis, k, k + 1) for k in range(len(call.result_shapes)))
+    return tuple(call.reshape(p, s) for p, s in zip(pieces, call.result_shapes, strict=True))
+
+
+def getitem(call: Call) -> Any:
+    return call["self"][call["index"]]
+
+
+def cast(call: Call) -> Any:
+    """A change of element type that changes nothing in float32."""
+    if call.dtype is None or not call.dtype.is_floating_point:
+        raise ValueError(f"conversion to {call.dtype}")
+    value = call["self"]
+    return Constant(value.name, value.value.float()) if isinstance(value, Constant) else value

@@ -1,0 +1,91 @@
+"""Builds a graph node by node; what every frontend ends in."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgec.errors import FrontendError
+from edgec.ir.graph import Const, Graph, Node, Value
+from edgec.ir.types import DType, TensorType
+
+_DTYPES = {"float32": DType.F32, "int8": DType.I8, "int16": DType.I16, "int32": DType.I32, "int64": DType.I64}
+
+
+def safe_name(name: str) -> str:
+    """A name the text form can spell."""
+    name = re.sub(r"[^\w.]", "_", name) or "value"
+    return f"layer{name}" if name[0].isdigit() else name
+
+
+class GraphBuilder:
+    """The graph so far. `source` is put on every node emitted until it changes."""
+
+    def __init__(self, name: str) -> None:
+        self.name = safe_name(name)
+        self.source: tuple[str, ...] = ()
+        self._inputs: list[Value] = []
+        self._consts: dict[str, Const] = {}
+        self._nodes: list[Node] = []
+        self._types: dict[str, TensorType] = {}
+
+    def type_of(self, name: str) -> TensorType:
+        return self._types[name]
+
+    def constant(self, name: str) -> npt.NDArray[Any] | None:
+        """The value of a constant; None for another tensor."""
+        const = self._consts.get(name)
+        return None if const is None else const.data
+
+    def fresh(self, stem: str) -> str:
+        """A name not used yet: the stem, or the stem with a number."""
+        stem = safe_name(stem)
+        name, k = stem, 0
+        while name in self._types:
+            k += 1
+            name = f"{stem}_{k}"
+        return name
+
+    def input(self, name: str, t: TensorType) -> str:
+        name = self.fresh(name)
+        self._inputs.append(Value(name, t))
+        self._types[name] = t
+        return name
+
+    def const(self, stem: str, data: npt.NDArray[Any]) -> str:
+        """A constant; the same data under the same name is stored once. ValueError for an element type the IR lacks."""
+        data = np.array(data, order="C")  # a copy: the weights of a module may change or be read-only
+        if data.dtype.name not in _DTYPES:
+            raise ValueError(f"constant {stem} has element type {data.dtype.name}; edgec computes in float32")
+        old = self._consts.get(safe_name(stem))
+        if old is not None and old.data.dtype == data.dtype and np.array_equal(old.data, data):
+            return safe_name(stem)
+        name = self.fresh(stem)
+        t = TensorType(data.shape, _DTYPES[data.dtype.name])
+        self._consts[name], self._types[name] = Const(data, t), t
+        return name
+
+    def emit_all(self, op: Any, *inputs: str, name: str | None = None, count: int = 1) -> tuple[str, ...]:
+        """One node; its output names. ValueError says what does not fit."""
+        types = tuple(op.infer([self._types[i] for i in inputs]))
+        outputs = []
+        for t in types:
+            outputs.append(self.fresh(name or op.name))
+            self._types[outputs[-1]] = t
+        self._nodes.append(Node(op, inputs, tuple(outputs), types, self.source))
+        return tuple(outputs)
+
+    def emit(self, op: Any, *inputs: str, name: str | None = None) -> str:
+        """One node with one output."""
+        (out,) = self.emit_all(op, *inputs, name=name)
+        return out
+
+    def build(self, outputs: tuple[str, ...]) -> Graph:
+        """The graph, without what no output needs."""
+        if not outputs:
+            raise FrontendError(f"{self.name}: the model returns no tensor")
+        graph = Graph(self.name, tuple(self._inputs), self._consts, tuple(self._nodes), outputs)
+        return graph.prune_unused()

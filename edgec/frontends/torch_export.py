@@ -1,0 +1,269 @@
+"""torch modules and exported programs to graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind
+
+from edgec.errors import FrontendError, join_problems
+from edgec.frontends.aten import CONVERTERS, HINTS, IGNORED
+from edgec.frontends.aten_call import Call, Constant
+from edgec.frontends.builder import GraphBuilder
+from edgec.frontends.source import source_of
+from edgec.ir.graph import Graph
+from edgec.ir.types import DType, TensorType
+from edgec.ir.verify import verify
+
+TimeAxis = Any  # int | None | one of these per input | "guess"
+GUESS = "guess"
+#: Operators that only make sense on sequences: a graph with one of them has its time on axis 1.
+SEQUENCE_OPS = frozenset({"edgec::lif", "edgec::log_mel", "edgec::lmu_memory", "edgec::running_mean"})
+
+
+class Failed:
+    """Stands for the result of a call that could not be imported; what follows from it is not reported again."""
+
+
+def target_name(target: Any) -> str:
+    """`aten::conv1d` for torch.ops.aten.conv1d.default."""
+    if isinstance(target, torch._ops.OpOverload):
+        return str(target._schema.name).removesuffix("_") if target._schema.is_mutable else str(target._schema.name)
+    return f"{getattr(target, '__module__', '')}::{getattr(target, '__name__', target)}"
+
+
+def from_module(module: nn.Module, example_inputs: Sequence[torch.Tensor], name: str = "model", time_axis: TimeAxis = GUESS) -> Graph:
+    """Import a module as it behaves on inputs of these shapes. Batch 1; the module in eval mode.
+
+    time_axis: the input axis that counts frames (one for every input, or one each); None for no time; by default
+    axis 1 where the model has an operator on sequences. FrontendError lists everything that cannot be imported.
+    """
+    from edgec.frontends import neurons  # it imports this module
+
+    if neurons.has_neurons(module):
+        return neurons.from_neuron_module(module, example_inputs, name, time_axis)
+    check_ready(module, name)
+    return from_exported(export(module, tuple(example_inputs), name), name, time_axis)
+
+
+def check_ready(module: nn.Module, name: str) -> None:
+    """FrontendError for a module in training mode or with weights that are no numbers."""
+    training = sorted(path or "(the model itself)" for path, m in module.named_modules() if m.training)
+    if training:
+        shown = ", ".join(training[:4]) + (", ..." if len(training) > 4 else "")
+        raise FrontendError(f"{name}: the module is in training mode ({shown})", hint="call model.eval() before the import")
+    check_finite(name, {**dict(module.named_parameters()), **dict(module.named_buffers())})
+
+
+def export(module: nn.Module, example_inputs: tuple[torch.Tensor, ...], name: str) -> ExportedProgram:
+    """torch.export with its failure told in one error."""
+    try:
+        with torch.no_grad():
+            return torch.export.export(module, example_inputs, strict=False)
+    except FrontendError:
+        raise
+    except Exception as err:  # torch.export raises whatever the user's forward raises
+        reason = str(err).strip().splitlines() or [type(err).__name__]
+        raise FrontendError(
+            f"{name}: torch.export cannot trace the module: {type(err).__name__}: {reason[0]}",
+            hint="forward must not branch on tensor values; check that it runs on the example inputs",
+        ) from err
+
+
+def from_exported(ep: ExportedProgram, name: str = "model", time_axis: TimeAxis = GUESS) -> Graph:
+    """Import an exported program (training IR or functional ATen)."""
+    return Importer(without_mutation(ep), name).run(time_axis)
+
+
+def without_mutation(ep: ExportedProgram) -> ExportedProgram:
+    """The same program with in-place calls made functional and every other call as it is."""
+    mutates = any(is_mutable(node.target) for node in ep.graph.nodes if node.op == "call_function")
+    return ep.run_decompositions({}) if mutates else ep
+
+
+def is_mutable(target: Any) -> bool:
+    return isinstance(target, torch._ops.OpOverload) and bool(target._schema.is_mutable)
+
+
+def check_finite(name: str, tensors: dict[str, torch.Tensor]) -> None:
+    """FrontendError for weights with NaN or infinity."""
+    bad = [
+        f"{key}: {int((~torch.isfinite(t)).sum())} of {t.numel()} values are not finite"
+        for key, t in tensors.items()
+        if t.is_floating_point() and not bool(torch.isfinite(t).all())
+    ]
+    if bad:
+        raise FrontendError(join_problems(f"{name}: weights with NaN or infinity:", bad), hint="the training diverged; use an earlier checkpoint")
+
+
+class Importer:
+    """One walk over an exported program."""
+
+    def __init__(self, ep: ExportedProgram, name: str, prefix: str = "") -> None:
+        self.ep = ep
+        self.name = name
+        self.prefix = prefix  # of a module put around the user's own
+        self.builder = GraphBuilder(name)
+        self.env: dict[fx.Node, Any] = {}
+        self.problems: list[str] = []
+
+    def run(self, time_axis: TimeAxis) -> Graph:
+        axes = self.time_axes(time_axis)
+        specs = self.ep.graph_signature.input_specs
+        placeholders = [n for n in self.ep.graph.nodes if n.op == "placeholder"]
+        for node, spec in zip(placeholders, specs, strict=True):
+            if spec.kind is InputKind.USER_INPUT:
+                self.env[node] = self.user_input(node, axes)
+            else:
+                self.env[node] = Constant(str(spec.target).removeprefix(self.prefix), self.stored(spec))
+        for node in self.ep.graph.nodes:
+            if node.op == "call_function":
+                self.env[node] = self.convert(node)
+        outputs = self.outputs()
+        if self.problems:
+            raise FrontendError(join_problems(f"{self.name}: the model cannot be imported:", self.problems))
+        graph = self.builder.build(outputs)
+        verify(graph)
+        return graph
+
+    def user_inputs(self) -> list[fx.Node]:
+        names = set(self.ep.graph_signature.user_inputs)
+        return [n for n in self.ep.graph.nodes if n.op == "placeholder" and n.name in names]
+
+    def time_axes(self, time_axis: TimeAxis) -> dict[fx.Node, int | None]:
+        """The time axis of every input."""
+        nodes = self.user_inputs()
+        if isinstance(time_axis, dict):
+            return time_axis
+        if time_axis == GUESS:
+            time_axis = self.guess_time({target_name(n.target) for n in self.ep.graph.nodes if n.op == "call_function"})
+        if time_axis is None or isinstance(time_axis, int):
+            return dict.fromkeys(nodes, time_axis)
+        if len(time_axis) != len(nodes):
+            raise FrontendError(f"{self.name}: expected one time axis for each of {len(nodes)} inputs, found {len(time_axis)}")
+        return {n: None if a is None else int(a) for n, a in zip(nodes, time_axis, strict=True)}
+
+    def guess_time(self, calls: set[str]) -> TimeAxis:
+        return 1 if calls & SEQUENCE_OPS else None
+
+    def user_input(self, node: fx.Node, axes: dict[fx.Node, int | None]) -> Any:
+        value = node.meta["val"]
+        if not isinstance(value, torch.Tensor):
+            return value
+        shape, axis = tuple(value.shape), axes[node]
+        if not all(isinstance(n, int) for n in shape):
+            self.problems.append(f"input {node.name} has dynamic shape {shape}; export it with fixed shapes")
+        elif value.dtype != torch.float32:
+            self.problems.append(f"input {node.name} has element type {value.dtype}; expected torch.float32")
+        elif axis is not None and not -len(shape) <= axis < len(shape):
+            self.problems.append(f"input {node.name}: time axis {axis} is not an axis of shape {shape}")
+        else:
+            axis = None if axis is None else axis % len(shape)
+            if axis != 0 and (not shape or shape[0] != 1):
+                self.problems.append(f"input {node.name} has batch {shape[:1]}; export it with batch 1")
+            return self.builder.input(node.name, TensorType(shape, DType.F32, None, axis))
+        return Failed()
+
+    def stored(self, spec: Any) -> torch.Tensor:
+        """A weight, buffer or tensor constant by its path."""
+        value = self.ep.constants.get(spec.target) if spec.target in self.ep.constants else self.ep.state_dict.get(spec.target)
+        if not isinstance(value, torch.Tensor):
+            raise FrontendError(f"{self.name}: {spec.target} is not a tensor, found {type(value).__name__}")
+        return value.detach()
+
+    def convert(self, node: fx.Node) -> Any:
+        """The value of one call; a problem is noted and stands as Failed."""
+        target, source = target_name(node.target), source_of(node.meta, node.name)
+        if target in IGNORED:
+            return None
+        if target not in CONVERTERS:
+            hint = HINTS.get(target, "no converter for it; rewrite it with supported calls")
+            constant = self.fold(node)
+            if constant is not None:
+                return constant
+            self.problems.append(f"{target} at {source[0]}: {hint}")
+            return Failed()
+        args = self.arguments(node)
+        if any(isinstance(v, Failed) for v in flatten(args.values())):
+            return Failed()
+        folded = self.fold(node)
+        if folded is not None:
+            return folded
+        self.builder.source = source
+        try:
+            return CONVERTERS[target](self.call(args, node, target))
+        except ValueError as err:
+            self.problems.append(f"{target} at {source[0]}: {err}")
+            return Failed()
+
+    def call(self, args: dict[str, Any], node: fx.Node, target: str) -> Call:
+        return Call(self.builder, args, node, target, self.prefix)
+
+    def check_output(self, node: Any) -> str | None:
+        """Why this node may not be an output."""
+        return None
+
+    def arguments(self, node: fx.Node) -> dict[str, Any]:
+        """Arguments by schema name, defaults filled in, nodes replaced by their values."""
+        if not isinstance(node.target, torch._ops.OpOverload):
+            given: dict[str, Any] = dict(zip(("self", "index"), node.args, strict=False))
+        else:
+            given = {}
+            for k, arg in enumerate(node.target._schema.arguments):
+                if k < len(node.args):
+                    given[arg.name] = node.args[k]
+                else:
+                    given[arg.name] = node.kwargs.get(arg.name, arg.default_value if arg.has_default_value() else None)
+        return {key: fx.node.map_arg(value, lambda n: self.env[n]) for key, value in given.items()}
+
+    def fold(self, node: fx.Node) -> Constant | tuple[Constant, ...] | None:
+        """The value of a call on constants alone, by torch itself; None for another call."""
+        operands = [self.env[n] for n in node.all_input_nodes]
+        tags = getattr(node.target, "tags", [])
+        if any(not isinstance(v, Constant) for v in operands) or torch.Tag.nondeterministic_seeded in tags:
+            return None
+        if not isinstance(node.target, torch._ops.OpOverload):
+            return None
+        args = fx.node.map_arg(node.args, lambda n: self.env[n].value)
+        kwargs = fx.node.map_arg(node.kwargs, lambda n: self.env[n].value)
+        with torch.no_grad():
+            value = node.target(*args, **kwargs)
+        if isinstance(value, torch.Tensor):
+            return Constant(node.name, value)
+        if isinstance(value, list | tuple) and all(isinstance(v, torch.Tensor) for v in value):
+            return tuple(Constant(f"{node.name}_{k}", v) for k, v in enumerate(value))
+        return None
+
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what the model returns; a constant output is a problem."""
+        (node,) = (n for n in self.ep.graph.nodes if n.op == "output")
+        names = []
+        for spec, value in zip(self.ep.graph_signature.output_specs, node.args[0], strict=True):
+            if spec.kind is not OutputKind.USER_OUTPUT:
+                self.problems.append(f"the model changes its own {spec.target or spec.arg}; state between calls must be a neuron's")
+                continue
+            result = self.env[value] if isinstance(value, fx.Node) else value
+            problem = self.check_output(value)
+            if problem is not None:
+                self.problems.append(problem)
+            elif isinstance(result, str):
+                names.append(result)
+            elif not isinstance(result, Failed):
+                self.problems.append(f"an output is {describe(result)}, which is no result of the inputs")
+        return tuple(names)
+
+
+def describe(value: Any) -> str:
+    return f"the constant {value.name}" if isinstance(value, Constant) else f"a {type(value).__name__}"
+
+
+def flatten(values: Any) -> list[Any]:
+    """Values inside lists and tuples, one level deep each."""
+    found: list[Any] = []
+    for v in values:
+        found += flatten(v) if isinstance(v, list | tuple) else [v]
+    return found

@@ -1,0 +1,161 @@
+"""Kernels for Cortex-M with DSP instructions (M4, M7, M33): runtime/edgec_dense.h holds their inner loops."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from edgec.ir.types import DType
+from edgec.kernels.event import pad_bias
+from edgec.ops.base import Array, Kernel, Op, Site
+from edgec.ops.qspiking import QLif
+from edgec.ops.quantized import QConv1d, Requantize
+
+OUTPUTS, INPUTS = 4, 8  # a block computes four outputs; inputs are padded to a multiple of eight
+RESETS = ("none", "hard", "subtract")  # as the loops of edgec_dense.h number them
+SUM_LIMIT = 1 << 23  # see edgec_dense.h: half of the outputs are computed times 256
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Inputs [start, stop) whose weighted sums cannot leave 24 bits."""
+
+    start: int
+    stop: int
+
+
+def chunks_of(w: Array) -> list[Chunk]:
+    """The inputs of w [inputs, outputs] cut so that no sum of products with int8 reaches SUM_LIMIT."""
+    chunks, start = [], 0
+    reach = np.cumsum(np.abs(w.astype(np.int64)) * 128, axis=0)
+    before = np.zeros_like(reach[0])
+    while start < w.shape[0]:
+        fits = int(np.searchsorted((reach - before).max(axis=1), SUM_LIMIT))
+        stop = w.shape[0] if fits >= w.shape[0] else fits // INPUTS * INPUTS
+        chunks.append(Chunk(start, stop))
+        before, start = reach[stop - 1], stop
+    return chunks
+
+
+def pack_dense(w: Array) -> Array:
+    """w [inputs, outputs] as the words of edgec_dense.h, [block][four inputs][ab02, cd02, ab13, cd13]."""
+    inputs, outputs = -(-w.shape[0] // INPUTS) * INPUTS, -(-w.shape[1] // OUTPUTS) * OUTPUTS
+    padded = np.zeros((inputs, outputs), np.int64)
+    padded[: w.shape[0], : w.shape[1]] = w
+    lanes = padded[:, 0::2] * 256 + padded[:, 1::2]  # [inputs, pairs of outputs]
+    quads = lanes.reshape(inputs // 4, 2, 2, outputs // OUTPUTS, 2)  # [quad, lane, word, block, pair]
+    ordered = quads.transpose(3, 0, 2, 4, 1)  # [block, quad, word, pair, lane]
+    return ordered.astype("<i2").reshape(-1).view("<i4").astype(np.int32)
+
+
+def dense(op: Op, site: Site) -> Kernel | None:
+    """QLinear and QConv1d of one output frame on int8: SMLAD, two outputs to a packed word."""
+    x, w, _ = site.inputs
+    if x.dtype is not DType.I8 or not {1, 2} <= set(site.consts):
+        return None
+    if isinstance(op, QConv1d):
+        one = x.shape[0] == 1 and site.outputs[0].shape[1] == 1
+        if not one or op.groups != 1 or op.pad != (0, 0) or op.dilation != 1:
+            return None
+    outputs, inputs = w.shape[-1], prod(w.shape[:-1])
+    values = site.consts[1].reshape(inputs, outputs)
+    if values.min() < -127:
+        return None  # 256 * a + b would not fit a lane
+    rows = prod(site.outputs[0].shape) // outputs
+    chunks = chunks_of(values)
+    packed = np.concatenate([pack_dense(values[c.start : c.stop]) for c in chunks])
+    bias = pad_bias(site.consts[2], -(-outputs // OUTPUTS) * OUTPUTS)
+    expanded = -(-inputs // INPUTS) * INPUTS
+    expand = f'T.call_extern("void", "edgec_expand_s8", T.address_of(x[r * {inputs}]), {inputs}, wide.data)'
+    lines = [f"for r in T.serial({rows}):", f"    {expand}"]
+    start = 0
+    for k, c in enumerate(chunks):
+        lines += _chunk_lines(c, start, outputs, "bias" if k == 0 else "y")
+        start += pack_dense(values[c.start : c.stop]).size
+    params = (
+        ("x", (rows * inputs,), "int8"), ("w", packed.shape, "int32"), ("bias", bias.shape, "int32"),
+        ("y", (rows * outputs,), "int32"), ("wide", (expanded // 2,), "int32"),
+    )  # fmt: skip
+    return Kernel("\n".join(lines), params, {"w": packed, "bias": bias}, scratch=2 * expanded)
+
+
+def _chunk_lines(chunk: Chunk, start: int, outputs: int, bias: str) -> list[str]:
+    """Add the products of one chunk of the inputs to `bias`, which for later chunks is the output itself."""
+    inputs = -(-(chunk.stop - chunk.start) // INPUTS) * INPUTS
+    words = inputs * OUTPUTS // 4
+    full, rest = divmod(outputs, OUTPUTS)
+
+    def call(block: str, count: int) -> str:
+        at = f"r * {outputs} + {block} * {OUTPUTS}"
+        name, size = ("rows4", f"{inputs}") if count == OUTPUTS else ("block4", f"{inputs}, {count}")
+        first = at if bias == "y" else f"{block} * {OUTPUTS}"
+        return (
+            f'T.call_extern("void", "edgec_dense_{name}", T.address_of(w[{start} + {block} * {words}]), '
+            f"T.address_of(wide[{chunk.start // 2}]), {size}, T.address_of({bias}[{first}]), T.address_of(y[{at}]))"
+        )
+
+    lines = [f"    for b in T.parallel({full}):", f"        {call('b', OUTPUTS)}"] if full else []
+    return lines + ([f"    {call(str(full), rest)}"] if rest else [])
+
+
+def lif(op: Op, site: Site) -> Kernel | None:
+    """One pass over table rows of gain, bias and threshold; spikes are shifted into their word."""
+    assert isinstance(op, QLif)
+    x = site.inputs[0]
+    channels = x.shape[-1]
+    if op.delayed_reset or op.membrane or x.size != channels or not {1, 2, 3} <= set(site.consts):
+        return None
+    gain, bias, threshold = (site.consts[k].astype(np.int64) for k in (1, 2, 3))
+    lowest = threshold + int(op.strict)  # the least integer membrane that fires
+    if lowest.max() > 2**31 - 1 or (op.strict and op.reset == "subtract") or not 0 < op.decay <= 1 << 15:
+        return None
+    table = np.stack([gain, bias, lowest], 1).astype(np.int32)
+    whole = int(op.decay >= 1 << 14)
+    rate = (op.decay - (whole << 15)) << 17
+    full, rest = divmod(channels, 32)
+    kind = f"i{x.bytes * 8 // x.size}"
+
+    def call(word: str, count: int) -> str:
+        first = f"{word} * 32"
+        pointers = f"T.address_of(x[{first}]), T.address_of(gain[{first}, 0]), T.address_of(v[{first}])"
+        if count == 32 and op.decay_input and kind != "i8":
+            name = f"edgec_lif32_{kind}_{op.reset}_{'x' if whole else 'v'}"
+            return f'spikes[{word}] = T.call_extern("uint32", "{name}", {pointers}, {rate})'
+        mode = f"{count}, {RESETS.index(op.reset)}, {int(op.decay_input)}, {whole}, {rate}"
+        return f'spikes[{word}] = T.call_extern("uint32", "edgec_lif_loop_{kind}", {pointers}, {mode})'
+
+    lines = [f"for word in T.parallel({full}):", f"    {call('word', 32)}"] if full else []
+    lines += [call(str(full), rest)] if rest else []
+    params = (
+        ("x", (channels,), x.dtype.value), ("gain", table.shape, "int32"), ("v", (channels,), "int32"),
+        ("spikes", (full + bool(rest),), "uint32"),
+    )  # fmt: skip
+    return Kernel("\n".join(lines), params, {"gain": table}, drops=(2, 3))
+
+
+def requantize(op: Op, site: Site) -> Kernel | None:
+    """Rounding `single` by the high word of the product, zero point and rounding in one addend."""
+    assert isinstance(op, Requantize)
+    x, multiplier, _ = site.inputs
+    if x.dtype is not DType.I32 or op.rounding != "single" or not {1, 2} <= set(site.consts):
+        return None
+    shift = site.consts[2].astype(np.int64) - 32
+    if shift.min() < 1 or shift.max() > 30:
+        return None
+    addend = (1 << (shift - 1)) + (np.int64(op.zero_point) << shift)
+    if np.abs(addend).max() > 1 << 30:
+        return None  # the sum with a high word, below 2**30, could overflow
+    table = np.stack([site.consts[1].astype(np.int64), addend, shift], 1).astype(np.int32)
+    rows, channels = prod(x.shape[:-1]), x.shape[-1]
+    kind = f"i{8 * (2 if op.dtype == 'int16' else 1)}"
+    at = f"r * {channels}"
+    if (op.lo, op.hi) == DType(op.dtype).range and multiplier.size > 1 and channels % 4 == 0:
+        name, mode = f"edgec_requantize_{kind}", f"{channels}"
+    else:
+        name, mode = f"edgec_requantize_loop_{kind}", f"{channels}, {3 if multiplier.size > 1 else 0}, {op.lo}, {op.hi}"
+    pointers = f"T.address_of(x[{at}]), multiplier.data, T.address_of(y[{at}])"
+    body = f'for r in T.parallel({rows}):\n    T.call_extern("void", "{name}", {pointers}, {mode})'
+    params = (("x", (x.size,), "int32"), ("multiplier", table.shape, "int32"), ("y", (x.size,), op.dtype))
+    return Kernel(body, params, {"multiplier": table}, drops=(2,))

@@ -1,0 +1,128 @@
+"""Layers on spikes: only the rows of the weights that a spike selects are added (runtime/edgec_event.h).
+
+Two forms of the same kernel: signed weights for cores with DSP instructions, weights + 128 for those without.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgec.ir.types import DType
+from edgec.ops.base import Array, Kernel, Op, Site
+from edgec.ops.quantized import QConv1d, QLinear
+
+BLOCK, SMALL_BLOCK = 16, 4
+MAX_ROWS = 32767  # row numbers are int16 and -1 ends a list
+UNSIGNED_ROWS = 256  # of bytes up to 255, whose sum fits 16 bits
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Where the input's spikes lie: `groups` rows of `words` words, `stride` words apart, of `width` spikes."""
+
+    groups: int
+    words: int
+    stride: int
+    width: int
+
+    @property
+    def count(self) -> int:
+        return self.groups * self.width
+
+
+def rows_of_window(op: Op, site: Site) -> Rows | None:
+    """The spikes one output frame reads; None where there is not exactly one, or not of packed spikes."""
+    x, w, _ = site.inputs
+    if x.dtype is not DType.BIT:
+        return None
+    words = x.storage_shape[-1]
+    if isinstance(op, QLinear):
+        found = Rows(1, words, words, x.shape[-1]) if x.size == x.shape[-1] else None
+    else:
+        assert isinstance(op, QConv1d)
+        one = x.shape[0] == 1 and site.outputs[0].shape[1] == 1
+        plain = op.groups == 1 and op.pad == (0, 0)
+        found = Rows(w.shape[0], words, words * op.dilation, x.shape[-1]) if one and plain else None
+    if found is None or found.count > MAX_ROWS:
+        return None
+    if found.width % 32 == 0 and found.stride == found.words:
+        return Rows(1, found.words * found.groups, found.words * found.groups, found.count)
+    return found
+
+
+def segment_length(w: Array) -> int:
+    """How many rows of w [rows, outputs] may be added in 16 bits: all of them if no choice of rows can overflow."""
+    wide = w.astype(np.int64)
+    if np.maximum(wide, 0).sum(0).max() <= 32767 and np.minimum(wide, 0).sum(0).min() >= -32768:
+        return int(w.shape[0])
+    return min(32767 // max(int(wide.max()), 1), 32768 // max(-int(wide.min()), 1))
+
+
+def blocks_of(outputs: int) -> tuple[int, int]:
+    """Blocks of 16 and blocks of 4 (at most one) that hold all outputs."""
+    rest = outputs % BLOCK
+    return outputs // BLOCK + (rest > SMALL_BLOCK), int(0 < rest <= SMALL_BLOCK)
+
+
+def pack_rows(w: Array, offset: int) -> Array:
+    """w [rows, outputs] int8 as the words [block][row][16 outputs], then [row][4 outputs]; missing outputs are zero."""
+    large, small = blocks_of(w.shape[1])
+    padded = np.zeros((w.shape[0], large * BLOCK + small * SMALL_BLOCK), np.int64)
+    padded[:, : w.shape[1]] = w
+    octets = (padded + offset).astype(np.uint8)
+    head = octets[:, : large * BLOCK].reshape(w.shape[0], large, BLOCK).transpose(1, 0, 2)
+    packed = np.concatenate([head.reshape(-1), octets[:, large * BLOCK :].reshape(-1)])
+    return packed.view("<i4").astype(np.int32)
+
+
+def pad_bias(bias: Array, count: int) -> Array:
+    """bias with zeros for the outputs that complete the last block."""
+    return np.concatenate([bias.astype(np.int32), np.zeros(count - bias.size, np.int32)])
+
+
+def _kernel(op: Op, site: Site, unsigned: bool) -> Kernel | None:
+    rows = rows_of_window(op, site)
+    if rows is None or not {1, 2} <= set(site.consts):
+        return None
+    w = site.consts[1].reshape(-1, site.inputs[1].shape[-1])
+    outputs, suffix = w.shape[1], "_u8" if unsigned else ""
+    segment = UNSIGNED_ROWS if unsigned else segment_length(w)
+    large, small = blocks_of(outputs)
+    packed = pack_rows(w, 128 if unsigned else 0)
+    bias = pad_bias(site.consts[2], large * BLOCK + small * SMALL_BLOCK)
+    entries = rows.count + rows.count // segment + 1
+    scan = f"{rows.groups}, {rows.words}, {rows.stride}, {rows.width}, {segment}"
+    lines = [f'n: T.let[T.int32] = T.call_extern("int32", "edgec_spike_rows", x.data, {scan}, list.data)']
+
+    def call(kind: int, at: str, weights: str, count: int) -> str:
+        simple = count == kind and segment >= rows.count
+        name = f"edgec_event_{'rows' if simple else 'block'}{kind}{suffix}"
+        mode = "n" if simple else f"n, {segment}, {count}"
+        where = f"T.address_of(bias[{at}]), T.address_of(y[{at}])"
+        return f'T.call_extern("void", "{name}", T.address_of(w[{weights}]), list.data, {mode}, {where})'
+
+    full = outputs // BLOCK
+    if full:
+        body = call(BLOCK, f"b * {BLOCK}", f"b * {rows.count * BLOCK // 4}", BLOCK)
+        lines += [f"for b in T.parallel({full}):", f"    {body}"]
+    if outputs % BLOCK:
+        kind, first = SMALL_BLOCK if small else BLOCK, full * BLOCK
+        lines.append(call(kind, str(first), str(first * rows.count // 4), outputs % BLOCK))
+    units = site.inputs[0].storage_shape
+    params = (
+        ("x", (int(np.prod(units)),), "uint32"), ("w", packed.shape, "int32"), ("bias", bias.shape, "int32"),
+        ("y", (outputs,), "int32"), ("list", (entries,), "int16"),
+    )  # fmt: skip
+    return Kernel("\n".join(lines), params, {"w": packed, "bias": bias}, scratch=2 * entries)
+
+
+def signed(op: Op, site: Site) -> Kernel | None:
+    """For cores with SXTAB16: sums of pairs of int16."""
+    return _kernel(op, site, unsigned=False)
+
+
+def unsigned(op: Op, site: Site) -> Kernel | None:
+    """For cores without: bytes with an offset, four to a word."""
+    return _kernel(op, site, unsigned=True)

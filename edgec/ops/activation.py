@@ -1,0 +1,45 @@
+"""Activations that look at a whole row: softmax."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+
+from edgec.ir.types import DType, TensorType
+from edgec.ops.base import Kernel, Op, Site, need
+
+
+@dataclass(frozen=True)
+class Softmax(Op):
+    """exp(x - max) / sum(exp(x - max)) over the last axis."""
+
+    name: ClassVar[str] = "softmax"
+    framewise: ClassVar[bool] = True
+
+    def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        (x,) = types
+        need(x.dtype is DType.F32, f"expected float32, found {x.dtype.value}")
+        need(x.time_axis != len(x.shape) - 1, "softmax mixes frames: its axis is the time axis")
+        return (replace(x, quant=None),)
+
+    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
+        return torch.softmax(tensors[0], -1)
+
+    def lower(self, site: Site) -> Kernel:
+        x = site.inputs[0]
+        n = x.shape[-1]
+        rows, f32 = x.size // n, "float32"
+        body = f"""for r in T.serial({rows}):
+    stat[0] = x[r, 0]
+    for i in T.serial({n}):
+        stat[0] = T.max(stat[0], x[r, i])
+    stat[1] = T.float32(0)
+    for i in T.serial({n}):
+        y[r, i] = T.call_extern("float32", "edgec_expf", x[r, i] - stat[0])
+        stat[1] = stat[1] + y[r, i]
+    for i in T.serial({n}):
+        y[r, i] = y[r, i] / stat[1]"""
+        return Kernel(body, (("x", (rows, n), f32), ("y", (rows, n), f32), ("stat", (2,), f32)), scratch=8)

@@ -1,0 +1,51 @@
+"""Normalisation whose statistics come from the data: layer norm. (Batch norm at inference is an affine map.)"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+
+from edgec.ir.types import DType, TensorType
+from edgec.ops.base import Kernel, Op, Site, need
+
+
+@dataclass(frozen=True)
+class LayerNorm(Op):
+    """y = (x - mean) / sqrt(var + eps) * scale + shift over the last axis; var is the biased variance."""
+
+    name: ClassVar[str] = "layer_norm"
+    framewise: ClassVar[bool] = True
+    eps: float = 1e-5
+
+    def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        x, scale, shift = types
+        need(x.dtype is DType.F32, f"expected float32, found {x.dtype.value}")
+        need(scale.shape == shift.shape == x.shape[-1:], f"expected scale and shift of shape {x.shape[-1:]}, found {scale.shape}, {shift.shape}")
+        need(x.time_axis != len(x.shape) - 1, "the layer mixes frames: its input's time axis is the feature axis")
+        return (replace(x, quant=None),)
+
+    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
+        x, scale, shift = tensors
+        return F.layer_norm(x, x.shape[-1:], scale, shift, self.eps)
+
+    def lower(self, site: Site) -> Kernel:
+        x = site.inputs[0]
+        n = x.shape[-1]
+        rows, f32 = x.size // n, "float32"
+        body = f"""for r in T.serial({rows}):
+    stat[0] = T.float32(0)
+    for i in T.serial({n}):
+        stat[0] = stat[0] + x[r, i]
+    stat[0] = stat[0] / T.float32({n})
+    stat[1] = T.float32(0)
+    for i in T.serial({n}):
+        stat[1] = stat[1] + (x[r, i] - stat[0]) * (x[r, i] - stat[0])
+    stat[1] = T.float32(1) / T.call_extern("float32", "edgec_sqrtf", stat[1] / T.float32({n}) + T.float32({self.eps!r}))
+    for i in T.serial({n}):
+        y[r, i] = (x[r, i] - stat[0]) * stat[1] * scale[i] + shift[i]"""
+        params = (("x", (rows, n), f32), ("scale", (n,), f32), ("shift", (n,), f32), ("y", (rows, n), f32), ("stat", (2,), f32))
+        return Kernel(body, params, scratch=8)

@@ -1,0 +1,66 @@
+"""Integer convolution in two dimensions, channels last."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+
+from edgec.ir.types import DType, TensorType
+from edgec.ops.base import Cost, Kernel, Op, Site, ctype, need
+from edgec.ops.conv import out_extent
+from edgec.ops.quantized import accumulator, element, exact, rows_of
+
+
+@dataclass(frozen=True)
+class QConv2d(Op):
+    """Integer Conv2d: x [B,H,W,C], w [KH,KW,C/groups,O], bias int32 [O] -> int32 [B,H',W',O]; padding is `pad_value`."""
+
+    name: ClassVar[str] = "qconv2d"
+    stride: tuple[int, int] = (1, 1)
+    pad: tuple[int, int, int, int] = (0, 0, 0, 0)  # top, bottom, left, right
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+    pad_value: int = 0
+
+    def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        x, w, bias = types
+        need(len(x.shape) == len(w.shape) == 4, f"expected x [B,H,W,C] and w [KH,KW,C,O], found {x.shape} and {w.shape}")
+        fits = x.shape[3] == w.shape[2] * self.groups
+        need(fits, f"x has {x.shape[3]} channels, w expects {w.shape[2] * self.groups}")
+        need(bias.shape == (w.shape[3],) and bias.dtype is DType.I32, f"expected int32 bias of shape ({w.shape[3]},)")
+        need(x.time_axis in (None, 0), "convolving over a time axis in two dimensions")
+        h = out_extent(x.shape[1], w.shape[0], self.stride[0], self.pad[:2], self.dilation[0])
+        v = out_extent(x.shape[2], w.shape[1], self.stride[1], self.pad[2:], self.dilation[1])
+        return (accumulator((x.shape[0], h, v, w.shape[3]), x, w),)
+
+    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
+        x, w, bias = tensors
+        top, bottom, left, right = self.pad
+        padded = F.pad(exact(x).permute(0, 3, 1, 2), (left, right, top, bottom), value=float(self.pad_value))
+        y = F.conv2d(padded, exact(w).permute(3, 2, 0, 1), None, self.stride, 0, self.dilation, self.groups)
+        return y.permute(0, 2, 3, 1).to(torch.int64) + bias
+
+    def lower(self, site: Site) -> Kernel:
+        x, w, _ = site.inputs
+        (b, h, v, _), (kh, kw, cg, o), (_, oh, ov, _) = x.shape, w.shape, site.outputs[0].shape
+        row = f"i * {self.stride[0]} + p * {self.dilation[0]} - {self.pad[0]}"
+        col = f"j * {self.stride[1]} + q * {self.dilation[1]} - {self.pad[2]}"
+        load = element(x, f"(n * {h} + {row}) * {v} + {col}", f"o // {o // self.groups} * {cg} + c")
+        if any(self.pad):
+            inside = f"{row} >= 0 and {row} < {h} and {col} >= 0 and {col} < {v}"
+            load = f"T.if_then_else({inside}, {load}, {self.pad_value})"
+        body = f"""for o in T.parallel({o}):
+    for n, i, j in T.grid({b}, {oh}, {ov}):
+        y[n, i, j, o] = bias[o]
+        for p, q, c in T.grid({kh}, {kw}, {cg}):
+            y[n, i, j, o] = y[n, i, j, o] + {load} * T.cast(w[p, q, c, o], "int32")"""
+        params = (("x", rows_of(x), ctype(x.dtype)), ("w", w.shape, "int8"), ("bias", (o,), "int32"))
+        return Kernel(body, (*params, ("y", (b, oh, ov, o), "int32")))
+
+    def cost(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
+        kh, kw, cg, _ = inputs[1].shape
+        return Cost(outputs[0].size * kh * kw * cg)

@@ -1,0 +1,311 @@
+"""The audio front end: PCM to log-mel features, in float and in integers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+
+from edgec.ir.types import DType, QuantParams, TensorType
+from edgec.ops import signal_tables as tables
+from edgec.ops.base import Cost, Kernel, Op, Site, need
+from edgec.ops.signal_text import float_kernel
+from edgec.ops.signal_text_int import integer_kernel
+from edgec.signal_math import hann_window, mel_matrix
+
+PCM_SCALE = 2.0**-15
+Complex = tuple[torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class FrontEnd(Op):
+    """What both forms share.
+
+    Frame t is the `frame` samples that end before sample (t + 1) * hop when `padded` (zeros stand before the start),
+    else those from sample t * hop on.
+    """
+
+    sample_rate: int = 16000
+    frame: int = 400
+    hop: int = 160
+    n_fft: int = 512
+    n_mels: int = 40
+    f_min: float = 20.0
+    f_max: float = 8000.0
+    preemphasis: float = 0.97
+    floor: float = 1.1920929e-7
+    offset: float = 0.0
+    scale: float = 1.0
+    padded: bool = True
+
+    def check(self, pcm: TensorType, dtype: DType) -> tuple[int, int, int]:
+        """Shape of the features, or ValueError."""
+        need(pcm.dtype is dtype, f"expected {dtype.value} PCM, found {pcm.dtype.value}")
+        need(len(pcm.shape) == 2 and pcm.time_axis == 1, f"expected pcm [B,N] with time on axis 1, found {pcm.shape}")
+        need(
+            0 < self.hop <= self.frame <= self.n_fft,
+            f"expected hop <= frame <= n_fft, found {self.hop}, {self.frame}, {self.n_fft}",
+        )
+        need(
+            self.n_fft.bit_count() == 1 and 16 <= self.n_fft <= 4096,
+            f"n_fft must be a power of two from 16 to 4096, found {self.n_fft}",
+        )
+        need(
+            self.n_mels >= 1 and 0.0 <= self.f_min < self.f_max <= self.sample_rate / 2,
+            "expected mel filters within 0 .. sample_rate / 2",
+        )
+        need(
+            self.floor > 0.0 and self.scale != 0.0,
+            f"expected floor > 0 and a scale, found {self.floor} and {self.scale}",
+        )
+        batch, samples = pcm.shape
+        if self.padded:
+            need(samples % self.hop == 0, f"expected a multiple of hop={self.hop} samples, found {samples}")
+            return batch, samples // self.hop, self.n_mels
+        need(samples >= self.frame, f"{samples} samples are fewer than a frame of {self.frame}")
+        return batch, (samples - self.frame) // self.hop + 1, self.n_mels
+
+    def framed(self, pcm: torch.Tensor) -> torch.Tensor:
+        """pcm [B,N] -> [B,T,frame]."""
+        return F.pad(pcm, (self.frame - self.hop if self.padded else 0, 0)).unfold(1, self.frame, self.hop)
+
+    def stream(self, step: Any, pcm: str) -> str:
+        """History of one frame, then the front end on it."""
+        left = self.frame - self.hop if self.padded else 0
+        line = step.delay_line(pcm, length=self.frame, left=left)
+        return step.emit(replace(self, padded=False), line)  # type: ignore[no-any-return]
+
+    def segments(self) -> tables.Segments:
+        return tables.mel_segments(self.sample_rate, self.n_fft, self.n_mels, self.f_min, self.f_max)
+
+    def cost(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
+        """Multiplications per frame, each counted as one multiply-accumulate.
+
+        2 per sample (pre-emphasis, window), 4 per twiddle of the FFT of half size and per pair of bins to split it,
+        2 per bin for the power, 1 per bin for the filters.
+        """
+        half = self.n_fft // 2
+        twiddles = sum((radix - 1) * (half // radix) for radix in tables.radices(half)[1:])
+        macs = 2 * self.frame + 4 * twiddles + 2 * half + 2 * half + self.segments().bins
+        return Cost(macs * outputs[0].size // self.n_mels)
+
+
+@lru_cache(maxsize=16)
+def _float_tables(op: FrontEnd) -> tuple[torch.Tensor, torch.Tensor]:
+    mel = mel_matrix(op.sample_rate, op.n_fft, op.n_mels, op.f_min, op.f_max)
+    return torch.from_numpy(hann_window(op.frame)), torch.from_numpy(mel.T.copy())
+
+
+@dataclass(frozen=True)
+class LogMel(FrontEnd):
+    """pcm float32 [B,N] in [-1,1) -> (ln(max(mel energy, floor)) - offset) * scale, [B,T,n_mels].
+
+    Of each frame: mean removed, pre-emphasis (the first sample is its own predecessor), symmetric Hann window, power
+    spectrum over n_fft samples, Kaldi's mel triangles. Without padding, left or right, there is no delay.
+    """
+
+    name: ClassVar[str] = "log_mel"
+
+    def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        (pcm,) = types
+        return (TensorType(self.check(pcm, DType.F32), DType.F32, None, 1),)
+
+    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
+        window, mel = (t.to(tensors[0]) for t in _float_tables(self))
+        x = self.framed(tensors[0])
+        x = x - x.mean(-1, keepdim=True)
+        x = x - self.preemphasis * torch.cat([x[..., :1], x[..., :-1]], -1)
+        spectrum = torch.fft.rfft(x * window, self.n_fft)
+        power = spectrum.real.square() + spectrum.imag.square()
+        features: torch.Tensor = ((power @ mel).clamp_min(self.floor).log() - self.offset) * self.scale
+        return features
+
+    def lower(self, site: Site) -> Kernel:
+        return float_kernel(self, site.inputs[0], site.outputs[0])
+
+    @classmethod
+    def samples(cls) -> list[tuple[LogMel, tuple[TensorType, ...]]]:
+        return [(op, (TensorType((1, n), DType.F32, None, 1),)) for op, n in _SAMPLES]
+
+
+_SAMPLES = [
+    (LogMel(), 480),
+    (LogMel(n_mels=128, padded=False), 400),
+    (LogMel(sample_rate=8000, frame=255, hop=80, n_fft=256, n_mels=20, f_max=3800.0, offset=-4.0, scale=0.25), 240),
+]
+
+
+def high(product: torch.Tensor) -> torch.Tensor:
+    """The high word of a 64-bit product, rounded: SMMULR."""
+    return (product + (1 << 31)) >> 32
+
+
+def turn_half(x: Complex, cs: torch.Tensor) -> Complex:
+    """Half of x * (cos - i sin), cs [..., 2] being Q31."""
+    (re, im), c, s = x, cs[..., 0], cs[..., 1]
+    return high(re * c) + high(im * s), high(im * c) - high(re * s)
+
+
+def _stack(parts: list[Complex]) -> Complex:
+    """Outputs of a butterfly on the axis before the last."""
+    return torch.stack([p[0] for p in parts], -2), torch.stack([p[1] for p in parts], -2)
+
+
+def _part(x: Complex, k: int) -> Complex:
+    return x[0].select(-2, k), x[1].select(-2, k)
+
+
+def _plus(a: Complex, b: Complex, gain: int = 1) -> Complex:
+    return a[0] + gain * b[0], a[1] + gain * b[1]
+
+
+def _butterfly4(parts: list[Complex], gain: int) -> Complex:
+    """Radix-4 butterfly; all parts but the first come divided by `gain`."""
+    a, b, c, d = parts
+    t0, t1, t2, (re, im) = _plus(a, c, gain), _plus(a, c, -gain), _plus(b, d), _plus(b, d, -1)
+    t3 = im, -re
+    return _stack([_plus(t0, t2, gain), _plus(t1, t3, gain), _plus(t0, t2, -gain), _plus(t1, t3, -gain)])
+
+
+def fft_integer(x: Complex) -> Complex:
+    """Complex FFT of int32 values [..., M], exactly as the kernel does it."""
+    size, lead = x[0].shape[-1], x[0].shape[:-1]
+    quarter = size // 4
+    first = _butterfly4([(x[0][..., k : k + quarter], x[1][..., k : k + quarter]) for k in range(0, size, quarter)], 1)
+    at = torch.from_numpy(tables.positions(size).argsort()[::4].copy())  # of each four neighbours, the first's input
+    z = first[0][..., at].transpose(-1, -2), first[1][..., at].transpose(-1, -2)
+    for radix, span, angles in tables.stage_angles(size):
+        cs = torch.from_numpy(tables.q31(tables.cos_sin(angles)))
+        z = (z[0].reshape(*lead, -1, radix, span // radix), z[1].reshape(*lead, -1, radix, span // radix))
+        parts = [_part(z, 0), *(turn_half(_part(z, m), cs[:, m - 1]) for m in range(1, radix))]
+        if radix == 4:
+            z = _butterfly4(parts, gain=2)
+        else:
+            z = _stack([_plus(parts[0], parts[1], 2), _plus(parts[0], parts[1], -2)])
+    return z[0].reshape(*lead, size), z[1].reshape(*lead, size)
+
+
+def power_integer(z: Complex) -> torch.Tensor:
+    """|X[k]|^2 for k = 0 .. M-1 of 2M real samples from the FFT of the M complex ones they form; X[0] is left 0."""
+    size = z[0].shape[-1]
+    k = torch.arange(1, size // 2)
+    (ar, br), (ai, bi) = ((part[..., k], part[..., size - k]) for part in z)
+    cs = torch.from_numpy(tables.q31(tables.cos_sin(torch.pi * k.numpy() / size)))
+    tr, ti = turn_half((ai + bi, br - ar), cs)
+    er, ei = (ar + br) >> 1, (ai - bi) >> 1
+    power = torch.zeros_like(z[0])
+    power[..., k] = (er + tr) ** 2 + (ei + ti) ** 2
+    power[..., size - k] = (er - tr) ** 2 + (ei - ti) ** 2
+    power[..., size // 2] = z[0][..., size // 2] ** 2 + z[1][..., size // 2] ** 2
+    return power
+
+
+def bit_length(x: torch.Tensor) -> torch.Tensor:
+    """Bits of 0 <= x < 2**63 without leading zeros; float64 may have rounded up to a power of two."""
+    length = torch.frexp(x.double())[1].to(torch.int64)
+    return length - ((x > 0) & ((x >> (length - 1).clamp(min=0)) == 0)).to(torch.int64)
+
+
+def log2_integer(energy: torch.Tensor) -> torch.Tensor:
+    """log2 of 1 <= energy < 2**63 with 15 fraction bits: leading zeros, then 64 straight pieces per octave."""
+    exponent = bit_length(energy) - 1
+    mantissa = (energy >> (exponent - 31).clamp(min=0)) << (31 - exponent).clamp(min=0)
+    table = torch.from_numpy(tables.log2_table())
+    index, rest = (mantissa >> 25) & 63, (mantissa >> 9) & 0xFFFF
+    low = table[index]
+    return (exponent << 15) + low + (((table[index + 1] - low) * rest + 0x8000) >> 16)
+
+
+@dataclass(frozen=True)
+class QLogMel(FrontEnd):
+    """LogMel on integers: pcm int16 [B,N] (scale 2^-15) -> int8 or int16 features [B,T,n_mels].
+
+    With R(x) = floor(x / 2^32 + 1/2), which is SMMULR of the two factors, and the constants of `scales()`:
+    - e = 15 - most bits of x[n] (of ~x[n] where negative): the frame's block exponent. s = sum of the frame.
+      M = floor((s * mean + 2^29) / 2^30); p[n] = 2^e (32767 x[n] - preemphasis * x[n-1] - M), x[-1] = x[0]:
+      mean removal and pre-emphasis of 2^e x with 30 fraction bits, times 32767 / 32768. It fits int32.
+    - y[n] = R(p[n] * integer_window[n]) has `spectrum` fraction bits.
+    - z[n] = y[2n] + i y[2n+1], then its FFT of M = n_fft/2 points, decimation in time: radix 4, the last stage radix 2
+      where needed. A twiddle is Q31; a product is halved, R(re c) + R(im s) and R(im c) - R(re s), and doubled again
+      where it is added.
+    - X from Z: T = the halved product of the twiddle and (Z[k] - conj Z[M-k]) / i, E = floor((Z[k] + conj Z[M-k]) / 2),
+      X[k] = E + T, conj X[M-k] = E - T; P = re^2 + im^2, exact in 63 bits. Nothing overflows: `spectrum_bits`.
+    - Between neighbouring filter centres: U = floor(sum(w P) / 2^16), w Q15, and V = floor(sum(P) / 2) - U. Filter m
+      has energy U of the segment below its centre plus V of the one above, its lowest bit set.
+    - L = max(log2 of it with 15 fraction bits (`log2_integer`) - 2^16 e, floor), then the feature is
+      clamp(floor((L * multiplier + bias) / 2^shift)) to the output type.
+    """
+
+    name: ClassVar[str] = "qlog_mel"
+    dtype: str = "int8"
+    out_scale: float = 1.0
+    out_zero_point: int = 0
+
+    def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        (pcm,) = types
+        shape = self.check(pcm, DType.I16)
+        need(self.dtype in ("int8", "int16"), f"expected dtype int8 or int16, found {self.dtype!r}")
+        need(self.out_scale > 0.0, f"expected out_scale > 0, found {self.out_scale}")
+        need(
+            pcm.quant in (None, QuantParams((PCM_SCALE,))),
+            f"expected PCM of scale 2^-15 and zero point 0, found {pcm.quant}",
+        )
+        need(0.0 <= self.preemphasis <= 1.0, f"expected preemphasis within 0 .. 1, found {self.preemphasis}")
+        self.scales()
+        return (TensorType(shape, DType(self.dtype), QuantParams((self.out_scale,), self.out_zero_point), 1),)
+
+    def scales(self) -> tables.Scales:
+        out = (self.out_scale, self.out_zero_point)
+        return tables.scales(self.frame, self.n_fft, self.preemphasis, self.floor, self.offset, self.scale, out)
+
+    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
+        frames = self.framed(tensors[0])
+        exponent = 15 - bit_length(torch.where(frames < 0, ~frames, frames).amax(-1, keepdim=True))
+        return self.features(self.mel_energies(self.windowed(frames, exponent)), exponent)
+
+    def lower(self, site: Site) -> Kernel:
+        return integer_kernel(self, site.inputs[0], site.outputs[0])
+
+    @classmethod
+    def samples(cls) -> list[tuple[QLogMel, tuple[TensorType, ...]]]:
+        quants = [(0.1, 30, "int8"), (0.001, 0, "int16"), (0.02, -3, "int8")]
+        ops = [(to_integer(op, *q), n) for (op, n), q in zip(_SAMPLES, quants, strict=True)]
+        return [(op, (TensorType((1, n), DType.I16, QuantParams((PCM_SCALE,)), 1),)) for op, n in ops]
+
+    def windowed(self, x: torch.Tensor, exponent: torch.Tensor) -> torch.Tensor:
+        """x [..., frame], exponent [..., 1] -> y [..., frame]."""
+        k = self.scales()
+        mean = (x.sum(-1, keepdim=True) * k.mean + (1 << 29)) >> 30
+        before = torch.cat([x[..., :1], x[..., :-1]], -1)
+        window = torch.from_numpy(tables.integer_window(hann_window(self.frame), k.spectrum))
+        return high((x * tables.EMPHASIS - before * k.preemphasis - mean << exponent) * window)
+
+    def mel_energies(self, y: torch.Tensor) -> torch.Tensor:
+        """y [..., frame] -> [..., n_mels]."""
+        y = F.pad(y, (0, self.n_fft - self.frame))
+        power = power_integer(fft_integer((y[..., 0::2], y[..., 1::2])))
+        seg = self.segments()
+        power, at = power[..., seg.first : seg.first + seg.bins], torch.from_numpy(seg.of_bin)
+        weight = torch.from_numpy(tables.q15(seg.rising))
+        zero = power.new_zeros(*power.shape[:-1], self.n_mels + 1)
+        words = ((power & 0xFFFFFFFF) * weight, (power >> 32) * weight, power)
+        low, top, total = (zero.index_add(-1, at, part) for part in words)
+        up = (top << 16) + (low >> 16)
+        down = (total >> 1) - up
+        return up[..., :-1] + down[..., 1:] | 1
+
+    def features(self, energy: torch.Tensor, exponent: torch.Tensor) -> torch.Tensor:
+        """Mel energies times 4^exponent -> clamped integers."""
+        k, (least, most) = self.scales(), DType(self.dtype).range
+        log = (log2_integer(energy) - (exponent << 16)).clamp_min(k.floor)
+        return ((log * k.multiplier + k.bias) >> k.shift).clamp(least, most)
+
+
+def to_integer(op: LogMel, out_scale: float, out_zero_point: int, dtype: str = "int8") -> QLogMel:
+    """The integer form of a float front end, its features in the given quantisation."""
+    shared = {f.name: getattr(op, f.name) for f in fields(op)}
+    return QLogMel(**shared, dtype=dtype, out_scale=out_scale, out_zero_point=out_zero_point)

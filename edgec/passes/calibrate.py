@@ -1,0 +1,207 @@
+"""Run a float graph over calibration data and keep statistics of every tensor, from which quantisation chooses scales."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from edgec.errors import InputError
+from edgec.ir.evaluate import Tensors, evaluate_all
+from edgec.ir.graph import Graph, Node, Value
+from edgec.ir.text import print_type
+from edgec.ops.shape import Reshape
+
+Array = npt.NDArray[Any]
+Batch = Mapping[str, Any]
+
+BINS = 8192
+PCM_SCALE = 1.0 / 32768.0
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What one tensor held: extremes, mean, root mean square, and a histogram over [-reach, reach]."""
+
+    lo: float
+    hi: float
+    mean: float
+    rms: float
+    count: int
+    reach: float
+    bins: Array
+
+    def extremes(self) -> tuple[float, float]:
+        """The range seen, widened to hold 0."""
+        return min(self.lo, 0.0), max(self.hi, 0.0)
+
+    def clip(self, levels: int = 256, symmetric: bool = False) -> tuple[float, float]:
+        """The range, holding 0, whose uniform quantisation to `levels` values has the least mean square error."""
+        lo, hi = self.extremes()
+        if symmetric:
+            hi = max(-lo, hi)
+            lo = -hi
+        if hi == lo:
+            return lo, hi
+        seen = np.flatnonzero(self.bins)
+        values = (seen + 0.5) * (2.0 * self.reach / BINS) - self.reach
+        weight = self.bins[seen]
+
+        def error(factor: float) -> float:
+            a, b = lo * factor, hi * factor
+            step = (b - a) / (levels - 1)
+            clipped = np.clip(values, a, b)
+            inside = clipped == values
+            return float(np.sum(weight * np.where(inside, step * step / 12.0, (values - clipped) ** 2)))
+
+        best = min(np.linspace(1.0, 0.3, 71), key=error)
+        return lo * float(best), hi * float(best)
+
+
+class Collector:
+    """Statistics of one tensor while the data passes."""
+
+    def __init__(self) -> None:
+        self.lo, self.hi = np.inf, -np.inf
+        self.total = self.squares = 0.0
+        self.count = 0
+        self.reach = 0.0
+        self.bins: Array = np.zeros(BINS, np.int64)
+
+    def add(self, values: Array) -> None:
+        """Take in one batch; the histogram doubles its reach, exactly, when a value lies outside."""
+        if values.size == 0:
+            return
+        lo, hi = float(values.min()), float(values.max())
+        if not np.isfinite([lo, hi]).all():
+            self.squares = np.inf  # reported when all data has passed
+            return
+        self.lo, self.hi = min(self.lo, lo), max(self.hi, hi)
+        self.total += float(values.sum(dtype=np.float64))
+        self.squares += float(np.square(values, dtype=np.float64).sum())
+        self.count += values.size
+        extreme = max(-lo, hi)
+        if self.reach == 0.0:
+            self.reach = float(2.0 ** np.ceil(np.log2(extreme))) if extreme > 0 else 2.0**-20
+        while self.reach < extreme:
+            middle = self.bins.reshape(-1, 2).sum(1)
+            self.bins = np.concatenate([np.zeros(BINS // 4, np.int64), middle, np.zeros(BINS // 4, np.int64)])
+            self.reach *= 2.0
+        place = (values.astype(np.float64).reshape(-1) + self.reach) * (BINS / (2.0 * self.reach))
+        self.bins += np.bincount(np.minimum(place.astype(np.int64), BINS - 1), minlength=BINS)
+
+    def statistics(self) -> Statistics:
+        n = max(1, self.count)
+        return Statistics(self.lo, self.hi, self.total / n, float(np.sqrt(self.squares / n)), n, self.reach, self.bins)
+
+
+def _resized(node: Node, sizes: dict[str, int], n: int) -> Any:
+    """The op on n samples at once: only a reshape spells the batch out."""
+    shape = getattr(node.op, "shape", None)
+    if isinstance(node.op, Reshape) and shape and sizes[node.inputs[0]] == 1 and shape[0] == 1:
+        return replace(node.op, shape=(n, *shape[1:]))
+    return node.op
+
+
+def batched(graph: Graph, n: int) -> Graph | None:
+    """The same whole-sequence graph on n independent samples (axis 0); None where the batch axis is not free."""
+    if any(not v.type.shape or v.type.shape[0] != 1 or v.type.time_axis == 0 for v in graph.inputs):
+        return None
+    inputs = tuple(Value(v.name, v.type.with_shape(n, *v.type.shape[1:])) for v in graph.inputs)
+    types = {v.name: v.type for v in inputs} | {name: c.type for name, c in graph.consts.items()}
+    first = {name: (graph.type_of(name).shape or (0,))[0] for name in types}
+    nodes = []
+    for node in graph.nodes:
+        op = _resized(node, first, n)
+        try:
+            new = op.infer([types[i] for i in node.inputs])
+        except (ValueError, IndexError):
+            return None
+        for name, old, t in zip(node.outputs, node.types, new, strict=True):
+            if t.shape != (n, *old.shape[1:]) or old.shape[0] != 1:
+                return None
+            types[name], first[name] = t, 1
+        nodes.append(replace(node, op=op, types=new))
+    return replace(graph, inputs=inputs, nodes=tuple(nodes))
+
+
+def evaluate_batches(graph: Graph, data: Batch, batch: int = 32) -> Iterator[Tensors]:
+    """Every tensor of a whole-sequence graph, `batch` samples of data at a time (axis 0 counts samples)."""
+    count = {len(data[v.name]) for v in graph.inputs}
+    if len(count) != 1:
+        raise InputError(f"the inputs have different numbers of samples: {sorted(count)}")
+    total = count.pop()
+    size = batch if total > 1 and batched(graph, min(batch, total)) is not None else 1
+    for start in range(0, total, size):
+        piece = {v.name: _tensor(data[v.name][start : start + size], v) for v in graph.inputs}
+        n = len(piece[graph.inputs[0].name])
+        sized = graph if n == 1 else batched(graph, n)
+        assert sized is not None
+        with torch.no_grad():
+            yield evaluate_all(sized, piece)
+
+
+def _tensor(values: Any, v: Value) -> torch.Tensor:
+    """Data of some samples as the reference takes it; int16 PCM for a float input is scaled to [-1, 1)."""
+    tensor = values if isinstance(values, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(values))
+    if v.type.dtype.is_float and tensor.dtype is torch.int16:
+        return tensor.to(torch.float32) * PCM_SCALE
+    return tensor
+
+
+def check_batches(graph: Graph, batches: Iterable[Batch] | Array | torch.Tensor) -> list[dict[str, Array]]:
+    """The calibration data as one mapping per batch; InputError says what was expected and what was found."""
+    listed: Sequence[Any] = [batches] if isinstance(batches, (np.ndarray, torch.Tensor, Mapping)) else list(batches)
+    if not listed:
+        raise InputError("expected calibration data, found none", hint="64 typical samples are enough")
+    checked = []
+    for number, batch in enumerate(listed):
+        if not isinstance(batch, Mapping):
+            if len(graph.inputs) != 1:
+                names = [v.name for v in graph.inputs]
+                raise InputError(f"expected calibration data by input name {names}, found {type(batch).__name__}")
+            batch = {graph.inputs[0].name: batch}
+        checked.append({v.name: _check(v, batch, f"batch {number}") for v in graph.inputs})
+    return checked
+
+
+def _check(v: Value, batch: Batch, where: str) -> Array:
+    if v.name not in batch:
+        raise InputError(f"calibration {where}: expected data for input %{v.name}, found {sorted(batch)}")
+    data = batch[v.name]
+    array: Array = data.numpy() if isinstance(data, torch.Tensor) else np.asarray(data)
+    expected = f"calibration {where}, input %{v.name}: expected {print_type(v.type)} samples along axis 0"
+    if array.ndim != len(v.type.shape) or array.shape[1:] != v.type.shape[1:]:
+        raise InputError(f"{expected}, found shape {array.shape}")
+    if array.shape[0] == 0:
+        raise InputError(f"{expected}, found no sample")
+    if array.dtype not in (np.float32, np.float64, np.int16):
+        raise InputError(f"{expected} as float32 or int16 PCM, found {array.dtype}")
+    if array.dtype != np.int16 and not np.isfinite(array).all():
+        bad = int(np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(1))[0])
+        raise InputError(f"{expected}, found NaN or infinity in sample {bad}")
+    return array
+
+
+def calibrate(graph: Graph, batches: Iterable[Batch] | Array | torch.Tensor, batch: int = 32) -> dict[str, Statistics]:
+    """Statistics of every tensor of a float whole-sequence graph over the data.
+
+    batches: an array [N, ...] for the only input, or mappings from input name to such arrays; int16 is PCM and is
+    scaled by 1/32768. InputError for data that does not fit the inputs, holds NaN or infinity, or is empty.
+    """
+    assert not graph.is_step, "calibrate the whole-sequence graph"
+    collectors: dict[str, Collector] = {v.name: Collector() for v in graph.inputs}
+    collectors.update({o: Collector() for n in graph.nodes for o in n.outputs})
+    for data in check_batches(graph, batches):
+        for values in evaluate_batches(graph, data, batch):
+            for name, collector in collectors.items():
+                collector.add(values[name].numpy())
+    found = {name: c.statistics() for name, c in collectors.items()}
+    broken = [name for name, s in found.items() if not np.isfinite(s.rms)]
+    if broken:
+        raise InputError(f"calibration: %{broken[0]} overflows float32 on this data")
+    return found

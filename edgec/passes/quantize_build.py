@@ -1,0 +1,203 @@
+"""The integer graph while it is built: how each float tensor is held in integers, and how it becomes int8 or int16."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from edgec.ir.graph import Const, Graph, Node, Value
+from edgec.ir.types import DType, QuantParams, TensorType
+from edgec.ops.qelementwise import QAffine
+from edgec.ops.quantized import QLinear, Requantize
+from edgec.passes.quantize_numbers import INT32_MAX, Array, Refusal, Scale, fixed_point, ratio
+from edgec.passes.quantize_plan import Plan
+
+EVERYTHING = (-np.inf, np.inf)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A float tensor in terms of an integer one: real = clip(scale * (q - zero) + shift), per channel (the last axis).
+
+    Affine maps and relus change only this description until a consumer needs a stored integer. `lo` and `hi` are proven
+    bounds of q. `origin` is the float tensor that the integer one stands for by itself, before those maps.
+    """
+
+    tensor: str
+    origin: str
+    scale: Array
+    lo: Array
+    hi: Array
+    zero: int = 0
+    shift: Array = field(default_factory=lambda: np.zeros(1))
+    rest: Array = field(default_factory=lambda: np.zeros(1))  # the shift of the origin: half an accumulator unit at most
+    clip: tuple[float, float] = EVERYTHING
+    via: tuple[str, ...] = ()  # source lines of the maps, for the node that will compute them
+
+    def stored_as(self, target: Scale) -> bool:
+        """Whether the integer tensor already is this tensor at the target scale."""
+        same = self.scale.size == 1 and float(self.scale[0]) == target.scale and self.zero == target.zero
+        return same and self.clip == EVERYTHING and not self.shift.any()
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether an affine map lies between the integer tensor and this one."""
+        return bool((self.scale < 0).any() or (self.shift != self.rest).any())
+
+
+@dataclass
+class Builder:
+    """Emits the integer graph node by node. `node` is the float node at work; it gives names and source lines."""
+
+    graph: Graph
+    plan: Plan
+    types: dict[str, TensorType] = field(default_factory=dict)
+    consts: dict[str, Const] = field(default_factory=dict)
+    inputs: list[Value] = field(default_factory=list)
+    nodes: list[Node] = field(default_factory=list)
+    sources: dict[str, Source] = field(default_factory=dict)
+    stored: dict[tuple[str, DType, Scale], Source] = field(default_factory=dict)
+    output_names: dict[str, str] = field(default_factory=dict)
+    node: Node | None = None
+
+    def fresh(self, stem: str, suffix: str = "") -> str:
+        """`stem` if the integer graph has no such tensor yet, otherwise a name that neither graph uses."""
+        if stem not in self.types and not suffix:
+            return stem
+        stem, k = f"{stem}_{suffix}" if suffix else stem, 0
+        float_names = {o for n in self.graph.nodes for o in n.outputs} | set(self.graph.consts)
+        name = stem
+        while name in self.types or name in float_names:
+            k += 1
+            name = f"{stem}_{k}"
+        return name
+
+    def data(self, name: str) -> Array | None:
+        """The values of a float constant; None for a tensor that is computed."""
+        const = self.graph.consts.get(name)
+        return None if const is None else const.data
+
+    def const(self, stem: str, data: Array, scale: Array | None = None) -> str:
+        """A new constant; `scale` is one per index of its last axis."""
+        quant = None if scale is None else QuantParams(tuple(map(float, scale)), 0, data.ndim - 1)
+        name, kind = self.fresh(stem), TensorType(data.shape, DType(data.dtype.name), quant)
+        self.consts[name], self.types[name] = Const(data, kind), kind
+        return name
+
+    def input(self, v: Value, dtype: DType, scale: Scale) -> None:
+        """A graph input that arrives as integers."""
+        kind = replace(v.type, dtype=dtype, quant=QuantParams((scale.scale,), scale.zero))
+        self.inputs.append(Value(v.name, kind))
+        self.types[v.name] = kind
+        self.hold(v.name, v.name, scale)
+
+    def emit(self, op: Any, inputs: tuple[str, ...], outputs: tuple[str, ...], via: tuple[str, ...] = ()) -> None:
+        """One node of the integer graph; `via` are source lines of float nodes it computes besides the one at work."""
+        assert self.node is not None
+        types = op.infer([self.types[i] for i in inputs])
+        lines = tuple(dict.fromkeys((*via, *self.node.source)))
+        self.nodes.append(Node(op, inputs, outputs, types, lines))
+        self.types.update(zip(outputs, types, strict=True))
+
+    def hold(self, name: str, tensor: str, scale: Scale) -> Source:
+        """Record that `tensor` is the float tensor `name` at one scale; its integers may take every value of its type."""
+        lo, hi = self.types[tensor].dtype.range
+        held = Source(tensor, name, np.array([scale.scale]), np.array([lo]), np.array([hi]), scale.zero)
+        self.sources[name] = held
+        return held
+
+    def dtype(self, source: Source) -> DType:
+        return self.types[source.tensor].dtype
+
+    def activation(self, name: str) -> Source:
+        """A tensor as a matrix product reads it: spikes as they are, anything else int8."""
+        source = self.sources[name]
+        if self.dtype(source) is DType.BIT and source.stored_as(Scale(1.0)):
+            return source
+        return self.store(name, DType.I8, self.plan.int8[name])
+
+    def accumulator(self, name: str) -> Source:
+        """A tensor in int32, for consumers that average or requantise; spikes and int8 pass an identity matrix."""
+        source = self.sources[name]
+        if self.dtype(source) is DType.I32 and source.clip == EVERYTHING and not source.is_mapped:
+            return source
+        x = self.activation(name)
+        channels = self.types[x.tensor].shape[-1]
+        w = self.const(f"{name}_identity", np.eye(channels, dtype=np.int8))
+        bias = self.const(f"{name}_zero", np.full(channels, -x.zero, np.int32))
+        out = self.fresh(name, "i32")
+        self.emit(QLinear(), (x.tensor, w, bias), (out,))
+        return Source(out, name, x.scale, np.minimum(x.lo, 0) - x.zero, np.maximum(x.hi, 0) - x.zero)
+
+    def widened(self, source: Source) -> Source:
+        """The same over int32 where the integers are packed spikes, which no requantisation reads."""
+        if self.dtype(source) is not DType.BIT:
+            return source
+        base = self.accumulator(source.origin)
+        return replace(source, tensor=base.tensor, lo=base.lo, hi=base.hi)
+
+    def range_of(self, source: Source) -> tuple[int, int]:
+        """Proven bounds over all channels."""
+        return int(source.lo.min()), int(source.hi.max())
+
+    def store(self, name: str, dtype: DType, target: Scale) -> Source:
+        """A tensor as int8 or int16 at one scale, requantised once for all its consumers."""
+        source = self.sources[name]
+        if self.dtype(source) is dtype and source.stored_as(target):
+            return source
+        if (name, dtype, target) not in self.stored:
+            at_work, self.node = self.node, self.graph.producer(name) or self.node
+            self.stored[name, dtype, target] = self._requantized(name, source, dtype, target)
+            self.node = at_work
+        return self.stored[name, dtype, target]
+
+    def _requantized(self, name: str, source: Source, dtype: DType, target: Scale) -> Source:
+        source = self.widened(source)
+        low, high = dtype.range
+        lo, hi = (target.quantized(c, low, high) for c in source.clip)
+        if source.is_mapped and self.dtype(source) is DType.I32:
+            source = self._through_int16(source)
+        out = self.fresh(name) if name not in self.types else self.fresh(name, "i8" if dtype is DType.I8 else "i16")
+        if source.zero == 0 and not source.is_mapped:
+            multiplier, shift = ratio(source.scale / target.scale)
+            consts = (self.const(f"{out}_multiplier", multiplier), self.const(f"{out}_shift", shift))
+            op: Any = Requantize(dtype.value, target.scale, target.zero, lo, hi)
+        else:
+            affine, places = self._affine(source, target)
+            consts = (self.const(f"{out}_multiplier", affine[0]), self.const(f"{out}_offset", affine[1]))
+            op = QAffine(dtype.value, target.scale, target.zero, places, lo, hi)
+        self.emit(op, (source.tensor, *consts), (out,), source.via)
+        return replace(self._held(out, name, target), lo=np.array([lo]), hi=np.array([hi]))
+
+    def _held(self, tensor: str, name: str, scale: Scale) -> Source:
+        return Source(tensor, name, np.array([scale.scale]), np.zeros(1), np.zeros(1), scale.zero)
+
+    def _through_int16(self, source: Source) -> Source:
+        """An affine map over an accumulator, as the same map over the accumulator stored in int16."""
+        base = self.sources[source.origin]
+        stored = self.store(source.origin, DType.I16, self.plan.int16[source.origin])
+        gain = source.scale / base.scale
+        return replace(stored, scale=stored.scale * gain, shift=source.shift - gain * base.shift, clip=source.clip)
+
+    def _affine(self, source: Source, target: Scale) -> tuple[tuple[Array, Array], int]:
+        """Multiplier and offset of a QAffine and its shift, with the proof that int32 holds every sum."""
+        gain = source.scale / target.scale
+        offset = source.shift / target.scale - gain * source.zero
+        gain, offset = np.broadcast_arrays(gain, offset)
+        _, places = fixed_point(gain, 15)
+        top = max(abs(v) for v in self.range_of(source))
+        while places >= 1:
+            m = np.floor(gain * 2.0**places + 0.5).astype(np.int64)
+            o = np.floor(offset * 2.0**places + 0.5).astype(np.int64)
+            if int((np.abs(m) * top + np.abs(o)).max()) + (1 << places) <= INT32_MAX:
+                return (m.astype(np.int32), o.astype(np.int32)), places
+            places -= 1
+        raise Refusal("its affine map leaves the int32 range")
+
+    def finish(self) -> Graph:
+        """The integer graph, its outputs being those of `output_names`."""
+        outputs = tuple(self.output_names[o] for o in self.graph.outputs)
+        built = Graph(self.graph.name, tuple(self.inputs), self.consts, tuple(self.nodes), outputs)
+        return built.prune_unused()

@@ -1,0 +1,130 @@
+"""The arithmetic of quantisation: scales, fixed-point ratios, quantised weights, proofs that nothing overflows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgec.ops.quantized import accumulator_bounds
+
+Array = npt.NDArray[Any]
+
+INT32_MAX = 2**31 - 1
+#: room for a bias, so that a bias and a full accumulator together stay below 2**31
+BIAS_LIMIT = 2**29
+
+
+class Refusal(Exception):
+    """A node cannot become integer; the message is the reason, `hint` the next step."""
+
+    def __init__(self, reason: str, hint: str | None = None) -> None:
+        super().__init__(reason)
+        self.hint = hint
+
+
+@dataclass(frozen=True)
+class Scale:
+    """One scale and zero point for a whole tensor: real = scale * (q - zero)."""
+
+    scale: float
+    zero: int = 0
+
+    def quantized(self, real: float, lo: int = -128, hi: int = 127) -> int:
+        """The integer nearest to a real value (infinite ones too), clamped."""
+        if not np.isfinite(real):
+            return hi if real > 0 else lo
+        return int(np.clip(np.floor(real / self.scale + 0.5) + self.zero, lo, hi))
+
+
+def asymmetric(lo: float, hi: float) -> Scale:
+    """int8 over [lo, hi], which holds 0; 0 is exactly representable."""
+    if hi - lo < 1e-30:
+        return Scale(1.0)
+    scale = (hi - lo) / 255.0
+    return Scale(scale, int(np.clip(np.floor(-128.0 - lo / scale + 0.5), -128, 127)))
+
+
+def symmetric(reach: float, limit: int) -> Scale:
+    """Integers up to `limit` over [-reach, reach]."""
+    return Scale(reach / limit if reach > 1e-30 else 1.0)
+
+
+def ratio(values: Array) -> tuple[Array, Array]:
+    """multiplier and shift (int32) with values = multiplier / 2**shift, as Requantize takes them.
+
+    values >= 0; multiplier 0 or in [2**30, 2**31), shift in [1, 62]. Refusal for values of 2**30 and up.
+    """
+    mantissa, exponent = np.frexp(values.astype(np.float64))
+    multiplier = np.floor(mantissa * 2.0**31 + 0.5)
+    over = multiplier == 2.0**31
+    multiplier, exponent = np.where(over, 2.0**30, multiplier), exponent + over
+    shift = 31 - exponent
+    if (values < 0).any() or (shift < 1).any():
+        raise Refusal(f"its scale ratio {float(values.max()):g} is out of range")
+    vanishes = (shift > 62) | (values == 0)
+    multiplier, shift = np.where(vanishes, 0, multiplier), np.where(vanishes, 31, shift)
+    return multiplier.astype(np.int32), shift.astype(np.int32)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """int8 weights [..., O] with a scale per output channel, their int32 bias, and the accumulator's proven bounds.
+
+    `rest` is the part of the real bias that rounding left out, at most half an accumulator unit.
+    """
+
+    w: Array
+    scale: Array
+    bias: Array
+    rest: Array
+    lo: Array
+    hi: Array
+
+
+def quantize_weights(w: Array, bias: Array, x: Scale, x_range: tuple[int, int]) -> Weights:
+    """Weights [..., O] and a float bias [O] for an input of the given scale and integer range.
+
+    The zero point of the input is folded into the bias: acc = sum w (x - zero) + bias. Refusal if an accumulator, any
+    partial sum included, could leave int32.
+    """
+    flat = w.astype(np.float64).reshape(-1, w.shape[-1])
+    b = bias.astype(np.float64)
+    scale = np.abs(flat).max(0, initial=0.0) / 127.0
+    scale = np.maximum(scale, np.abs(b) / (x.scale * BIAS_LIMIT))  # a channel that is almost only its bias
+    scale = np.where(scale < 1e-30, 1.0, scale)
+    q = np.clip(np.floor(flat / scale + 0.5), -127, 127).astype(np.int64)
+    rounded = np.floor(b / (scale * x.scale) + 0.5).astype(np.int64)
+    total = rounded - x.zero * q.sum(0)
+    lo, hi = bounds(q, total, x_range)
+    return Weights(
+        q.astype(np.int8).reshape(w.shape), scale, total.astype(np.int32), b - rounded * scale * x.scale, lo, hi
+    )
+
+
+def bounds(q: Array, bias: Array, x_range: tuple[int, int]) -> tuple[Array, Array]:
+    """Smallest and largest accumulator per channel (last axis of q), partial sums included; Refusal beyond int32."""
+    lo, hi = accumulator_bounds(q, bias, x_range)
+    worst = int(max(np.abs(lo).max(initial=0), np.abs(hi).max(initial=0)))
+    if worst > INT32_MAX:
+        raise Refusal(
+            f"its accumulator can reach {worst}, above int32's {INT32_MAX}",
+            "fewer inputs per output, or int8 instead of int16 activations",
+        )
+    return lo, hi
+
+
+def fixed_point(values: Array, bits: int) -> tuple[Array, int]:
+    """Integers below 2**bits and one shift with values = integers / 2**shift; the largest value has all the bits."""
+    largest = float(np.abs(values).max(initial=0.0))
+    if largest == 0.0:
+        return np.zeros(values.shape, np.int64), 1
+    shift = int(bits - 1 - np.floor(np.log2(largest)))
+    if np.floor(largest * 2.0**shift + 0.5) >= 2**bits:
+        shift -= 1
+    shift = min(shift, 30)
+    if shift < 1:
+        raise Refusal(f"its scale ratio {largest:g} is out of range")
+    return np.floor(values * 2.0**shift + 0.5).astype(np.int64), shift

@@ -1,0 +1,83 @@
+"""Quantisation rules of reductions over positions: pooling, mean over an axis, running mean."""
+
+from __future__ import annotations
+
+from math import ceil, log2, prod
+
+import numpy as np
+
+from edgec.ir.graph import Node
+from edgec.ir.types import DType
+from edgec.ops.pool import Mean
+from edgec.ops.qpool import QAvgPool2d, QMaxPool2d, QMean
+from edgec.ops.qspiking import QRunningMean
+from edgec.passes.quantize_build import EVERYTHING, Builder, Source
+from edgec.passes.quantize_numbers import Array, Refusal, Scale, fixed_point, ratio
+
+#: frames after which QRunningMean halves its total
+MEAN_FRAMES = 2**16
+
+
+def int8(b: Builder, name: str) -> Source:
+    return b.store(name, DType.I8, b.plan.int8[name])
+
+
+def max_pool2d(b: Builder, node: Node) -> None:
+    """The order of integers is that of the reals, so the scale stays."""
+    x = int8(b, node.inputs[0])
+    b.emit(QMaxPool2d(node.op.kernel, node.op.stride, node.op.pad), (x.tensor,), node.outputs)
+    b.hold(node.output, node.output, Scale(float(x.scale[0]), x.zero))
+
+
+def avg_pool2d(b: Builder, node: Node) -> None:
+    x, target = int8(b, node.inputs[0]), b.plan.int8[node.output]
+    n = prod(node.op.kernel)
+    if n > 2**14:
+        raise Refusal(f"its window of {n} positions is too large for int32 sums")
+    factor = np.array([float(x.scale[0]) / (n * target.scale)])
+    multiplier, shift = fixed_point(factor, min(15, 29 - ceil(log2(255 * n))))
+    shape = (node.op.kernel, node.op.stride, node.op.pad, x.zero)
+    op = QAvgPool2d(*shape, target.scale, target.zero, x.zero, int(multiplier[0]), shift)
+    b.emit(op, (x.tensor,), node.outputs)
+    b.hold(node.output, node.output, target)
+
+
+def mean_ratio(source: Source, target: Scale, channels: int, frames: int) -> tuple[Array, Array]:
+    """multiplier and shift of a mean over `frames`: as many bits as total * multiplier leaves in int64."""
+    multiplier, shift = ratio(np.broadcast_to(source.scale / target.scale, (channels,)))
+    top = np.maximum(np.abs(source.lo - source.zero), np.abs(source.hi - source.zero)).astype(np.float64)
+    drop = np.maximum(np.ceil(np.log2(np.maximum(top * frames * 2.0**31, 1.0))) - 62, 0).astype(np.int32)
+    multiplier, shift = multiplier >> drop, shift - drop
+    if (shift < 9).any() or (drop > 16).any():
+        raise Refusal("the scale of its output is too fine for its accumulators")
+    return multiplier, shift
+
+
+def running_mean(b: Builder, node: Node) -> None:
+    if node.type.time_axis != len(node.type.shape) - 2:
+        raise Refusal("its time axis is not the last but one")
+    x, target = b.accumulator(node.inputs[0]), b.plan.int8[node.output]
+    multiplier, shift = mean_ratio(x, target, node.type.shape[-1], MEAN_FRAMES)
+    names = (b.const(f"{node.output}_multiplier", multiplier), b.const(f"{node.output}_shift", shift))
+    b.emit(QRunningMean(getattr(node.op, "window", 0), target.scale, target.zero), (x.tensor, *names), node.outputs)
+    b.hold(node.output, node.output, target)
+
+
+def mean(b: Builder, node: Node) -> None:
+    """Over time it reads accumulators, as its streaming form does; over another axis accumulators or int8."""
+    op: Mean = node.op
+    shape, target = b.graph.type_of(node.inputs[0]).shape, b.plan.int8[node.output]
+    source, last = b.sources[node.inputs[0]], op.axis == len(shape) - 1
+    summed = b.dtype(source) is DType.I32 and source.clip == EVERYTHING and not source.is_mapped and not last
+    if b.graph.type_of(node.inputs[0]).time_axis == op.axis:
+        if op.axis != len(shape) - 2:
+            raise Refusal("its time axis is not the last but one")
+        source, frames = b.accumulator(node.inputs[0]), MEAN_FRAMES
+    else:
+        source, frames = source if summed else int8(b, node.inputs[0]), shape[op.axis]
+    if shape[op.axis] > MEAN_FRAMES:
+        raise Refusal(f"its axis has {shape[op.axis]} positions, more than {MEAN_FRAMES}")
+    multiplier, shift = mean_ratio(source, target, 1 if last else shape[-1], frames)
+    names = (b.const(f"{node.output}_multiplier", multiplier), b.const(f"{node.output}_shift", shift))
+    b.emit(QMean(op.axis, target.scale, target.zero, source.zero), (source.tensor, *names), node.outputs)
+    b.hold(node.output, node.output, target)

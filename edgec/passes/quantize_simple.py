@@ -1,0 +1,176 @@
+"""Quantisation rules of everything without weights: front end, elementwise ops, shapes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from edgec.ir.graph import Node
+from edgec.ir.types import DType, TensorType
+from edgec.ops.elementwise import Add, Clip, Mul, Relu, Relu6, Sub
+from edgec.ops.quantized import QAdd, QLut
+from edgec.ops.signal import to_integer
+from edgec.passes.quantize_build import Builder
+from edgec.passes.quantize_numbers import Array, Refusal, Scale, fixed_point
+
+
+def log_mel(b: Builder, node: Node) -> None:
+    """The integer front end writes its features in the scale that the network wants."""
+    if node.inputs[0] not in {v.name for v in b.inputs}:
+        raise Refusal("it reads a computed tensor; the integer front end reads the PCM input")
+    scale = b.plan.int8[node.output]
+    b.emit(to_integer(node.op, scale.scale, scale.zero), node.inputs, node.outputs)
+    b.hold(node.output, node.output, scale)
+
+
+def per_channel(values: Array, like: TensorType) -> Array | None:
+    """A constant operand as a vector over the last axis, or of one element; None for any other shape."""
+    if values.size == 1:
+        return values.reshape(1).astype(np.float64)
+    if values.shape[-1] == like.shape[-1] == values.size:
+        return values.reshape(-1).astype(np.float64)
+    return None
+
+
+def mapped(b: Builder, name: str, x: str, gain: Array, offset: Array) -> None:
+    """name = x * gain + offset, by description only; what a relu cut off is stored first."""
+    source = b.sources[x]
+    if source.clip != (-np.inf, np.inf):
+        source = b.store(x, DType.I8, b.plan.int8[x])
+    assert b.node is not None
+    via = source.via + b.node.source
+    b.sources[name] = replace(source, scale=source.scale * gain, shift=source.shift * gain + offset, via=via)
+
+
+def affine(b: Builder, node: Node) -> None:
+    x, scale, shift = node.inputs
+    gain, offset = b.data(scale), b.data(shift)
+    if gain is None or offset is None:
+        raise Refusal("its scale and shift are computed, not constant")
+    if node.op.axis % len(node.type.shape) != len(node.type.shape) - 1:
+        raise Refusal("its channels are not the last axis", "run assign_layout first")
+    mapped(b, node.output, x, gain.astype(np.float64), offset.astype(np.float64))
+
+
+def arithmetic(b: Builder, node: Node) -> None:
+    """Add, subtract or multiply: by a constant it is an affine map, otherwise only addition has an integer form."""
+    op, computed = node.op, [i for i in node.inputs if b.data(i) is None]
+    if len(computed) == 1 and b.graph.type_of(computed[0]).shape == node.type.shape:
+        values = next(v for v in map(b.data, node.inputs) if v is not None)
+        vector = per_channel(values, node.type)
+        if vector is None:
+            raise Refusal(f"its constant of shape {values.shape} is not one value per channel")
+        one, zero = np.ones(1), np.zeros(1)
+        if isinstance(op, Mul):
+            return mapped(b, node.output, computed[0], vector, zero)
+        negated = isinstance(op, Sub) and computed[0] == node.inputs[1]
+        offset = -vector if isinstance(op, Sub) and not negated else vector
+        return mapped(b, node.output, computed[0], -one if negated else one, offset)
+    if not isinstance(op, Add):
+        raise Refusal("the op has no integer form for two computed operands")
+    if any(b.graph.type_of(i).shape != node.type.shape for i in node.inputs):
+        raise Refusal("its operands broadcast", "give both operands one shape")
+    if node.output in b.plan.residual:
+        return residual_add(b, node)
+    return int8_add(b, node)
+
+
+def residual_add(b: Builder, node: Node) -> None:
+    """int16 at the common scale of the residual group: a plain saturating addition."""
+    scale = b.plan.residual[node.output]
+    x, y = (b.store(i, DType.I16, scale).tensor for i in node.inputs)
+    b.emit(QAdd("int16", scale.scale), (x, y), node.outputs)
+    b.hold(node.output, node.output, scale)
+
+
+def int8_add(b: Builder, node: Node) -> None:
+    """int8 operands of different scales; a relu that alone follows becomes the lower clamp."""
+    after = b.graph.consumers(node.output)
+    fused = len(after) == 1 and isinstance(after[0].op, (Relu, Relu6)) and node.output not in b.graph.outputs
+    name = after[0].output if fused else node.output
+    target = b.plan.int8[name]
+    xs = [b.store(i, DType.I8, b.plan.int8[i]) for i in node.inputs]
+    (ma, mb), shift = fixed_point(np.array([float(x.scale[0]) for x in xs]) / target.scale, 15)
+    lo, hi = (target.quantized(v) for v in (clip_of(after[0].op) if fused else (-np.inf, np.inf)))
+    op = QAdd("int8", target.scale, target.zero, xs[0].zero, xs[1].zero, int(ma), int(mb), shift, lo, hi)
+    b.emit(op, (xs[0].tensor, xs[1].tensor), (name,))
+    held = replace(b.hold(name, name, target), lo=np.array([lo]), hi=np.array([hi]))
+    b.sources[node.output] = b.sources[name] = held
+
+
+def clip_of(op: Any) -> tuple[float, float]:
+    """Real bounds of a clamping op."""
+    if isinstance(op, Clip):
+        return -np.inf if op.low is None else op.low, np.inf if op.high is None else op.high
+    return 0.0, 6.0 if isinstance(op, Relu6) else np.inf
+
+
+def clamp(b: Builder, node: Node) -> None:
+    """Relu and its like: a clamp of whatever stores the tensor next. Nothing to do where an add already applied it."""
+    if node.output in b.sources:
+        return
+    source, (lo, hi) = b.sources[node.inputs[0]], clip_of(node.op)
+    clip = (max(lo, source.clip[0]), min(hi, source.clip[1]))
+    b.sources[node.output] = replace(source, clip=clip, via=source.via + node.source)
+
+
+def table(b: Builder, node: Node) -> None:
+    """A function of one element: 256 results."""
+    x = b.store(node.inputs[0], DType.I8, b.plan.int8[node.inputs[0]])
+    target = OUTPUT_SCALES.get(node.op.name, b.plan.int8[node.output])
+    reals = float(x.scale[0]) * (np.arange(-128, 128) - x.zero)
+    values = node.op.reference(torch.from_numpy(reals)).numpy()
+    entries = np.clip(np.floor(values / target.scale + 0.5) + target.zero, -128, 127).astype(np.int8)
+    name = b.const(f"{node.output}_table", entries)
+    b.emit(QLut(target.scale, target.zero), (x.tensor, name), node.outputs)
+    b.hold(node.output, node.output, target)
+
+
+#: the whole range of bounded functions, as TFLite fixes it too
+OUTPUT_SCALES = {"sigmoid": Scale(1.0 / 256.0, -128), "tanh": Scale(1.0 / 128.0)}
+
+
+def concat(b: Builder, node: Node) -> None:
+    """Spikes stay spikes where whole words join, else become int8 0 and 1; anything else takes the result's scale."""
+    sources = [b.sources[i] for i in node.inputs]
+    spikes = all(b.dtype(s) is DType.BIT and s.stored_as(Scale(1.0)) for s in sources)
+    target = Scale(1.0) if spikes else b.plan.int8[node.output]
+    if not spikes or not takes(b, node, sources):
+        sources = [b.store(i, DType.I8, target) for i in node.inputs]
+    place(b, node, tuple(s.tensor for s in sources))
+    held = b.hold(node.output, node.output, target)
+    lo, hi = min(b.range_of(s)[0] for s in sources), max(b.range_of(s)[1] for s in sources)
+    b.sources[node.output] = replace(held, lo=np.array([lo]), hi=np.array([hi]))
+
+
+def takes(b: Builder, node: Node, sources: list[Source]) -> bool:
+    """Whether the float op itself can move integers of these types; spikes are packed along the last axis."""
+    try:
+        node.op.infer([b.types[s.tensor] for s in sources])
+    except ValueError:
+        return False
+    return True
+
+
+def place(b: Builder, node: Node, inputs: tuple[str, ...]) -> None:
+    """The float op itself on integers; Refusal where the integer type cannot be moved so."""
+    try:
+        b.emit(node.op, inputs, node.outputs)
+    except ValueError as err:
+        raise Refusal(str(err)) from err
+
+
+def moved(b: Builder, node: Node) -> None:
+    """Reshape, permute, slice: the same integers elsewhere."""
+    name, source = node.inputs[0], b.sources[node.inputs[0]]
+    plain = source.scale.size == 1 and source.stored_as(Scale(float(source.scale[0]), source.zero))
+    if not plain or b.dtype(source) is DType.I32:
+        source = b.store(name, DType.I8, b.plan.int8[name])
+    if b.dtype(source) is DType.BIT and not takes(b, node, [source]):
+        source = b.store(name, DType.I8, Scale(1.0))
+    place(b, node, (source.tensor,))
+    held = b.hold(node.output, node.output, Scale(float(source.scale[0]), source.zero))
+    b.sources[node.output] = replace(held, lo=source.lo, hi=source.hi)

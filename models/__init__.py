@@ -1,0 +1,1 @@
+"""The models edgec ships, one folder each."""

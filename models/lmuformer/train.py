@@ -1,0 +1,321 @@
+"""Train and evaluate the Spiking LMUFormer on the SC12 subset (speaker-disjoint).
+
+python -m models.lmuformer.train --work runs/lmuformer            # train, select on val
+python -m models.lmuformer.train --evaluate                       # test split, shipped checkpoint
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from edgec.nn import LIF
+
+from . import build
+from .data import LABELS, SILENCE, Augment, Split, epoch_order, load_split, soft_targets, to_float
+from .model import Config, SpikingLMUFormer
+from .teacher import Teacher
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT.parent / "shared" / "data" / "speech_commands"
+CHECKPOINT = Path(__file__).with_name("lmuformer.pt")
+
+
+class SpikeRates:
+    """Mean firing rate of every LIF layer in the latest forward pass, by module name."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.latest: dict[str, Tensor] = {}
+        for name, module in model.named_modules():
+            if isinstance(module, LIF):
+                module.register_forward_hook(self._hook(name))
+
+    def _hook(self, name: str) -> Any:
+        def keep(_module: nn.Module, _inputs: Any, spikes: Tensor) -> None:
+            self.latest[name] = spikes.mean()
+
+        return keep
+
+    def excess(self, target: float) -> Tensor:
+        """Mean over the layers of how far the rate lies above the target (0 without spiking layers)."""
+        if not self.latest:
+            return torch.zeros(())
+        return torch.stack([(rate - target).clamp_min(0) for rate in self.latest.values()]).mean()
+
+
+class MovingAverage:
+    """Exponential moving average of the parameters and buffers of a model."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.state = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def update(self, model: nn.Module, step: int) -> None:
+        """Move towards the model; the first steps count more, so the start is forgotten."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for name, value in model.state_dict().items():
+            if value.is_floating_point():
+                self.state[name].lerp_(value, 1 - decay)
+            else:
+                self.state[name].copy_(value)
+
+
+def save_checkpoint(path: Path, network: str, config: Config, state: dict[str, Tensor]) -> None:
+    """Write the shipped format: loadable with weights_only=True."""
+    torch.save(
+        {
+            "format": "edgec-checkpoint-1",
+            "model": network,
+            "config": asdict(config),
+            "labels": list(LABELS),
+            "state_dict": {name: value.detach().cpu().clone() for name, value in state.items()},
+        },
+        path,
+    )
+
+
+def load_checkpoint(path: Path) -> nn.Module:
+    """Return the trained model of a checkpoint, in eval mode; ValueError for another format."""
+    saved = torch.load(path, weights_only=True)
+    if saved.get("format") != "edgec-checkpoint-1":
+        raise ValueError(f"{path}: expected format edgec-checkpoint-1, found {saved.get('format')!r}")
+    model = build(saved["config"])
+    model.load_state_dict(saved["state_dict"])
+    return model.eval()
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, split: Split, batch: int = 128) -> dict[str, Any]:
+    """Return accuracy, accuracy per class (mean: balanced), loss, and spike rates on a split."""
+    model.eval()
+    device = next(model.parameters()).device
+    rates = SpikeRates(model)
+    scores, sums = [], dict[str, float]()
+    for pcm in torch.split(split.pcm, batch):
+        scores.append(model(to_float(pcm).to(device))[:, -1].cpu())
+        for name, rate in rates.latest.items():
+            sums[name] = sums.get(name, 0.0) + float(rate) * len(pcm)
+    logits = torch.cat(scores)
+    right = (logits.argmax(1) == split.labels).to(torch.float32)
+    per_class = {label: float(right[split.labels == index].mean()) for index, label in enumerate(LABELS)}
+    return {
+        "accuracy": float(right.mean()),
+        "balanced": sum(per_class.values()) / len(per_class),
+        "loss": float(functional.cross_entropy(logits, split.labels)),
+        "per_class": per_class,
+        "rates": {name: total / len(split.labels) for name, total in sums.items()},
+    }
+
+
+def schedule(step: int, total: int, warmup: int) -> float:
+    """Linear warm-up, then a half cosine down to 1 % of the peak."""
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(1, total - warmup)
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+class Trainer:
+    """Everything one run carries from epoch to epoch."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        torch.manual_seed(options.seed)
+        self.options = options
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.precision = torch.autocast(self.device.type, torch.bfloat16, enabled=options.bfloat16)
+        self.train, self.val = load_split(options.data, "train"), load_split(options.data, "val")
+        self.config = Config(causal=options.causal)
+        self.model = self.new_model()
+        self.teacher = self.load_teacher(options.teacher) if options.teacher else None
+        self.rates = SpikeRates(self.model)
+        self.average = MovingAverage(self.model, options.ema)
+        self.steps = 0
+        self.epoch = 0
+        self.best = -1.0
+        decayed = [p for p in self.model.parameters() if p.dim() > 1]
+        plain = [p for p in self.model.parameters() if p.dim() <= 1]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": options.weight_decay}, {"params": plain}],
+            lr=options.lr,
+            weight_decay=0.0,
+        )
+
+    def run_epoch(self) -> tuple[float, float]:
+        """Train one epoch; return the mean loss and the mean excess spike rate."""
+        options = self.options
+        seed = options.seed * 100003 + self.epoch
+        generator = torch.Generator().manual_seed(seed)
+        strength = options.strength * (0.5 + 0.5 * self.epoch / options.epochs)
+        silence = self.train.pcm[self.train.labels == SILENCE]
+        augment = Augment(to_float(silence), seed, strength)
+        batches = torch.split(epoch_order(self.train.labels, generator), options.batch)
+        if len(batches[-1]) < options.batch:
+            batches = batches[:-1]
+        total = options.epochs * len(batches)
+        losses, excesses = 0.0, 0.0
+        self.model.train()
+        for batch in batches:
+            factor = schedule(self.steps, total, 2 * len(batches))
+            for group in self.optimizer.param_groups:
+                group["lr"] = options.lr * factor
+            loss, excess = self._loss(augment, self.train.pcm[batch], self.train.labels[batch])
+            self.optimizer.zero_grad(set_to_none=True)
+            (loss + options.rate_weight * excess).backward()
+            nn.utils.clip_grad_norm_(self.model.parameters(), 2.0)
+            self.optimizer.step()
+            self.steps += 1
+            self.average.update(self.model, self.steps)
+            losses += float(loss.detach()) / len(batches)
+            excesses += float(excess.detach()) / len(batches)
+        self.epoch += 1
+        return losses, excesses
+
+    def _loss(self, augment: Augment, pcm: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        options = self.options
+        with torch.no_grad():
+            waveform = augment.waveform(to_float(pcm), labels)
+            mels = augment.features(self.model.features(waveform), self.config.scale)
+            mels, targets = augment.mix(mels, soft_targets(labels, options.smoothing))
+            mels, targets = mels.to(self.device), targets.to(self.device)
+            if self.teacher is not None:
+                with self.precision:
+                    taught = self.teacher.classify(mels)[:, -1]
+                targets = torch.lerp(targets, taught.float().softmax(1), options.trust)
+        with self.precision:
+            scores = self.model.classify(mels)[:, -1]
+        loss = functional.cross_entropy(scores.float(), targets)
+        return loss, self.rates.excess(options.rate_target)
+
+    def new_model(self) -> SpikingLMUFormer | Teacher:
+        """Return an untrained network of the kind being trained."""
+        kind = Teacher if self.options.network == "teacher" else SpikingLMUFormer
+        return kind(self.config).to(self.device)
+
+    def load_teacher(self, path: Path) -> Teacher:
+        """Return the teacher of a run folder's best.pt, in eval mode."""
+        teacher = Teacher(self.config).to(self.device)
+        teacher.load_state_dict(torch.load(path, weights_only=True)["state_dict"])
+        return teacher.eval()
+
+    def averaged_model(self) -> nn.Module:
+        """Return a copy of the model with the averaged weights."""
+        model = self.new_model()
+        model.load_state_dict(self.average.state)
+        return model
+
+    def save(self, path: Path) -> None:
+        """Write everything --resume needs."""
+        torch.save(
+            {
+                "model": self.model.state_dict(),
+                "average": self.average.state,
+                "optimizer": self.optimizer.state_dict(),
+                "steps": self.steps,
+                "epoch": self.epoch,
+                "best": self.best,
+            },
+            path,
+        )
+
+    def resume(self, path: Path) -> None:
+        """Continue a run written by `save`."""
+        saved = torch.load(path, weights_only=True, map_location=self.device)
+        self.model.load_state_dict(saved["model"])
+        self.average.state = saved["average"]
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.steps, self.epoch, self.best = saved["steps"], saved["epoch"], saved["best"]
+
+    def fit(self) -> None:
+        """Train to the last epoch, keeping the averaged weights that do best on the val split."""
+        work: Path = self.options.work
+        work.mkdir(parents=True, exist_ok=True)
+        if self.options.resume:
+            self.resume(work / "last.pt")
+        while self.epoch < self.options.epochs:
+            start = time.monotonic()
+            loss, excess = self.run_epoch()
+            line = f"epoch {self.epoch}/{self.options.epochs} loss {loss:.3f} excess {excess:.4f}"
+            if self.epoch % self.options.validate_every == 0 or self.epoch == self.options.epochs:
+                result = evaluate(self.averaged_model(), self.val)
+                mean_rate = sum(result["rates"].values()) / max(1, len(result["rates"]))
+                line += (
+                    f" | val accuracy {result['accuracy']:.4f} balanced {result['balanced']:.4f}"
+                    f" loss {result['loss']:.3f} rate {mean_rate:.3f}"
+                )
+                if result["balanced"] > self.best:
+                    self.best = result["balanced"]
+                    save_checkpoint(work / "best.pt", self.options.network, self.config, self.average.state)
+                    line += " *"
+                self.save(work / "last.pt")
+            print(f"{line} ({time.monotonic() - start:.1f} s)", flush=True)
+
+
+def report(model: nn.Module, split: Split) -> None:
+    """Print accuracy, accuracy per class and spike rates."""
+    result = evaluate(model, split)
+    right = round(result["accuracy"] * len(split.labels))
+    print(f"accuracy {100 * result['accuracy']:.2f} % ({right} of {len(split.labels)} clips)")
+    print(f"balanced accuracy {100 * result['balanced']:.2f} %, loss {result['loss']:.3f}")
+    for label, accuracy in result["per_class"].items():
+        print(f"  {label:10s} {100 * accuracy:6.2f} %")
+    for name, rate in result["rates"].items():
+        print(f"  spike rate {name:15s} {100 * rate:6.2f} %")
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser.add_argument(
+        "--data", type=Path, default=DATA,
+        help="folder with labels.csv and clips_flac.zip",
+    )  # fmt: skip
+    parser.add_argument("--evaluate", action="store_true", help="report a checkpoint, do not train")
+    parser.add_argument("--split", default="test", choices=("val", "test"), help="for --evaluate")
+    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, help="for --evaluate")
+    parser.add_argument("--work", type=Path, default=Path("runs/lmuformer"), help="run folder")
+    parser.add_argument("--resume", action="store_true", help="continue from WORK/last.pt")
+    parser.add_argument("--network", default="lmuformer", choices=("lmuformer", "teacher"))
+    parser.add_argument("--teacher", type=Path, help="best.pt of a --network teacher run, to learn from")
+    parser.add_argument("--trust", type=float, default=0.7, help="share of the teacher in the targets")
+    parser.add_argument("--epochs", type=int, default=180)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--lr", type=float, default=8e-3)
+    parser.add_argument("--weight-decay", type=float, default=0.03)
+    parser.add_argument("--smoothing", type=float, default=0.05)
+    parser.add_argument("--ema", type=float, default=0.995)
+    parser.add_argument("--rate-target", type=float, default=0.1)
+    parser.add_argument("--rate-weight", type=float, default=0.5)
+    parser.add_argument(
+        "--strength", type=float, default=0.6, help="of the augmentation at the end (half at the start)"
+    )
+    parser.add_argument(
+        "--bfloat16", action=argparse.BooleanOptionalAction, default=True,
+        help="multiply matrices in bfloat16 (neurons stay in float32)",
+    )  # fmt: skip
+    parser.add_argument("--causal", action="store_true", help="convolutions without look-ahead")
+    parser.add_argument("--validate-every", type=int, default=2, help="epochs between validations")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    """Train, or with --evaluate report a checkpoint."""
+    options = parse()
+    torch.set_num_threads(options.threads)
+    if options.evaluate:
+        report(load_checkpoint(options.checkpoint), load_split(options.data, options.split))
+    else:
+        Trainer(options).fit()
+
+
+if __name__ == "__main__":
+    main()

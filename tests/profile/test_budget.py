@@ -1,0 +1,50 @@
+import pytest
+
+from edgec.errors import BudgetError, InputError
+from edgec.profile.budget import Budget, check_budget, parse_latency, parse_size
+
+REPORT = {
+    "part": {"flash": 1000, "ram": 500},
+    "layers": [{"name": "big", "flash": 700, "ram": 10, "macs": 5}, {"name": "small", "flash": 1, "ram": 300, "macs": 2}],
+    "totals": {"flash": 800, "ram": 400, "state": 100, "arena": 200, "stack": 100, "latency_ms": 2.0},
+}
+
+
+@pytest.mark.parametrize(("text", "value"), [("1M", 1 << 20), ("128K", 128 << 10), ("77", 77), ("1.5KB", 1536), ("2MiB", 2 << 20)])
+def test_sizes(text: str, value: int) -> None:
+    assert parse_size(text) == value
+
+
+@pytest.mark.parametrize(("text", "value"), [("10ms", 10.0), ("500us", 0.5), ("1s", 1000.0)])
+def test_times(text: str, value: float) -> None:
+    assert parse_latency(text) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("text", ["", "K", "1X", "-1", "1 0"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(InputError, match="is not a size"):
+        parse_size(text)
+
+
+def test_within_budget() -> None:
+    check_budget(REPORT, Budget(flash=800, ram=400, latency_ms=2.0))
+
+
+def test_over_budget_names_users_and_all_excesses() -> None:
+    with pytest.raises(BudgetError) as info:
+        check_budget(REPORT, Budget(flash=799, ram=399, latency_ms=1.9))
+    text = str(info.value)
+    for part in ("flash: 800 bytes used, 799 allowed", "RAM: 400", "latency: 2.000 ms", "big", "state 100 + arena 200 + stack 100"):
+        assert part in text
+
+
+def test_the_parts_own_memory_is_a_budget() -> None:
+    report = {**REPORT, "part": {"flash": 10, "ram": 500}}
+    with pytest.raises(BudgetError, match="800 bytes used, 10 allowed"):
+        check_budget(report, Budget(flash=5000))
+
+
+def test_latency_without_an_emulator_is_refused() -> None:
+    report = {**REPORT, "totals": {**REPORT["totals"], "latency_ms": None}}
+    with pytest.raises(BudgetError, match="not known"):
+        check_budget(report, Budget(latency_ms=1.0))

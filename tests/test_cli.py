@@ -1,0 +1,233 @@
+"""The command line as a user meets it: what it prints, and one clear error with exit code 2 for every bad input."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import subprocess
+import sys
+import wave
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edgec.cli import main
+from tests.conftest import MODEL
+
+CHECKPOINT = str(MODEL / "lmuformer.pt")
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = main(list(arguments))
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The error text of a command that must end with exit code 2, one error and no traceback."""
+    code, _, err = run(capsys, *arguments)
+    assert code == 2, err
+    assert err.startswith("edgec: error: ")
+    assert "Traceback" not in err
+    assert err.count("edgec: error:") == 1
+    return err
+
+
+def write_wav(path: Path, rate: int = 16000, channels: int = 1, seconds: float = 1.0) -> Path:
+    with wave.open(str(path), "wb") as f:
+        f.setparams((channels, 2, rate, 0, "NONE", "not compressed"))
+        f.writeframes(np.zeros(int(rate * seconds) * channels, "<i2").tobytes())
+    return path
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys; sys.argv = ['edgec', '--help']\ntry:\n    from edgec.cli import main; main()\nexcept SystemExit: pass\n"
+    code += "heavy = {'torch', 'tvm', 'numpy', 'unicorn', 'rich'} & set(sys.modules); assert not heavy, heavy"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for command in ("compile", "run", "profile", "verify", "targets", "ops", "opt"):
+        assert command in done.stdout
+
+
+def test_targets_and_ops_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "cortex-m7" in run(capsys, "targets")[1]
+    assert "qrunning_mean" in run(capsys, "ops")[1]
+
+
+def test_opt_runs_passes_on_text(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "net.ir"
+    file.write_text(
+        "graph net\ninput %x : float32[1,9,2] t1\nconst %w : float32[3,2,1] = [1.0, 1.0, 1.0, 1.0, 1.0, 1.0]\n"
+        "const %b : float32[1] = [0.0]\n%y = conv1d(%x, %w, %b) {pad=(1, 1)} : float32[1,9,1] t1\nreturn %y\n"
+    )
+    code, out, _ = run(capsys, "opt", str(file), "--passes", "fold_constants,make_streaming")
+    assert code == 0
+    assert "graph net step delay=1 flush=1" in out
+    assert "%y_delay_line = delay_line(%x) [%y_delay_line_state] {length=3} when(0,1,1) : float32[1,3,2] t1" in out
+    assert "unknown pass 'fold'" in refused(capsys, "opt", str(file), "--passes", "fold")
+
+
+def test_run_prints_the_word(lmuformer: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clip = sorted((MODEL / "clips").glob("yes*.wav"))[0]
+    code, out, _ = run(capsys, "run", str(lmuformer), str(clip), "--stream")
+    assert code == 0
+    assert len(re.findall(r"^ +\d+  ", out, re.M)) == 100
+    assert "100 outputs on host" in out
+
+
+def test_profile_accounts_for_every_instruction(lmuformer: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    page = tmp_path / "profile.html"
+    code, out, _ = run(capsys, "profile", str(lmuformer), "--html", str(page))
+    assert code == 0
+    assert "per frame" in out
+    shares = [float(x) for x in re.findall(r"([\d.]+) %", out)]
+    assert 99.0 < sum(shares) < 101.0
+    assert page.read_text().startswith("<!doctype html>")
+
+
+def test_verify_finds_every_layer_identical(lmuformer: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, "verify", str(lmuformer))
+    assert code == 0, out + err
+    assert "agree with the reference" in out
+
+
+# ---- bad input: model files ----
+
+
+class Payload:
+    """Unpickling this writes a file."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return (os.system, (f"touch {self.target}",))
+
+
+def bad_models(tmp_path: Path) -> dict[str, Path]:
+    data = Path(CHECKPOINT).read_bytes()
+    files = {
+        "empty": b"",
+        "truncated": data[: len(data) // 2],
+        "random": np.random.default_rng(0).bytes(5000),
+    }
+    paths = {name: tmp_path / f"{name}.pt" for name in files}
+    for name, content in files.items():
+        paths[name].write_bytes(content)
+    paths["missing"] = tmp_path / "missing.pt"
+    paths["folder"] = tmp_path / "folder.pt"
+    paths["folder"].mkdir()
+    paths["pickle"] = tmp_path / "pickle.pt"
+    paths["pickle"].write_bytes(pickle.dumps(Payload(tmp_path / "ran")))
+    paths["torch_pickle"] = tmp_path / "torch_pickle.pt"
+    torch.save({"format": "edgec-checkpoint-1", "model": Payload(tmp_path / "ran")}, paths["torch_pickle"])
+    paths["module"] = tmp_path / "module.pt"
+    torch.save(torch.nn.Linear(2, 2), paths["module"])
+    paths["state_dict"] = tmp_path / "state_dict.pt"
+    torch.save(torch.nn.Linear(2, 2).state_dict(), paths["state_dict"])
+    paths["bomb"] = tmp_path / "bomb.pt"
+    with zipfile.ZipFile(paths["bomb"], "w", zipfile.ZIP_DEFLATED) as z:
+        for k in range(8):
+            z.writestr(f"bomb/data/{k}", b"\0" * (256 << 20))
+    paths["wav"] = write_wav(tmp_path / "sound.pt")
+    return paths
+
+
+@pytest.mark.parametrize(
+    "kind", ["missing", "empty", "truncated", "random", "folder", "pickle", "torch_pickle", "module", "state_dict", "bomb", "wav"]
+)  # fmt: skip
+def test_bad_model_files(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, out = bad_models(tmp_path)[kind], tmp_path / "out"
+    err = refused(capsys, "compile", str(path), "-o", str(out))
+    assert str(path) in err
+    assert not out.exists()
+    assert not (tmp_path / "ran").exists(), "code in the model file ran"
+
+
+# ---- bad input: everything else of a compile ----
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((4, 15999), np.int16), "expected"),
+        (np.full((4, 16000), np.nan, np.float32), "NaN"),
+        (np.zeros((0, 16000), np.int16), "expected"),
+        (np.array([["a"]]), "expected"),
+    ],
+    ids=["shape", "nan", "empty", "text"],
+)
+def test_bad_calibration(array: np.ndarray, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez(tmp_path / "c.npz", array)
+    out = tmp_path / "out"
+    assert message in refused(capsys, "compile", CHECKPOINT, "--calibration", str(tmp_path / "c.npz"), "-o", str(out))
+    assert not out.exists()
+
+
+def test_calibration_that_is_no_archive(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "c.npz").write_bytes(b"nothing")
+    assert "c.npz" in refused(capsys, "compile", CHECKPOINT, "--calibration", str(tmp_path / "c.npz"), "-o", str(tmp_path / "o"))
+    assert "c2.npz" in refused(capsys, "compile", CHECKPOINT, "--calibration", str(tmp_path / "c2.npz"), "-o", str(tmp_path / "o"))
+
+
+def test_unknown_target_and_bad_target_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    err = refused(capsys, "compile", CHECKPOINT, "--target", "cortex-m8", "-o", str(tmp_path / "o"))
+    assert "cortex-m8" in err
+    assert "cortex-m7" in err
+    from edgec.target import _shipped
+
+    text = _shipped()["cortex-m7"].replace("clock_hz", "clock_khz")
+    (tmp_path / "mine.toml").write_text(text)
+    err = refused(capsys, "compile", CHECKPOINT, "--target", str(tmp_path / "mine.toml"), "-o", str(tmp_path / "o"))
+    assert "clock_khz" in err
+    assert "mine.toml" in err
+
+
+@pytest.mark.parametrize(("option", "value", "what"), [("--flash", "100K", "flash"), ("--ram", "2K", "RAM"), ("--latency", "1us", "latency")])
+def test_over_budget_shows_who_uses_what(option: str, value: str, what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "o"
+    err = refused(capsys, "compile", CHECKPOINT, option, value, "-o", str(out))
+    assert f"{what}: " in err
+    assert "embed." in err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(("option", "value"), [("--flash", "lots"), ("--ram", "-3K"), ("--latency", "10")])
+def test_budgets_that_are_no_quantities(option: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert value in refused(capsys, "compile", CHECKPOINT, f"{option}={value}", "-o", str(tmp_path / "o"))
+
+
+def test_output_folder_that_is_not_empty(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "keep.txt").write_text("mine")
+    assert "not empty" in refused(capsys, "compile", CHECKPOINT, "-o", str(tmp_path))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["keep.txt"]
+
+
+def test_output_folder_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    err = refused(capsys, "compile", CHECKPOINT, "-o", str(tmp_path / "file" / "out"))
+    assert "cannot be written" in err
+
+
+# ---- bad input: run ----
+
+
+def test_a_wav_with_the_wrong_rate_or_form(lmuformer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong_rate = write_wav(tmp_path / "r.wav", rate=8000)
+    assert "expected 16000 Hz, found 8000 Hz" in refused(capsys, "run", str(lmuformer), str(wrong_rate))
+    stereo = write_wav(tmp_path / "s.wav", channels=2)
+    assert "found 16-bit with 2 channels" in refused(capsys, "run", str(lmuformer), str(stereo))
+    (tmp_path / "t.wav").write_bytes(b"RIFFnothing")
+    assert "t.wav" in refused(capsys, "run", str(lmuformer), str(tmp_path / "t.wav"))
+    assert "no such file" in refused(capsys, "run", str(lmuformer), str(tmp_path / "u.wav"))
+    short = write_wav(tmp_path / "v.wav", seconds=0.005)
+    assert "at least one frame of 160" in refused(capsys, "run", str(lmuformer), str(short))
+
+
+def test_a_folder_that_is_no_compiled_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("profile", "verify"):
+        assert "not a compiled model" in refused(capsys, command, str(tmp_path))
