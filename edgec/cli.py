@@ -10,6 +10,9 @@ from pathlib import Path
 import edgec
 from edgec.errors import EdgecError, InputError
 
+ON = ("host", "emulator", "qemu", "qemu-aarch64", "cuda")
+ON_HELP = "device (default: host where this computer can run the folder's code, else the first device of its target)"
+
 
 def parser() -> argparse.ArgumentParser:
     """All commands and their options; docs/cli.md is generated from this."""
@@ -34,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     r = commands.add_parser("run", help="run a compiled model on a wav clip")
     r.add_argument("folder")
     r.add_argument("clip", help="16-bit mono PCM .wav at the model's rate, or .npy with one input")
-    r.add_argument("--on", default="host", choices=("host", "emulator", "qemu", "qemu-aarch64", "cuda"))
+    r.add_argument("--on", choices=ON, help=ON_HELP)
     r.add_argument("--stream", action="store_true", help="print the scores of every frame, not only the last")
     r.add_argument("--labels", help="text file with one class name a line")
 
@@ -46,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     v = commands.add_parser("verify", help="compare every layer with its reference; name the first that diverges")
     v.add_argument("folder")
     v.add_argument("--clip", help="input to compare on (default: the calibration set's first)")
-    v.add_argument("--on", default="host", choices=("host", "emulator"))
+    v.add_argument("--on", choices=ON, help=ON_HELP)
 
     commands.add_parser("targets", help="list the targets")
     commands.add_parser("ops", help="list the ops and which rules each has")

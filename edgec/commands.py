@@ -85,7 +85,8 @@ def run_command(a: argparse.Namespace) -> None:
     model = CompiledModel(a.folder)
     spec, out_spec = model.manifest.inputs[0], model.manifest.outputs[0]
     x, labels = read_clip(a.clip, model), read_labels(a.labels, model)
-    kind = DEVICES.get(a.on, a.on)
+    on = a.on or model.default_device
+    kind = DEVICES.get(on, on)
     outputs = []
     with model.device(kind, counting=kind == "unicorn") as device:
         counts = []
@@ -97,7 +98,7 @@ def run_command(a: argparse.Namespace) -> None:
             _keep(outputs, out, out_spec, a.stream, labels)
     if not outputs:
         raise InputError(f"{a.clip}: too short, the model gave no output", hint=f"its delay is {model.manifest.delay} frames")
-    console.print(f"{len(outputs)} outputs on {a.on}; the last: {describe(outputs[-1], labels)}")
+    console.print(f"{len(outputs)} outputs on {on}; the last: {describe(outputs[-1], labels)}")
     if any(counts):
         console.print(f"instructions per frame: {max(counts):,} worst, {np.mean(counts):,.0f} mean (counted)")
 
@@ -165,7 +166,9 @@ def verify_command(a: argparse.Namespace) -> None:
     from edgec.profile.compare import verify_model
 
     model = CompiledModel(a.folder)
-    result = verify_model(model, read_clip(a.clip, model) if a.clip else default_input(model), DEVICES.get(a.on, a.on))
+    on = a.on or model.default_device
+    kind = DEVICES.get(on, on)
+    result = verify_model(model, read_clip(a.clip, model) if a.clip else default_input(model), kind)
     table = Table(title=f"{model.manifest.name}: {result.how}", title_justify="left")
     for column in ("layer", "op"):
         table.add_column(column, overflow="fold")

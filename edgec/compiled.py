@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edgec.device import Device, open_device
+from edgec.device import Device, default_kind, open_device
 from edgec.errors import InputError
 from edgec.ir.graph import Graph
 from edgec.ir.text import parse_graph
@@ -42,7 +42,7 @@ def to_real(x: Array, spec: TensorSpec) -> Array:
 
 
 class CompiledModel:
-    """A compiled folder. `step`, `flush`, `run` call the generated C on this computer; `device` opens any other."""
+    """A compiled folder. `step`, `flush`, `run` call the generated C on `default_device`; `device` opens any other."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
@@ -53,9 +53,14 @@ class CompiledModel:
         """What compile() found out about the model: report.json."""
         return json.loads((self.folder / "report.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
 
+    @property
+    def default_device(self) -> str:
+        """host where this computer can run the folder's code, else the first device of its target."""
+        return default_kind(self.folder, self.manifest)
+
     @cached_property
     def _host(self) -> Device:
-        return open_device("host", self.folder, self.manifest)
+        return open_device(self.default_device, self.folder, self.manifest)
 
     def device(self, kind: str = "unicorn", **options: Any) -> Device:
         """The model on another device: host, unicorn, qemu, qemu-aarch64, cuda."""
@@ -94,7 +99,7 @@ class CompiledModel:
             return parse_graph(text, OPS, dict(data))
 
     def close(self) -> None:
-        """Free the host device."""
+        """Free the device that step, flush and run use."""
         if "_host" in self.__dict__:
             self._host.close()
 

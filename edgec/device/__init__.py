@@ -1,4 +1,5 @@
-"""Run a compiled model on one of the devices: this computer, unicorn, QEMU boards, 64-bit ARM under qemu-user."""
+"""Run a compiled model on one of the devices: this computer, unicorn, QEMU boards, 64-bit ARM under qemu-user,
+CUDA GPUs."""
 
 from __future__ import annotations
 
@@ -9,11 +10,11 @@ from pathlib import Path
 from edgec.device.base import Counters, Device
 from edgec.errors import ToolchainError
 from edgec.target import Target, load_target
-from edgec.toolchain import Manifest, build_aarch64, build_image, build_shared, read_manifest
+from edgec.toolchain import Manifest, build_aarch64, build_cuda, build_image, build_shared, host_obstacle, read_manifest
 
-KINDS = ("host", "unicorn", "qemu", "qemu-aarch64")
+KINDS = ("host", "unicorn", "qemu", "qemu-aarch64", "cuda")
 
-__all__ = ["KINDS", "Counters", "Device", "open_device", "open_image"]
+__all__ = ["KINDS", "Counters", "Device", "default_kind", "open_device", "open_image"]
 
 
 def open_device(
@@ -40,12 +41,14 @@ def open_device(
     work = Path(build_dir) if build_dir is not None else Path(tempfile.mkdtemp(prefix="edgec-device-"))
     work.mkdir(parents=True, exist_ok=True)
     suffix = "-profile" if profile else ""
-    out = work / f"{manifest.name}-{kind}{suffix}{'.so' if kind == 'host' else '.elf'}"
+    out = work / f"{manifest.name}-{kind}{suffix}{'.so' if kind in ('host', 'cuda') else '.elf'}"
     try:
         if kind == "host":
             build_shared(folder, out, cc=cc, profile=profile, opt=opt)
         elif kind == "qemu-aarch64":
             build_aarch64(folder, target, out, profile=profile, instances=instances, opt=opt)
+        elif kind == "cuda":
+            build_for_gpu(folder, target, out, profile)
         elif kind in KINDS:
             build_image(folder, target, out, toolchain=toolchain, profile=profile, instances=instances, opt=opt)
         device = open_image(kind, out, manifest, target, profile=profile, counting=counting, instances=instances)
@@ -54,6 +57,21 @@ def open_device(
         if build_dir is None:
             shutil.rmtree(work, ignore_errors=True)
         raise
+
+
+def default_kind(folder: Path | str, manifest: Manifest | None = None) -> str:
+    """Where a compiled folder runs unless told otherwise: on this computer if it can, else its target's first device."""
+    manifest = manifest or read_manifest(folder)
+    return load_target(manifest.target).devices[0] if host_obstacle(Path(folder), manifest) else "host"
+
+
+def build_for_gpu(folder: Path, target: Target, out: Path, profile: bool) -> None:
+    """Compile for this computer's GPU; an error when there is none comes before the compiler's minute."""
+    from edgec.device.cuda import check_gpu
+
+    if target.arch == "cuda":
+        check_gpu(target)
+    build_cuda(folder, target, out, profile=profile)
 
 
 def open_image(
@@ -84,4 +102,8 @@ def open_image(
         from edgec.device.qemu import QemuUserDevice
 
         return QemuUserDevice(built, manifest, target, instances=instances, profile=profile)
+    if kind == "cuda":
+        from edgec.device.cuda import CudaDevice
+
+        return CudaDevice(built, manifest, instances=instances, profile=profile)
     raise ToolchainError(f"unknown device {kind!r}; known devices: {', '.join(KINDS)}")

@@ -21,6 +21,7 @@ _REASONS = {
     -1: "EDGEC_E_ARG: a null or misaligned pointer, or no such instance",
     -2: "EDGEC_E_STATE: the state was not initialised, or is damaged",
     -3: "EDGEC_E_FLUSHED: step after flush; call reset first",
+    -4: "EDGEC_E_DEVICE: the GPU has no memory left, or a kernel failed",
     -100: "the image does not know this command: node dumps need a profile build",
 }
 

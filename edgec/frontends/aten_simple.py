@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 
 from edgec.frontends.aten_call import Call, Constant, Padded
 from edgec.frontends.aten_layers import mean_over
@@ -249,6 +250,12 @@ def unbind(call: Call) -> tuple[str, ...]:
     axis = call.axis("dim", len(call.type_of(x).shape))
     pieces = (cut(call, x, axis, k, k + 1) for k in range(len(call.result_shapes)))
     return tuple(call.reshape(p, s) for p, s in zip(pieces, call.result_shapes, strict=True))
+
+
+def filled(call: Call) -> Constant:
+    """zeros_like and its kin: a constant of the shape that comes out."""
+    value = {"ones_like": 1.0, "full_like": call.args.get("fill_value")}.get(call.target.split("::")[-1], 0.0)
+    return Constant(call.name, torch.full(call.result_shape, float(value or 0.0)))
 
 
 def getitem(call: Call) -> Any:

@@ -65,6 +65,14 @@ class Tracer:
             for state in self.all_states(spec):
                 self.write(module, state, torch.zeros(0))
 
+    def buffers(self) -> dict[tuple[nn.Module, str], Tensor | None]:
+        """The states that libraries keep as buffers."""
+        return {(m, n): m._buffers[n] for m, s in self.specs.items() for n in self.all_states(s) if n in m._buffers}
+
+    def restore(self, kept: dict[tuple[nn.Module, str], Tensor | None]) -> None:
+        for (module, name), value in kept.items():
+            module._buffers[name] = value
+
     def all_states(self, spec: NeuronSpec) -> tuple[str, ...]:
         return ("spk",) * spec.takes_spikes + spec.states
 
@@ -103,12 +111,15 @@ def traced(root: nn.Module, specs: dict[nn.Module, NeuronSpec]) -> Iterator[None
     """While this lasts, calls of `root` trace its neurons as opaque operators, each call starting from reset states."""
     tracer = Tracer(specs)
     before = {module: module.__dict__.get("forward") for module in (root, *specs)}
+    kept = tracer.buffers()
     try:
+        tracer.reset()  # what an earlier call left would be exported as a weight
         for module, spec in specs.items():
             module.__dict__["forward"] = functools.partial(tracer.forward, module, spec)
         root.__dict__["forward"] = from_reset(root.forward, tracer)
         yield
     finally:
+        tracer.restore(kept)
         for module, forward in before.items():
             del module.__dict__["forward"]
             if forward is not None:
@@ -120,12 +131,11 @@ def from_reset(original: Any, tracer: Tracer) -> Any:
 
     @functools.wraps(original)
     def forward(*args: Any, **kwargs: Any) -> Any:
-        kept = {(m, n): m._buffers[n] for m, s in tracer.specs.items() for n in tracer.all_states(s) if n in m._buffers}
+        kept = tracer.buffers()
         tracer.reset()
         try:
             return original(*args, **kwargs)
         finally:
-            for (module, name), value in kept.items():
-                module._buffers[name] = value
+            tracer.restore(kept)
 
     return forward

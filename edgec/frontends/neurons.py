@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from inspect import signature
 from math import prod
 from typing import Any
 
@@ -42,9 +43,9 @@ def has_neurons(module: nn.Module) -> bool:
 
 def from_neuron_module(module: nn.Module, example_inputs: Sequence[torch.Tensor], name: str, time_axis: TimeAxis = GUESS) -> Graph:
     """Import a module whose forward runs foreign neurons over time. An output of the last frame becomes one of every frame."""
-    check_ready(module, name)
     specs = find_neurons(module, name)
     with traced(module, specs):
+        check_ready(module, name)
         ep = without_mutation(export(module, tuple(example_inputs), name))
     return NeuronImporter(ep, name, {s.path: s for s in specs.values()}).run(time_axis)
 
@@ -78,14 +79,24 @@ def from_step_module(
     carry = carry or {}
     inputs = [x if k in carry else x.unsqueeze(0).expand(STEP_FRAMES, *x.shape) for k, x in enumerate(example_frame)]
     loop = Loop(module, carry).train(module.training)
-    check_ready(loop, name)
     specs = find_neurons(loop, name)
     if not specs:
         raise FrontendError(f"{name}: the module has no neurons, so a frame has no state; import it with edgec.load(module, inputs)")
     with traced(loop, specs):
+        check_ready(loop, name)
         ep = without_mutation(export(loop, tuple(inputs), name))
     axes = [None if k in carry else 0 for k in range(len(inputs))]
-    return NeuronImporter(ep, name, {s.path: s for s in specs.values()}, prefix="step.").run(axes)
+    graph = NeuronImporter(ep, name, {s.path: s for s in specs.values()}, prefix="step.", input_names=tuple(signature(module.forward).parameters)).run(axes)
+    return without_carried(graph, name)
+
+
+def without_carried(graph: Graph, name: str) -> Graph:
+    """The graph without the inputs that were states; they all start at zero now."""
+    read = {i for n in graph.nodes for i in n.inputs}
+    carried = [v.name for v in graph.inputs if v.type.time_axis is None]
+    if read.intersection(carried):
+        raise FrontendError(f"{name}: the state {', '.join(read.intersection(carried))} is used by more than its neuron")
+    return replace(graph, inputs=tuple(v for v in graph.inputs if v.name not in carried))
 
 
 class NeuronImporter(Importer):
@@ -94,11 +105,18 @@ class NeuronImporter(Importer):
     A frame's tensor [1,...] stands in the graph as all frames, [T,...] with time on axis 0.
     """
 
-    def __init__(self, ep: ExportedProgram, name: str, specs: dict[str, NeuronSpec], prefix: str = "") -> None:
+    def __init__(
+        self, ep: ExportedProgram, name: str, specs: dict[str, NeuronSpec], prefix: str = "", input_names: tuple[str, ...] = ()
+    ) -> None:
         super().__init__(ep, name, prefix)
+        self.input_names = input_names
         self.specs = specs
         self.done: dict[int, Any] = {}
         self.frames: Frames
+
+    def input_name(self, node: fx.Node) -> str:
+        names = dict(zip(self.user_inputs(), self.input_names, strict=False))
+        return names.get(node, node.name)
 
     def guess_time(self, calls: set[str]) -> Any:
         """The axis frames are read along: the one each sequence input is indexed along from end to end."""

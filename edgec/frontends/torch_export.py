@@ -130,6 +130,9 @@ class Importer:
         verify(graph)
         return graph
 
+    def input_name(self, node: fx.Node) -> str:
+        return node.name
+
     def user_inputs(self) -> list[fx.Node]:
         names = set(self.ep.graph_signature.user_inputs)
         return [n for n in self.ep.graph.nodes if n.op == "placeholder" and n.name in names]
@@ -165,7 +168,7 @@ class Importer:
             axis = None if axis is None else axis % len(shape)
             if axis != 0 and (not shape or shape[0] != 1):
                 self.problems.append(f"input {node.name} has batch {shape[:1]}; export it with batch 1")
-            return self.builder.input(node.name, TensorType(shape, DType.F32, None, axis))
+            return self.builder.input(self.input_name(node), TensorType(shape, DType.F32, None, axis))
         return Failed()
 
     def stored(self, spec: Any) -> torch.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from edgec.errors import CodegenError
-from edgec.kernels import arm_dsp, event
+from edgec.kernels import arm_dsp, event, generic
 from edgec.ops.base import Kernel, Op, Site
 from edgec.ops.qspiking import QLif
 from edgec.ops.quantized import QConv1d, QLinear, Requantize
@@ -21,8 +21,8 @@ TABLES: Mapping[str, Mapping[type[Op], tuple[tuple[str, Rule], ...]]] = {
         Requantize: (("requantize_dsp", arm_dsp.requantize),),
     },
     "generic": {
-        QConv1d: (("event", event.unsigned),),
-        QLinear: (("event", event.unsigned),),
+        QConv1d: (("event", event.unsigned), ("dense", generic.dense)),
+        QLinear: (("event", event.unsigned), ("dense", generic.dense)),
     },
 }
 

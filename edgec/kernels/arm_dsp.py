@@ -9,9 +9,10 @@ import numpy as np
 
 from edgec.ir.types import DType
 from edgec.kernels.event import pad_bias
+from edgec.kernels.generic import is_one_product
 from edgec.ops.base import Array, Kernel, Op, Site
 from edgec.ops.qspiking import QLif
-from edgec.ops.quantized import QConv1d, Requantize
+from edgec.ops.quantized import Requantize
 
 OUTPUTS, INPUTS = 4, 8  # a block computes four outputs; inputs are padded to a multiple of eight
 RESETS = ("none", "hard", "subtract")  # as the loops of edgec_dense.h number them
@@ -53,12 +54,8 @@ def pack_dense(w: Array) -> Array:
 def dense(op: Op, site: Site) -> Kernel | None:
     """QLinear and QConv1d of one output frame on int8: SMLAD, two outputs to a packed word."""
     x, w, _ = site.inputs
-    if x.dtype is not DType.I8 or not {1, 2} <= set(site.consts):
+    if x.dtype is not DType.I8 or not is_one_product(op, site):
         return None
-    if isinstance(op, QConv1d):
-        one = x.shape[0] == 1 and site.outputs[0].shape[1] == 1
-        if not one or op.groups != 1 or op.pad != (0, 0) or op.dilation != 1:
-            return None
     outputs, inputs = w.shape[-1], prod(w.shape[:-1])
     values = site.consts[1].reshape(inputs, outputs)
     if values.min() < -127:
@@ -119,7 +116,7 @@ def lif(op: Op, site: Site) -> Kernel | None:
 
     def call(word: str, count: int) -> str:
         first = f"{word} * 32"
-        pointers = f"T.address_of(x[{first}]), T.address_of(gain[{first}, 0]), T.address_of(v[{first}])"
+        pointers = f"T.address_of(x[{first}]), T.address_of(table[{first}, 0]), T.address_of(v[{first}])"
         if count == 32 and op.decay_input and kind != "i8":
             name = f"edgec_lif32_{kind}_{op.reset}_{'x' if whole else 'v'}"
             return f'spikes[{word}] = T.call_extern("uint32", "{name}", {pointers}, {rate})'
@@ -129,10 +126,10 @@ def lif(op: Op, site: Site) -> Kernel | None:
     lines = [f"for word in T.parallel({full}):", f"    {call('word', 32)}"] if full else []
     lines += [call(str(full), rest)] if rest else []
     params = (
-        ("x", (channels,), x.dtype.value), ("gain", table.shape, "int32"), ("v", (channels,), "int32"),
+        ("x", (channels,), x.dtype.value), ("table", table.shape, "int32"), ("v", (channels,), "int32"),
         ("spikes", (full + bool(rest),), "uint32"),
     )  # fmt: skip
-    return Kernel("\n".join(lines), params, {"gain": table}, drops=(2, 3))
+    return Kernel("\n".join(lines), params, {"table": table}, drops=(1, 2, 3))
 
 
 def requantize(op: Op, site: Site) -> Kernel | None:
@@ -155,7 +152,7 @@ def requantize(op: Op, site: Site) -> Kernel | None:
         name, mode = f"edgec_requantize_{kind}", f"{channels}"
     else:
         name, mode = f"edgec_requantize_loop_{kind}", f"{channels}, {3 if multiplier.size > 1 else 0}, {op.lo}, {op.hi}"
-    pointers = f"T.address_of(x[{at}]), multiplier.data, T.address_of(y[{at}])"
+    pointers = f"T.address_of(x[{at}]), table.data, T.address_of(y[{at}])"
     body = f'for r in T.parallel({rows}):\n    T.call_extern("void", "{name}", {pointers}, {mode})'
-    params = (("x", (x.size,), "int32"), ("multiplier", table.shape, "int32"), ("y", (x.size,), op.dtype))
-    return Kernel(body, params, {"multiplier": table}, drops=(2,))
+    params = (("x", (x.size,), "int32"), ("table", table.shape, "int32"), ("y", (x.size,), op.dtype))
+    return Kernel(body, params, {"table": table}, drops=(1, 2))

@@ -260,7 +260,7 @@ class Requantize(Op):
         value = f"scaled + T.int64({self.zero_point})"
         lines.append(f"y[r, c] = {clamped(value, self.lo, self.hi, DType(self.dtype), 'int64')}")
         inner = "\n".join(f"        {line}" for line in lines)
-        body = f"for r in T.parallel({rows}):\n    for c in T.serial({channels}):\n{inner}"
+        body = f"for r in T.parallel({rows}):\n    for c in T.parallel({channels}):\n{inner}"
         scales = tuple((name, multiplier.shape, "int32") for name in ("multiplier", "shift"))
         params = (("x", (rows, channels), x.dtype.value), *scales)
         return Kernel(body, (*params, ("y", (rows, channels), self.dtype)))

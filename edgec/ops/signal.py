@@ -18,6 +18,7 @@ from edgec.ops.signal_text_int import integer_kernel
 from edgec.signal_math import hann_window, mel_matrix
 
 PCM_SCALE = 2.0**-15
+CHUNK = 512  # frames the reference computes at a time, to bound its memory
 Complex = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -264,8 +265,14 @@ class QLogMel(FrontEnd):
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
         frames = self.framed(tensors[0])
-        exponent = 15 - bit_length(torch.where(frames < 0, ~frames, frames).amax(-1, keepdim=True))
-        return self.features(self.mel_energies(self.windowed(frames, exponent)), exponent)
+        flat = frames.reshape(-1, self.frame)
+        parts = [self.integer_frames(flat[k : k + CHUNK]) for k in range(0, len(flat), CHUNK)]
+        return torch.cat(parts).view(*frames.shape[:2], self.n_mels)
+
+    def integer_frames(self, x: torch.Tensor) -> torch.Tensor:
+        """x [T,frame] -> [T,n_mels]."""
+        exponent = 15 - bit_length(torch.where(x < 0, ~x, x).amax(-1, keepdim=True))
+        return self.features(self.mel_energies(self.windowed(x, exponent)), exponent)
 
     def lower(self, site: Site) -> Kernel:
         return integer_kernel(self, site.inputs[0], site.outputs[0])
@@ -289,11 +296,10 @@ class QLogMel(FrontEnd):
         y = F.pad(y, (0, self.n_fft - self.frame))
         power = power_integer(fft_integer((y[..., 0::2], y[..., 1::2])))
         seg = self.segments()
-        power, at = power[..., seg.first : seg.first + seg.bins], torch.from_numpy(seg.of_bin)
+        power, ends = power[..., seg.first : seg.first + seg.bins], torch.tensor(seg.bounds)
         weight = torch.from_numpy(tables.q15(seg.rising))
-        zero = power.new_zeros(*power.shape[:-1], self.n_mels + 1)
         words = ((power & 0xFFFFFFFF) * weight, (power >> 32) * weight, power)
-        low, top, total = (zero.index_add(-1, at, part) for part in words)
+        low, top, total = (F.pad(part.cumsum(-1), (1, 0))[..., ends].diff(dim=-1) for part in words)
         up = (top << 16) + (low >> 16)
         down = (total >> 1) - up
         return up[..., :-1] + down[..., 1:] | 1

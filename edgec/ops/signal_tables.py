@@ -124,7 +124,8 @@ def scales(
     slope = log(2.0) / 32768 * scale / out[0]
     shift = 30 - floor(log2(abs(slope)))
     bias = (-(energy * log(2.0) + offset) * scale / out[0] + out[1] + 0.5) * 2.0**shift
-    if not 1 <= shift <= 62 or abs(bias) >= 2.0**62:
+    reach = abs(slope) * 2.0**21 + abs(bias) / 2.0**shift  # largest feature before it is clamped
+    if not 1 <= shift <= 62 or reach >= 2.0**31 or abs(bias) >= 2.0**62:
         raise ValueError(f"features times {scale} do not fit integers of scale {out[0]}")
     mean = round((EMPHASIS - pre) * 2**30 / frame)
     return Scales(pre, mean, bits, round((log2(least) + energy) * 32768), round(slope * 2.0**shift), shift, round(bias))

@@ -47,7 +47,7 @@ def lmu_memory(b: Builder, node: Node) -> None:
     op: LmuMemory = node.op
     if op.form != "fir":
         raise Refusal(
-            "its recurrent form feeds rounding errors back through Abar (8 to 76 % error at int8, unstable for long windows)",
+            "its recurrent form feeds rounding errors back through Abar (8 to 76 % at int8, unstable for long windows)",
             "train or export it with form='fir', which is equal for the first theta frames",
         )
     u = b.activation(node.inputs[0])

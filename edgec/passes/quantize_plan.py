@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from edgec.ir.graph import Graph
-from edgec.ops.elementwise import Add, Affine
+from edgec.ops.elementwise import Add, Affine, Sigmoid, Tanh
+from edgec.ops.pool import MaxPool2d
 from edgec.ops.recurrent import LmuMemory
-from edgec.ops.shape import Concat
+from edgec.ops.shape import Concat, Permute, Reshape, Slice
 from edgec.ops.spiking import Lif
 from edgec.passes.calibrate import Statistics
 from edgec.passes.quantize_numbers import Scale, asymmetric, symmetric
@@ -43,7 +44,7 @@ class Groups:
 
 @dataclass(frozen=True)
 class Plan:
-    """`residual`: int16 scale of each tensor in a residual group; `int8` and `int16`: each tensor's scale in that type."""
+    """`residual`: int16 scale of each tensor in a residual group; `int8`, `int16`: each tensor's scale in that type."""
 
     residual: Mapping[str, Scale]
     int8: Mapping[str, Scale]
@@ -75,23 +76,31 @@ def reach(ranges: Mapping[str, Statistics], names: Iterable[str]) -> float:
     return max(max(-ranges[n].lo, ranges[n].hi, 0.0) for n in names)
 
 
+#: the whole range of bounded functions, as TFLite fixes it too
+BOUNDED = {Sigmoid: Scale(1.0 / 256.0, -128), Tanh: Scale(1.0 / 128.0)}
+
+
+def int8_scales(graph: Graph, ranges: Mapping[str, Statistics]) -> dict[str, Scale]:
+    """Scale and zero point of every tensor; ops that only move or pick elements keep theirs from input to output."""
+    found = {n: asymmetric(*(s.extremes() if n in graph.outputs else s.clip())) for n, s in ranges.items()}
+    for node in graph.nodes:
+        found.update({node.outputs[0]: scale for kind, scale in BOUNDED.items() if isinstance(node.op, kind)})
+    for node in reversed(graph.nodes):
+        if isinstance(node.op, (Concat, Reshape, Permute)):
+            found.update({i: found[node.output] for i in node.inputs if i in found})
+    for node in graph.nodes:
+        if isinstance(node.op, (MaxPool2d, Reshape, Permute, Slice)):
+            found[node.output] = found[node.inputs[0]]
+    for name in {i for n in graph.nodes if isinstance(n.op, LmuMemory) for i in n.inputs}:
+        found[name] = symmetric(ranges[name].clip(255, symmetric=True)[1], 127)  # its empty history must be zero
+    return found
+
+
 def make_plan(graph: Graph, ranges: Mapping[str, Statistics]) -> Plan:
     """All decisions for one graph."""
     residual = {}
     for group in residual_groups(graph):
         scale = symmetric(reach(ranges, group) * MARGIN, 32767)
         residual.update(dict.fromkeys(group, scale))
-    centred = {i for n in graph.nodes if isinstance(n.op, LmuMemory) for i in n.inputs}
-    int8 = {}
-    for name, seen in ranges.items():
-        if name in centred:
-            int8[name] = symmetric(seen.clip(255, symmetric=True)[1], 127)
-        elif name in graph.outputs:
-            int8[name] = asymmetric(*seen.extremes())
-        else:
-            int8[name] = asymmetric(*seen.clip())
-    for node in reversed(graph.nodes):  # operands of a concat take its scale, so that it only copies
-        if isinstance(node.op, Concat) and node.output in int8:
-            int8.update({i: int8[node.output] for i in node.inputs if i not in centred})
     int16 = {name: symmetric(reach(ranges, [name]) * MARGIN, 32767) for name in ranges}
-    return Plan(residual, int8, int16)
+    return Plan(residual, int8_scales(graph, ranges), int16)

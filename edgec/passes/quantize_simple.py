@@ -120,17 +120,13 @@ def clamp(b: Builder, node: Node) -> None:
 def table(b: Builder, node: Node) -> None:
     """A function of one element: 256 results."""
     x = b.store(node.inputs[0], DType.I8, b.plan.int8[node.inputs[0]])
-    target = OUTPUT_SCALES.get(node.op.name, b.plan.int8[node.output])
+    target = b.plan.int8[node.output]
     reals = float(x.scale[0]) * (np.arange(-128, 128) - x.zero)
     values = node.op.reference(torch.from_numpy(reals)).numpy()
     entries = np.clip(np.floor(values / target.scale + 0.5) + target.zero, -128, 127).astype(np.int8)
     name = b.const(f"{node.output}_table", entries)
     b.emit(QLut(target.scale, target.zero), (x.tensor, name), node.outputs)
     b.hold(node.output, node.output, target)
-
-
-#: the whole range of bounded functions, as TFLite fixes it too
-OUTPUT_SCALES = {"sigmoid": Scale(1.0 / 256.0, -128), "tanh": Scale(1.0 / 128.0)}
 
 
 def concat(b: Builder, node: Node) -> None:

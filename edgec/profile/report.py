@@ -18,7 +18,7 @@ from edgec.ops.spiking import Lif
 from edgec.passes.calibrate import evaluate_batches
 from edgec.plan import Call, Plan
 from edgec.target import Target
-from edgec.toolchain import build_image, image_sizes, read_manifest, symbols
+from edgec.toolchain import build_aarch64, build_image, build_objects, image_sizes, read_manifest, symbols
 
 SPIKE_SAMPLES = 8
 
@@ -108,6 +108,9 @@ def measure(
     how = result["how"]
     how["macs"] = "counted from the shapes, dense-equivalent"
     how["spike_rate"] = f"mean over {SPIKE_SAMPLES} calibration inputs, on the reference"
+    if target.arch == "aarch64":
+        _weigh_objects(folder, target, keep_image, result)
+        return result
     if target.arch != "arm-m":
         how["flash"] = "sum of the constants; no image is linked for this target"
         return result
@@ -119,6 +122,20 @@ def measure(
         how["flash"] = f"text + rodata + data of the model in the linked image ({toolchain})"
         _count(elf, folder, target, data, result)
     return result
+
+
+def _weigh_objects(folder: Path, target: Target, keep_image: bool, result: dict[str, Any]) -> None:
+    """Flash from the model's own objects: a linked Linux executable is mostly its C library."""
+    name, how = folder_name(folder), result["how"]
+    with tempfile.TemporaryDirectory(prefix="edgec-") as work:
+        objects = build_objects(folder, target, work)
+        result["flash"] = sum(image_sizes(o).flash for o in objects)
+        found = [s for o in objects for s in symbols(o) if s.is_function]
+    result["code"] = {s.name.removeprefix(f"{name}_"): s.size for s in found}
+    how["flash"] = f"text + rodata + data of the model's {len(objects)} objects, before linking"
+    how["instructions"] = f"not counted: no instruction-exact emulator for {target.name}"
+    if keep_image:
+        build_aarch64(folder, target, folder / f"{name}.elf")
 
 
 def folder_name(folder: Path) -> str:

@@ -30,7 +30,7 @@ extern "C" {
 
 /* Cortex-M without DSP: four bytes are added in a register. Elsewhere compilers vectorise plain
  * loops. */
-#if defined(__ARM_ARCH_PROFILE) && !EDGEC_HAS_DSP && !defined(EDGEC_SIMD_PORTABLE)
+#if defined(__thumb__) && !EDGEC_HAS_DSP && !defined(EDGEC_SIMD_PORTABLE)
 #define EDGEC_SWAR 1
 #else
 #define EDGEC_SWAR 0

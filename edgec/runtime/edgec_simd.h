@@ -11,7 +11,7 @@
 
 #include "edgec.h"
 
-#if defined(__ARM_FEATURE_DSP) && __ARM_FEATURE_DSP && defined(__ARM_ARCH_PROFILE) &&              \
+#if defined(__ARM_FEATURE_DSP) && __ARM_FEATURE_DSP && defined(__thumb2__) &&                      \
     !defined(EDGEC_SIMD_PORTABLE)
 #define EDGEC_HAS_DSP 1
 #else

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -107,12 +108,20 @@ def compile_all(jobs: list[tuple[list[str], str]]) -> None:
             future.result()
 
 
-def compile_cuda(source: Path, out: Path, arch: str = "sm_90") -> Path:
-    """A CUDA source to a cubin with nvcc."""
-    nvcc = find_nvcc()
-    if nvcc is None:
+def nvcc_cc() -> list[str]:
+    """argv of the CUDA compiler, or an error that says how to get it."""
+    found = find_nvcc()
+    if found is None:
         raise ToolchainError("nvcc is not on the PATH", hint="install the CUDA toolkit")
-    run_command([nvcc, "-O3", "-cubin", f"-arch={arch}", "-o", str(out), str(source)], f"compiling {source.name}")
+    return [found]
+
+
+def compile_cuda(sources: Sequence[Path], out: Path, arch: str, flags: Sequence[str] = ()) -> Path:
+    """CUDA (.cu) and C sources into a shared library for GPUs from `arch` (sm_90) on."""
+    # Without contraction, as in CODE_FLAGS: floats equal those of the C backend.
+    head = [*nvcc_cc(), "-O3", f"-arch={arch}", "-fmad=false", "-Werror", "all-warnings", "-shared"]
+    head += [] if sys.platform == "win32" else ["-Xcompiler", "-fPIC"]
+    run_command([*head, *flags, *map(str, sources), "-o", str(out)], f"compiling {sources[0].name} for {arch}")
     return out
 
 

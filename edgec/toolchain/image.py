@@ -60,6 +60,15 @@ def build_aarch64(
     return Path(out)
 
 
+def build_objects(folder: Path | str, target: Target, work: Path | str, *, opt: str = "-O2") -> list[Path]:
+    """The model alone as object files, without harness, port and libraries; those compiled here lie in `work`."""
+    folder, manifest = Path(folder), read_manifest(folder)
+    head = [*compilers.zig_cc(), *compilers.zig_machine(target), *compilers.CODE_FLAGS, *target.cflags]
+    jobs = model_jobs(folder, Path(work), manifest, [*head, *compilers.WARNINGS, compilers.check_opt(opt)])
+    compilers.compile_all(jobs)
+    return [Path(argv[-1]) for argv, _ in jobs] + [folder / s for s in manifest.sources if s.endswith(".o")]
+
+
 def _compile(
     folder: Path,
     work: Path,

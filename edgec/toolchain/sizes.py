@@ -55,6 +55,12 @@ def image_sizes(elf: Path | str) -> Sizes:
     return Sizes(**total)
 
 
+def machine_of(elf: Path | str) -> str:
+    """The processor an ELF file is for: x64, AArch64, ARM, ..."""
+    with Path(elf).open("rb") as f:
+        return str(ELFFile(f).get_machine_arch())
+
+
 def _kind(name: str, section_type: str, flags: int) -> str:
     if name in (".vectors", ".harness"):
         return "harness_flash"

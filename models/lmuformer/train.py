@@ -134,6 +134,8 @@ class Trainer:
         self.train, self.val = load_split(options.data, "train"), load_split(options.data, "val")
         self.config = Config(causal=options.causal)
         self.model = self.new_model()
+        if options.start:
+            self.model.load_state_dict(torch.load(options.start, weights_only=True)["state_dict"])
         self.teacher = self.load_teacher(options.teacher) if options.teacher else None
         self.rates = SpikeRates(self.model)
         self.average = MovingAverage(self.model, options.ema)
@@ -282,6 +284,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, help="for --evaluate")
     parser.add_argument("--work", type=Path, default=Path("runs/lmuformer"), help="run folder")
     parser.add_argument("--resume", action="store_true", help="continue from WORK/last.pt")
+    parser.add_argument("--start", type=Path, help="checkpoint whose weights to start from")
     parser.add_argument("--network", default="lmuformer", choices=("lmuformer", "teacher"))
     parser.add_argument("--teacher", type=Path, help="best.pt of a --network teacher run, to learn from")
     parser.add_argument("--trust", type=float, default=0.7, help="share of the teacher in the targets")

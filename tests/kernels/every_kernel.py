@@ -1,0 +1,220 @@
+"""One step graph that holds every integer kernel in many shapes and modes, each node on an input of its own."""
+
+from __future__ import annotations
+
+import atexit
+import dataclasses
+import functools
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from edgec.backends.emit import write_folder
+from edgec.device import Device, open_device
+from edgec.ir.evaluate import StepRunner
+from edgec.ir.graph import Const, Graph, Node, State, Value
+from edgec.ir.types import DType, TensorType
+from edgec.ir.verify import verify
+from edgec.ops import QAdd, QConv1d, QLif, QLinear, QLut, QRunningMean, Requantize
+from edgec.plan import Plan
+from edgec.target import load_target
+from edgec.toolchain.manifest import Manifest, TensorSpec, read_manifest
+
+Arrays = dict[str, np.ndarray]
+
+
+def storage(values: np.ndarray, t: TensorType) -> np.ndarray:
+    """Values as they lie in memory: spikes 32 to a word along the last axis."""
+    if t.dtype is not DType.BIT:
+        return np.ascontiguousarray(values, dtype=t.dtype.value).reshape(t.shape)
+    words = t.storage_shape[-1]
+    padded = np.zeros((*t.shape[:-1], words * 32), np.uint8)
+    padded[..., : t.shape[-1]] = values
+    octets = np.packbits(padded.reshape(-1, 32), axis=-1, bitorder="little")
+    return octets.view("<u4").astype(np.uint32).reshape(t.storage_shape)
+
+
+class Builder:
+    """Appends nodes; `reach` bounds the random values of each input."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.inputs: list[Value] = []
+        self.consts: dict[str, Const] = {}
+        self.states: list[State] = []
+        self.nodes: list[Node] = []
+        self.reach: dict[str, int] = {}
+
+    def int8(self, *shape: int) -> np.ndarray:
+        return self.rng.integers(-127, 128, shape)
+
+    def ints(self, low: int, high: int, *shape: int) -> np.ndarray:
+        return self.rng.integers(low, high, shape)
+
+    def add(self, op: Any, *operands: tuple[TensorType, int] | tuple[np.ndarray, str]) -> None:
+        """A node whose operands are inputs (type, reach) or constants (values, element type)."""
+        names, types = [], []
+        for value, detail in operands:
+            if isinstance(value, TensorType):
+                name, t = f"x{len(self.inputs)}", value
+                self.inputs.append(Value(name, t))
+                self.reach[name] = int(detail)
+            else:
+                data = np.asarray(value, str(detail))
+                name, t = f"c{len(self.consts)}", TensorType(data.shape, DType(str(detail)))
+                self.consts[name] = Const(data, t)
+            names.append(name)
+            types.append(t)
+        states = tuple(f"s{len(self.states) + k}" for k in range(len(op.state_types(types))))
+        for name, (t, init) in zip(states, op.state_types(types), strict=True):
+            self.states.append(State(name, t, init))
+        outs = op.infer(types)
+        labels = tuple(f"y{len(self.nodes)}_{k}" for k in range(len(outs)))
+        self.nodes.append(Node(op, tuple(names), labels, outs, ("every_kernel.py:1",), states))
+
+    def graph(self) -> Graph:
+        outputs = tuple(o for n in self.nodes for o in n.outputs)
+        graph = Graph("every", tuple(self.inputs), self.consts, tuple(self.nodes), outputs, tuple(self.states), True)
+        verify(graph)
+        return graph
+
+
+def frame_type(dtype: DType, *shape: int) -> TensorType:
+    return TensorType(shape, dtype, None, 1)
+
+
+def add_products(b: Builder) -> None:
+    """QLinear and QConv1d on spikes and on int8."""
+    for c, o in ((128, 128), (128, 12), (40, 1), (33, 20), (64, 21), (7, 4), (300, 37)):
+        b.add(QLinear(), (frame_type(DType.BIT, 1, 1, c), 1), (b.int8(c, o), "int8"), (b.ints(-999, 999, o), "int32"))
+    for c, o, rows in ((120, 12, 1), (37, 13, 2), (3, 2, 1), (8, 5, 1)):
+        x = frame_type(DType.I8, 1, rows, c)
+        b.add(QLinear(), (x, 128), (b.int8(c, o), "int8"), (b.ints(-999, 999, o), "int32"))
+    overflowing = (b.ints(100, 128, 700, 18), b.ints(100, 128, 1201, 9))  # spikes in segments, inputs in chunks
+    b.add(QLinear(), (frame_type(DType.BIT, 1, 1, 700), 1), (overflowing[0], "int8"), (b.ints(-9, 9, 18), "int32"))
+    b.add(QLinear(), (frame_type(DType.I8, 1, 1, 1201), 128), (-overflowing[1], "int8"), (b.ints(-9, 9, 9), "int32"))
+    b.add(QLinear(), (frame_type(DType.I8, 1, 1, 6), 128), (np.full((6, 3), -128), "int8"), (np.zeros(3), "int32"))
+    b.add(QLinear(), (frame_type(DType.I16, 1, 1, 6), 999), (b.int8(6, 3), "int8"), (np.zeros(3), "int32"))
+    for dtype in (DType.BIT, DType.I8):
+        for op, frames, c in (
+            (QConv1d(), 3, 64), (QConv1d(), 3, 40), (QConv1d(dilation=2), 5, 32), (QConv1d(dilation=2), 5, 40),
+            (QConv1d(groups=2), 3, 40), (QConv1d(pad=(1, 1), pad_value=1, stride=2), 7, 40),
+        ):  # fmt: skip
+            w = (b.int8(3, c // op.groups, 20), "int8")
+            b.add(op, (frame_type(dtype, 1, frames, c), 128), w, (b.ints(-999, 999, 20), "int32"))
+
+
+def add_neurons(b: Builder) -> None:
+    """Every mode of QLif, on whole words of neurons and on parts."""
+    modes = [(1 << 14, True), (12345, True), (29999, True), (1 << 15, True), (1 << 14, False), (29999, False)]
+    resets = [(r, s, d) for r in ("hard", "subtract", "none") for s in (False, True) for d in (False, True)]
+    for number, (decay, decay_input) in enumerate(modes):
+        for k, (reset, strict, delayed) in list(enumerate(resets))[number % 2 :: 2]:
+            dtype = (DType.I32, DType.I16, DType.I8)[(number + k) % 3]
+            c = (64, 37, 3, 96)[(number + k) % 4]
+            op = QLif(decay, decay_input, reset, strict, delayed, membrane=k % 4 == 3)
+            x = (frame_type(dtype, 1, 1, c), 128 if dtype is DType.I8 else 1000)
+            threshold = b.ints(-200, 9000, c)
+            threshold[0] = 0
+            b.add(op, x, (b.ints(1, 30, c), "int32"), (b.ints(-99, 999, c), "int32"), (threshold, "int32"))
+
+
+def add_elementwise(b: Builder) -> None:
+    """Requantize, QAdd, QLut and the running mean."""
+    wide = 1 << 31
+    for rounding in ("single", "tflite"):
+        for dtype, c, per_channel, low, high, shift in (
+            ("int8", 64, True, -128, 127, (33, 50)), ("int16", 64, True, -32768, 32767, (33, 50)),
+            ("int8", 37, True, -7, 99, (33, 63)), ("int8", 12, False, -128, 127, (36, 37)),
+            ("int16", 8, False, -99, 30000, (31, 34)), ("int8", 9, True, -128, 127, (31, 63)),
+        ):  # fmt: skip
+            n = c if per_channel else 1
+            op = Requantize(dtype, 1.0, 5, low, high, rounding)
+            x = (frame_type(DType.I32, 1, 2, c), wide)
+            b.add(op, x, (b.ints(1 << 30, wide, n), "int32"), (b.ints(*shift, n), "int32"))
+    a, i16, i32 = (frame_type(t, 1, 2, 9) for t in (DType.I8, DType.I16, DType.I32))
+    b.add(QAdd("int8", 1.0, 5, 3, -4, -1234, 20000, 13, -128, 127), (a, 128), (i16, 32768))
+    b.add(QAdd(), (i16, 32768), (i32, wide))
+    b.add(QLut(), (a, 128), (b.ints(-128, 128, 256), "int8"))
+    for window in (0, 1, 5):
+        scales = (b.ints(1 << 30, wide, 12), "int32"), (b.ints(36, 44, 12), "int32")
+        b.add(QRunningMean(window, 1.0, -11), (frame_type(DType.I32, 1, 1, 12), 1 << 16), *scales)
+
+
+def every_kernel() -> tuple[Graph, dict[str, int]]:
+    """The graph, and how far the values of each input reach."""
+    b = Builder()
+    add_products(b)
+    add_neurons(b)
+    add_elementwise(b)
+    return b.graph(), b.reach
+
+
+def random_frame(graph: Graph, reach: dict[str, int], rng: np.random.Generator, rate: float) -> Arrays:
+    """One frame of values; spikes come at `rate`, and at rate 1 integers are at the ends of their range."""
+    frame: Arrays = {}
+    for v in graph.inputs:
+        if v.type.dtype is DType.BIT:
+            frame[v.name] = (rng.random(v.type.shape) < rate).astype(np.int64)
+            continue
+        low, high = max(-reach[v.name], v.type.dtype.range[0]), min(reach[v.name], v.type.dtype.range[1])
+        inside, ends = rng.integers(low, high + 1, v.type.shape), np.where(rng.random(v.type.shape) < 0.5, low, high)
+        frame[v.name] = ends if rate == 1.0 else inside
+    return frame
+
+
+def in_words(manifest: Manifest) -> Manifest:
+    """The manifest with packed spikes described as the words they are stored in."""
+
+    def words(spec: TensorSpec) -> TensorSpec:
+        return dataclasses.replace(spec, dtype="uint32", shape=(spec.bytes // 4,)) if spec.dtype == "bit" else spec
+
+    inputs, outputs = (tuple(words(t) for t in ts) for ts in (manifest.inputs, manifest.outputs))
+    return dataclasses.replace(manifest, inputs=inputs, outputs=outputs)
+
+
+@functools.cache
+def compiled(isa: tuple[str, ...]) -> tuple[Path, Plan]:
+    """The graph as a library with the kernels of these instruction sets; which core it is for shows in its name only."""
+    folder = Path(tempfile.mkdtemp(prefix="edgec-kernels-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    graph, _ = every_kernel()
+    return folder, write_folder(graph, dataclasses.replace(load_target("host"), isa=isa), folder)
+
+
+class Bench:
+    """The graph compiled for one machine, beside its reference."""
+
+    def __init__(
+        self, kind: str, target: str, isa: tuple[str, ...] = (), toolchain: str = "zig", cc: str = "gcc"
+    ) -> None:
+        self.graph, self.reach = every_kernel()
+        machine = load_target(target)
+        folder, self.plan = compiled(isa or machine.isa)
+        manifest = in_words(read_manifest(folder))
+        self.device: Device = open_device(kind, folder, manifest, machine, toolchain=toolchain, cc=cc)
+        self.reference = StepRunner(self.graph)
+
+    def check(self, frames: list[Arrays]) -> None:
+        """The same frames through both from the start; every output's bytes are equal."""
+        self.device.reset()
+        self.reference.reset()
+        for number, frame in enumerate(frames):
+            found = self.device.step([storage(frame[v.name], v.type) for v in self.graph.inputs])
+            expected = self.reference.step({n: torch.from_numpy(a) for n, a in frame.items()})
+            assert found is not None
+            assert expected is not None
+            for name, y, r in zip(self.graph.outputs, found, expected, strict=True):
+                t = self.graph.type_of(name)
+                wanted = storage(r.numpy(), t)
+                op = next(n.op for n in self.graph.nodes if name in n.outputs)
+                assert y.tobytes() == wanted.tobytes(), f"frame {number}, {name} of {op}: {difference(y, wanted)}"
+
+
+def difference(found: np.ndarray, wanted: np.ndarray) -> str:
+    at = int(np.flatnonzero(found.reshape(-1) != wanted.reshape(-1))[0])
+    return f"element {at}: {found.reshape(-1)[at]} found, {wanted.reshape(-1)[at]} expected"

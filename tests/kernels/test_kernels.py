@@ -1,0 +1,59 @@
+"""Every integer kernel of every instruction set: the reference, C on the host and C on the emulated cores agree."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from every_kernel import Bench, random_frame
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+RATES = (0.0, 0.15, 1.0)
+HOSTS = [(("generic",), "gcc"), (("arm_dsp", "generic"), "gcc"), (("arm_dsp", "generic"), "zig"), (("generic",), "zig")]
+CORES = [
+    ("cortex-m7", "zig"), ("cortex-m7", "gcc"), ("cortex-m4", "zig"), ("cortex-m33", "gcc"), ("cortex-m3", "zig"),
+    ("cortex-m3", "gcc"), ("cortex-m0plus", "zig"), ("cortex-m0plus", "gcc"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=HOSTS, ids=lambda p: f"{p[0][0]}-{p[1]}")
+def host(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    isa, cc = request.param
+    if cc != "zig" and shutil.which(cc) is None:
+        pytest.skip(f"{cc} is not installed")
+    bench = Bench("host", "host", isa, cc=cc)
+    with bench.device:
+        yield bench
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32 - 1), rates=st.lists(st.sampled_from((*RATES, 0.5)), min_size=1, max_size=4))
+def test_host(host: Bench, seed: int, rates: list[float]) -> None:
+    rng = np.random.default_rng(seed)
+    host.check([random_frame(host.graph, host.reach, rng, rate) for rate in rates])
+
+
+def test_variants_are_used(host: Bench) -> None:
+    """The graph reaches every variant of the tables, and the generic rule."""
+    found = {call.variant for call in host.plan.calls}
+    assert found >= {"event", "dense", "generic"} or found >= {
+        "event_dsp",
+        "dense_dsp",
+        "lif_dsp",
+        "requantize_dsp",
+        "generic",
+    }
+
+
+@pytest.mark.parametrize(("target", "toolchain"), CORES)
+def test_emulated_core(target: str, toolchain: str) -> None:
+    pytest.importorskip("unicorn")
+    if toolchain == "gcc" and shutil.which("arm-none-eabi-gcc") is None:
+        pytest.skip("arm-none-eabi-gcc is not installed")
+    bench = Bench("unicorn", target, toolchain=toolchain)
+    with bench.device:
+        rng = np.random.default_rng(7)
+        bench.check([random_frame(bench.graph, bench.reach, rng, rate) for rate in RATES * 3])
