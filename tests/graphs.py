@@ -70,7 +70,7 @@ def streaming_nets(draw: Any) -> Graph:
     for _ in range(draw(st.integers(1, 5))):
         x = draw(st.sampled_from(_BLOCKS))(draw, b, x)
     if draw(st.booleans()):
-        x = b.emit(RunningMean(), x)
+        x = b.emit(RunningMean(draw(st.integers(0, 5))), x)
     return b.build(x)
 
 

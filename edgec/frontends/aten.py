@@ -42,6 +42,7 @@ CONVERTERS: dict[str, Converter] = {
     "aten::div": simple.div,
     "aten::dropout": simple.dropout,
     "aten::expand": simple.expand,
+    "aten::expand_as": simple.expand,
     "aten::feature_dropout": simple.dropout,
     "aten::flatten": simple.to_result_shape,
     "aten::full_like": simple.filled,

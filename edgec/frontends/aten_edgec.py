@@ -59,5 +59,5 @@ def running_mean(call: Call) -> str:
     rank = len(t.shape)
     rest = [k for k in range(rank) if k != axis]
     perm = (*rest[:-1], axis, *rest[-1:])
-    y = call.emit(RunningMean(), call.permute(x, perm))
+    y = call.emit(RunningMean(int(call["window"])), call.permute(x, perm))
     return call.permute(y, tuple(int(k) for k in np.argsort(perm)))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -62,7 +64,7 @@ def check_ready(module: nn.Module, name: str) -> None:
 def export(module: nn.Module, example_inputs: tuple[torch.Tensor, ...], name: str) -> ExportedProgram:
     """torch.export with its failure told in one error."""
     try:
-        with torch.no_grad():
+        with torch.no_grad(), quiet():
             return torch.export.export(module, example_inputs, strict=False)
     except FrontendError:
         raise
@@ -82,7 +84,18 @@ def from_exported(ep: ExportedProgram, name: str = "model", time_axis: TimeAxis 
 def without_mutation(ep: ExportedProgram) -> ExportedProgram:
     """The same program with in-place calls made functional and every other call as it is."""
     mutates = any(is_mutable(node.target) for node in ep.graph.nodes if node.op == "call_function")
-    return ep.run_decompositions({}) if mutates else ep
+    if not mutates:
+        return ep
+    with quiet():
+        return ep.run_decompositions({})
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the warnings torch's exporter gives about itself."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def is_mutable(target: Any) -> bool:

@@ -23,6 +23,7 @@ TABLES: Mapping[str, Mapping[type[Op], tuple[tuple[str, Rule], ...]]] = {
     "generic": {
         QConv1d: (("event", event.unsigned), ("dense", generic.dense)),
         QLinear: (("event", event.unsigned), ("dense", generic.dense)),
+        Requantize: (("requantize", arm_dsp.requantize),),
     },
 }
 

@@ -47,7 +47,7 @@ def dense(op: Op, site: Site) -> Kernel | None:
             *(f'{a} = T.alloc_buffer((1,), "int32")' for a in names),
             *(f"{a}[0] = bias[{first} + {j}]" for j, a in enumerate(names)),
             f"for i in T.serial({inputs}):",
-            f'    xi: T.let[T.int32] = T.cast(x[r, i], "int32")',
+            '    xi: T.let[T.int32] = T.cast(x[r, i], "int32")',
             *(
                 f'    {a}[0] = {a}[0] + xi * T.cast(w[({b} * {inputs} + i) * {OUTPUTS} + {j}], "int32")'
                 for j, a in enumerate(names)

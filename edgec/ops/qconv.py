@@ -17,7 +17,7 @@ from edgec.ops.quantized import accumulator, element, exact, rows_of
 
 @dataclass(frozen=True)
 class QConv2d(Op):
-    """Integer Conv2d: x [B,H,W,C], w [KH,KW,C/groups,O], bias int32 [O] -> int32 [B,H',W',O]; padding is `pad_value`."""
+    """Integer Conv2d: x [B,H,W,C], w [KH,KW,C/groups,O], bias int32 [O] -> int32 [B,H,W,O]; padding is `pad_value`."""
 
     name: ClassVar[str] = "qconv2d"
     stride: tuple[int, int] = (1, 1)
@@ -28,7 +28,8 @@ class QConv2d(Op):
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         x, w, bias = types
-        need(len(x.shape) == len(w.shape) == 4, f"expected x [B,H,W,C] and w [KH,KW,C,O], found {x.shape} and {w.shape}")
+        images = len(x.shape) == len(w.shape) == 4
+        need(images, f"expected x [B,H,W,C] and w [KH,KW,C,O], found {x.shape} and {w.shape}")
         fits = x.shape[3] == w.shape[2] * self.groups
         need(fits, f"x has {x.shape[3]} channels, w expects {w.shape[2] * self.groups}")
         need(bias.shape == (w.shape[3],) and bias.dtype is DType.I32, f"expected int32 bias of shape ({w.shape[3]},)")
@@ -41,7 +42,8 @@ class QConv2d(Op):
         x, w, bias = tensors
         top, bottom, left, right = self.pad
         padded = F.pad(exact(x).permute(0, 3, 1, 2), (left, right, top, bottom), value=float(self.pad_value))
-        y = F.conv2d(padded, exact(w).permute(3, 2, 0, 1), None, self.stride, 0, self.dilation, self.groups)
+        weights = exact(w).permute(3, 2, 0, 1)
+        y = F.conv2d(padded, weights, None, self.stride, 0, self.dilation, self.groups)
         return y.permute(0, 2, 3, 1).to(torch.int64) + bias
 
     def lower(self, site: Site) -> Kernel:

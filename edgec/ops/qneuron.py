@@ -1,4 +1,4 @@
-"""The integer neuron for what `QLif` leaves out: a decay per channel, and membranes that saturate (no leak, slow leak)."""
+"""The integer neuron for what `QLif` leaves out: decay per channel, and no or slow leak, where membranes saturate."""
 
 from __future__ import annotations
 

@@ -155,8 +155,9 @@ class QMean(Op):
         if step.type_of(x).time_axis != self.axis:
             return step.emit(self, x, multiplier, shift)  # type: ignore[no-any-return]
         mean = step.emit(QRunningMean(0, self.scale, self.zero_point), x, multiplier, shift)
-        one = (step.const("qmean_multiplier", np.array([1 << 30], np.int32)), step.const("qmean_shift", np.array([30], np.int32)))
-        return step.emit(replace(self, x_zero=self.zero_point), mean, *one)  # type: ignore[no-any-return]
+        multiplier = step.const("qmean_multiplier", np.array([1 << 30], np.int32))
+        shift = step.const("qmean_shift", np.array([30], np.int32))
+        return step.emit(replace(self, x_zero=self.zero_point), mean, multiplier, shift)  # type: ignore[no-any-return]
 
     def lower(self, site: Site) -> Kernel:
         x, multiplier, _ = site.inputs

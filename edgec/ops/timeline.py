@@ -133,36 +133,70 @@ class Delay(Op):
 
 @dataclass(frozen=True)
 class RunningMean(Op):
-    """Mean over all frames so far (any-time readout): x [B,T,C] -> [B,T,C]."""
+    """Mean over all frames so far, or over the last `window` of them (any-time readout): x [B,T,C] -> [B,T,C]."""
 
     name: ClassVar[str] = "running_mean"
+    window: int = 0
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         (x,) = types
         need(x.time_axis is not None, "a running mean needs a time axis")
         need(x.time_axis == len(x.shape) - 2, "a running mean's time axis is the last but one")
+        need(self.window >= 0, f"expected a window of 0 (all frames) or more, found {self.window}")
         return (x,)
 
     def state_types(self, types: Sequence[TensorType]) -> tuple[tuple[TensorType, float], ...]:
-        return ((replace(with_frames(types[0], 1), time_axis=None), 0.0), (TensorType((1,)), 0.0))
+        one = replace(with_frames(types[0], 1), time_axis=None)
+        if not self.window:
+            return (one, 0.0), (TensorType((1,)), 0.0)
+        ring = replace(one, shape=(*one.shape[:-2], self.window, one.shape[-1]))
+        return (ring, 0.0), (TensorType((1,)), 0.0), (TensorType((1,), DType.I32), 0)
 
     def run(
         self, tensors: Sequence[torch.Tensor], states: Sequence[torch.Tensor] = ()
     ) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
         (x,) = tensors
+        if self.window:
+            return self._run_window(x, states)
         total, count = states if states else (torch.zeros_like(x.narrow(-2, 0, 1)), torch.zeros(1))
         sums = torch.cumsum(torch.cat([total, x], -2), -2).narrow(-2, 1, x.shape[-2])
         counts = count + torch.arange(1, x.shape[-2] + 1, dtype=x.dtype)
         return (sums / counts.view(-1, 1),), (sums.narrow(-2, x.shape[-2] - 1, 1), counts[-1:])
 
+    def _run_window(
+        self, x: torch.Tensor, states: Sequence[torch.Tensor]
+    ) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+        """The ring is summed anew every frame: a difference of running sums would drift on an endless stream."""
+        empty = torch.zeros((*x.shape[:-2], self.window, x.shape[-1]), dtype=x.dtype)
+        ring, count, position = states if states else (empty, torch.zeros(1), torch.zeros(1, dtype=torch.int64))
+        means = []
+        for frame in x.split(1, dim=-2):
+            ring, at = ring.clone(), int(position)
+            ring[..., at : at + 1, :] = frame
+            count, position = (count + 1).clamp(max=self.window), torch.tensor([(at + 1) % self.window])
+            means.append(ring.sum(-2, keepdim=True) / count)
+        return (torch.cat(means, -2),), (ring, count, position)
+
     def lower(self, site: Site) -> Kernel:
         n = site.inputs[0].size
         need(site.states != () and site.inputs[0].frames == 1, "a running mean is lowered one frame at a time")
+        f32 = "float32"
+        if self.window:
+            body = f"""count[0] = T.min(count[0] + T.float32(1), T.float32({self.window}))
+at: T.let[T.int32] = position[0]
+for i in T.parallel({n}):
+    ring[at, i] = x[i]
+    y[i] = T.float32(0)
+    for k in T.serial({self.window}):
+        y[i] = y[i] + ring[k, i]
+    y[i] = y[i] / count[0]
+position[0] = T.if_then_else(at + 1 == {self.window}, 0, at + 1)"""
+            params = (("x", (n,), f32), ("ring", (self.window, n), f32), ("count", (1,), f32), ("position", (1,), "int32"))
+            return Kernel(body, (*params, ("y", (n,), f32)))
         body = f"""count[0] = count[0] + T.float32(1)
-for i in T.serial({n}):
+for i in T.parallel({n}):
     total[i] = total[i] + x[i]
     y[i] = total[i] / count[0]"""
-        f32 = "float32"
         return Kernel(body, (("x", (n,), f32), ("total", (n,), f32), ("count", (1,), f32), ("y", (n,), f32)))
 
     def stream(self, step: Any, x: str) -> str:

@@ -1,4 +1,4 @@
-"""Run a float graph over calibration data and keep statistics of every tensor, from which quantisation chooses scales."""
+"""Statistics of every tensor of a float graph over calibration data: what quantisation chooses scales from."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from edgec.ops.shape import Reshape
 
 Array = npt.NDArray[Any]
 Batch = Mapping[str, Any]
+Data = Iterable[Batch] | Batch | Array | torch.Tensor
 
 BINS = 8192
 PCM_SCALE = 1.0 / 32768.0
@@ -130,30 +131,35 @@ def batched(graph: Graph, n: int) -> Graph | None:
 
 
 def evaluate_batches(graph: Graph, data: Batch, batch: int = 32) -> Iterator[Tensors]:
-    """Every tensor of a whole-sequence graph, `batch` samples of data at a time (axis 0 counts samples)."""
-    count = {len(data[v.name]) for v in graph.inputs}
+    """Every tensor of a whole-sequence graph, `batch` samples of data at a time.
+
+    Samples lie one after another along axis 0 of every input. They run together where the graph's batch axis is free.
+    """
+    count = {len(data[v.name]) // v.type.shape[0] for v in graph.inputs}
     if len(count) != 1:
         raise InputError(f"the inputs have different numbers of samples: {sorted(count)}")
     total = count.pop()
     size = batch if total > 1 and batched(graph, min(batch, total)) is not None else 1
     for start in range(0, total, size):
-        piece = {v.name: _tensor(data[v.name][start : start + size], v) for v in graph.inputs}
-        n = len(piece[graph.inputs[0].name])
+        n = min(size, total - start)
+        piece = {v.name: _samples(data[v.name], v, start, n) for v in graph.inputs}
         sized = graph if n == 1 else batched(graph, n)
         assert sized is not None
         with torch.no_grad():
             yield evaluate_all(sized, piece)
 
 
-def _tensor(values: Any, v: Value) -> torch.Tensor:
-    """Data of some samples as the reference takes it; int16 PCM for a float input is scaled to [-1, 1)."""
+def _samples(data: Any, v: Value, start: int, count: int) -> torch.Tensor:
+    """Some samples as the reference takes them; int16 PCM for a float input is scaled to [-1, 1)."""
+    rows = v.type.shape[0]
+    values = data[start * rows : (start + count) * rows]
     tensor = values if isinstance(values, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(values))
     if v.type.dtype.is_float and tensor.dtype is torch.int16:
         return tensor.to(torch.float32) * PCM_SCALE
     return tensor
 
 
-def check_batches(graph: Graph, batches: Iterable[Batch] | Array | torch.Tensor) -> list[dict[str, Array]]:
+def check_batches(graph: Graph, batches: Data) -> list[dict[str, Array]]:
     """The calibration data as one mapping per batch; InputError says what was expected and what was found."""
     listed: Sequence[Any] = [batches] if isinstance(batches, (np.ndarray, torch.Tensor, Mapping)) else list(batches)
     if not listed:
@@ -175,10 +181,10 @@ def _check(v: Value, batch: Batch, where: str) -> Array:
     data = batch[v.name]
     array: Array = data.numpy() if isinstance(data, torch.Tensor) else np.asarray(data)
     expected = f"calibration {where}, input %{v.name}: expected {print_type(v.type)} samples along axis 0"
-    if array.ndim != len(v.type.shape) or array.shape[1:] != v.type.shape[1:]:
+    if not v.type.shape or array.ndim != len(v.type.shape) or array.shape[1:] != v.type.shape[1:]:
         raise InputError(f"{expected}, found shape {array.shape}")
-    if array.shape[0] == 0:
-        raise InputError(f"{expected}, found no sample")
+    if array.shape[0] == 0 or array.shape[0] % v.type.shape[0]:
+        raise InputError(f"{expected}, found {array.shape[0]} rows")
     if array.dtype not in (np.float32, np.float64, np.int16):
         raise InputError(f"{expected} as float32 or int16 PCM, found {array.dtype}")
     if array.dtype != np.int16 and not np.isfinite(array).all():
@@ -187,7 +193,7 @@ def _check(v: Value, batch: Batch, where: str) -> Array:
     return array
 
 
-def calibrate(graph: Graph, batches: Iterable[Batch] | Array | torch.Tensor, batch: int = 32) -> dict[str, Statistics]:
+def calibrate(graph: Graph, batches: Data, batch: int = 32) -> dict[str, Statistics]:
     """Statistics of every tensor of a float whole-sequence graph over the data.
 
     batches: an array [N, ...] for the only input, or mappings from input name to such arrays; int16 is PCM and is

@@ -94,7 +94,8 @@ class Quantize(Pass):
             return calibrate(graph, given)
         missing = [o for n in graph.nodes for o in n.outputs if o not in given]
         if missing:
-            raise PassError(f"%{missing[0]} has no calibration statistics", hint="calibrate the graph that is quantised")
+            hint = "calibrate the graph that is quantised"
+            raise PassError(f"%{missing[0]} has no calibration statistics", hint=hint)
         return given
 
 

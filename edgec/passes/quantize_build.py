@@ -19,7 +19,7 @@ EVERYTHING = (-np.inf, np.inf)
 
 @dataclass(frozen=True)
 class Source:
-    """A float tensor in terms of an integer one: real = clip(scale * (q - zero) + shift), per channel (the last axis).
+    """A float tensor in terms of an integer one: real = clip(scale * (q - zero) + shift), per channel (last axis).
 
     Affine maps and relus change only this description until a consumer needs a stored integer. `lo` and `hi` are proven
     bounds of q. `origin` is the float tensor that the integer one stands for by itself, before those maps.
@@ -32,7 +32,7 @@ class Source:
     hi: Array
     zero: int = 0
     shift: Array = field(default_factory=lambda: np.zeros(1))
-    rest: Array = field(default_factory=lambda: np.zeros(1))  # the shift of the origin: half an accumulator unit at most
+    rest: Array = field(default_factory=lambda: np.zeros(1))  # the origin's shift: at most half a unit
     clip: tuple[float, float] = EVERYTHING
     via: tuple[str, ...] = ()  # source lines of the maps, for the node that will compute them
 
@@ -102,7 +102,7 @@ class Builder:
         self.types.update(zip(outputs, types, strict=True))
 
     def hold(self, name: str, tensor: str, scale: Scale) -> Source:
-        """Record that `tensor` is the float tensor `name` at one scale; its integers may take every value of its type."""
+        """Record that `tensor` is the float tensor `name` at one scale, with every value of its type."""
         lo, hi = self.types[tensor].dtype.range
         held = Source(tensor, name, np.array([scale.scale]), np.array([lo]), np.array([hi]), scale.zero)
         self.sources[name] = held

@@ -14,18 +14,18 @@ from edgec.ir.graph import Graph
 from edgec.ir.types import DType, TensorType
 from edgec.passes.calibrate import Batch, batched, evaluate_batches
 
-#: a tensor diverges below this ratio of signal to error, in dB, and spikes above this share of flipped ones
+#: a tensor diverges below this ratio of signal to error in dB, spikes above this share of flipped ones
 DIVERGED_DB = 20.0
 DIVERGED_FLIPS = 0.02
 
 
 @dataclass(frozen=True)
 class Row:
-    """How far one tensor of the integer graph is from the float tensor of the same name.
+    """How far one tensor of the integer graph is from the float tensor it stands for.
 
     error: root mean square, largest: maximum of the difference; sqnr: signal to error in dB; flips: share of elements
-    that differ, rate and float_rate: share of ones (spikes only, else 0). own_sqnr and own_flips: the same when the node
-    reads the float graph's values, quantised: the error this node alone makes.
+    that differ, rate and float_rate: share of ones (spikes only, else 0). own_sqnr and own_flips: the same when the
+    node reads the float graph's values, quantised: the error this node alone makes.
     """
 
     name: str
@@ -137,10 +137,9 @@ def _integers(data: Any, t: TensorType) -> Any:
 
 def _alone(graph: Graph, real: Tensors, known: set[str]) -> Iterator[tuple[str, torch.Tensor]]:
     """Each node that stands for a float tensor, run on the float graph's values of its inputs."""
-    samples = len(next(iter(real.values())))
     n = len(real[graph.inputs[0].name])
     sized = batched(graph, n) if n > 1 else graph
-    assert sized is not None and samples
+    assert sized is not None
     consts: Tensors = {name: torch.from_numpy(c.data).to(torch.int64) for name, c in graph.consts.items()}
     for node in sized.nodes:
         computed = [i for i in node.inputs if i not in consts]
@@ -176,11 +175,14 @@ def first_diverging(rows: list[Row]) -> Row | None:
 
 def print_rows(rows: list[Row]) -> str:
     """The table as text."""
-    lines = [f"{'tensor':20s} {'op':14s} {'type':6s} {'rms error':>10s} {'max error':>10s} {'SQNR':>6s} {'own':>6s}  spikes"]
+    width = max([20, *(len(r.name) for r in rows)])
+    head = f"{'op':14s} {'type':6s} {'rms error':>10s} {'max error':>10s} {'SQNR':>6s} {'own':>6s}  spikes"
+    lines = [f"{'tensor':{width}s} {head}"]
     for r in rows:
         spikes = f"rate {r.rate:.4f} (float {r.float_rate:.4f}), flips {r.flips:.4f}, own {r.own_flips:.4f}"
         numbers = f"{r.error:10.3g} {r.largest:10.3g} {r.sqnr:6.1f} {r.own_sqnr:6.1f}"
-        lines.append(f"{r.name:20s} {r.op:14s} {r.dtype:6s} {numbers}  {spikes if r.is_spikes else ''}".rstrip())
+        lines.append(f"{r.name:{width}s} {r.op:14s} {r.dtype:6s} {numbers}  {spikes if r.is_spikes else ''}".rstrip())
     first = first_diverging(rows)
-    lines.append("no tensor diverges" if first is None else f"first diverging tensor: %{first.name} ({'; '.join(first.source)})")
-    return "\n".join(lines)
+    if first is None:
+        return "\n".join([*lines, "no tensor diverges"])
+    return "\n".join([*lines, f"first diverging tensor: %{first.name} ({'; '.join(first.source)})"])

@@ -33,10 +33,12 @@ def layer(b: Builder, node: Node, x: Source, op: QConv1d | QConv2d | QLinear) ->
 
 
 def linear(b: Builder, node: Node) -> None:
+    """A linear layer."""
     layer(b, node, b.activation(node.inputs[0]), QLinear())
 
 
 def conv1d(b: Builder, node: Node) -> None:
+    """Padding is the zero point, so that folding it into the bias is exact at the border too."""
     op: Conv1d = node.op
     x = b.activation(node.inputs[0])
     layer(b, node, x, QConv1d(op.stride, op.pad, op.dilation, op.groups, pad_value=x.zero))
@@ -63,6 +65,7 @@ def lmu_memory(b: Builder, node: Node) -> None:
 
 
 def conv2d(b: Builder, node: Node) -> None:
+    """As `conv1d`."""
     op: Conv2d = node.op
     x = b.activation(node.inputs[0])
     layer(b, node, x, QConv2d(op.stride, op.pad, op.dilation, op.groups, pad_value=x.zero))

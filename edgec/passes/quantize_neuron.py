@@ -1,8 +1,8 @@
 """Quantisation rule of the spiking neuron: membranes in units of their own per channel, so that nothing is multiplied.
 
-A neuron is driven by X = scale * q + shift, q being the integers at hand. With the unit u = |scale| / 2**F the drive is
-q * (+-2**F) + shift / u: the gain is a power of two with the sign of the scale (batch norm may be negative), F being the
-fraction bits that int32 has room for. Bias and threshold are divided by u and rounded.
+A neuron is driven by X = scale * q + shift, q being the integers at hand. With the unit u = |scale| / 2**F the drive
+is q * (+-2**F) + shift / u: the gain is a power of two with the sign of the scale (batch norm may be negative), F being
+the fraction bits that int32 has room for. Bias and threshold are divided by u and rounded.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from edgec.passes.quantize_numbers import INT32_MAX, Array, Refusal, Scale
 FRACTION_BITS = 8
 #: bits of the threshold, before fraction bits, of a channel whose input cannot matter
 DEAD_BITS = 8
-#: a channel is dead when its whole input range moves the membrane by less than this part of the threshold
+#: a channel may be dead when its whole input range is less than this part of its bias or threshold
 DEAD_SHARE = 2.0**-10
 #: a saturating membrane's bound
 LIMIT = 1 << 29
@@ -93,22 +93,23 @@ def shifted(op: Lif, beta: Array, shift: Array, threshold: Array) -> tuple[Array
 
 
 def choose_units(scale: Array, shift: Array, threshold: Array, top: Array, fits: Fits) -> Units:
-    """The finest membrane units that `fits` proves safe, channel by channel. top: largest |q| of each channel."""
+    """The finest membrane units that `fits` proves safe, channel by channel. top: largest |q| of each channel.
+
+    A channel that no unit fits is dead if its whole input is negligible beside its bias or threshold: gain 0.
+    """
     scale, shift, threshold, top = (v.copy() for v in np.broadcast_arrays(scale, shift, threshold, top))
-    reach = np.abs(scale) * top
-    size = np.maximum(np.abs(threshold), 1e-30)
-    dead = reach < size * DEAD_SHARE
-    largest = np.where(dead, np.maximum(size, np.abs(shift) / 2.0**DEAD_BITS) / 2.0**DEAD_BITS, np.abs(scale))
-    unit, gain = np.ones_like(shift), np.zeros(shift.shape)
-    unproven = np.ones(shift.shape, np.bool_)
-    for fraction in range(FRACTION_BITS, -1, -1):
-        u = largest / 2.0**fraction
-        steps = np.where(dead, 0.0, np.sign(scale) * 2.0**fraction)
-        good = unproven & fits.proven(top * np.abs(steps), np.abs(shift) / u, np.abs(threshold) / u)
-        unit[good], gain[good] = u[good], steps[good]
-        unproven &= ~good
-    if unproven.any():
-        c = int(np.flatnonzero(unproven)[0])
+    reach, size = np.abs(scale) * top, np.maximum(np.abs(threshold), 1e-30)
+    dead = reach <= np.maximum(size, np.abs(shift)) * DEAD_SHARE
+    constant = np.maximum(size, np.abs(shift) / 2.0**DEAD_BITS) / 2.0**DEAD_BITS
+    unit, gain = np.zeros(shift.shape), np.zeros(shift.shape)
+    for largest, steps in ((np.abs(scale), np.sign(scale)), (np.where(dead, constant, 0.0), 0.0 * scale)):
+        for fraction in range(FRACTION_BITS, -1, -1):
+            u = np.maximum(largest, 1e-300) / 2.0**fraction
+            good = fits.proven(top * np.abs(steps) * 2.0**fraction, np.abs(shift) / u, np.abs(threshold) / u)
+            good &= (unit == 0.0) & (largest > 0.0)
+            unit[good], gain[good] = u[good], (steps * 2.0**fraction)[good]
+    if (unit == 0.0).any():
+        c = int(np.flatnonzero(unit == 0.0)[0])
         found = f"input up to {reach[c]:g}, bias {shift[c]:g}, threshold {threshold[c]:g}, input step {scale[c]:g}"
         raise Refusal(f"the membrane of channel {c} does not fit int32: {found}")
     bias, level = np.floor(shift / unit + 0.5), np.floor(threshold / unit + 0.5)
@@ -127,6 +128,7 @@ def integer_neuron(op: Lif, decay: Array, drive: tuple[Array, Array, Array, Arra
 
 
 def lif(b: Builder, node: Node) -> None:
+    """A layer of neurons on whatever integers its input is."""
     op: Lif = node.op
     source = drive(b, node.inputs[0])
     channels = b.types[source.tensor].shape[-1]

@@ -77,14 +77,15 @@ def reach(ranges: Mapping[str, Statistics], names: Iterable[str]) -> float:
 
 
 #: the whole range of bounded functions, as TFLite fixes it too
-BOUNDED = {Sigmoid: Scale(1.0 / 256.0, -128), Tanh: Scale(1.0 / 128.0)}
+BOUNDED: Mapping[type, Scale] = {Sigmoid: Scale(1.0 / 256.0, -128), Tanh: Scale(1.0 / 128.0)}
 
 
 def int8_scales(graph: Graph, ranges: Mapping[str, Statistics]) -> dict[str, Scale]:
     """Scale and zero point of every tensor; ops that only move or pick elements keep theirs from input to output."""
     found = {n: asymmetric(*(s.extremes() if n in graph.outputs else s.clip())) for n, s in ranges.items()}
     for node in graph.nodes:
-        found.update({node.outputs[0]: scale for kind, scale in BOUNDED.items() if isinstance(node.op, kind)})
+        if type(node.op) in BOUNDED:
+            found[node.output] = BOUNDED[type(node.op)]
     for node in reversed(graph.nodes):
         if isinstance(node.op, (Concat, Reshape, Permute)):
             found.update({i: found[node.output] for i in node.inputs if i in found})

@@ -19,6 +19,7 @@ MEAN_FRAMES = 2**16
 
 
 def int8(b: Builder, name: str) -> Source:
+    """A tensor in int8 at its own scale."""
     return b.store(name, DType.I8, b.plan.int8[name])
 
 
@@ -30,6 +31,7 @@ def max_pool2d(b: Builder, node: Node) -> None:
 
 
 def avg_pool2d(b: Builder, node: Node) -> None:
+    """Sums in int32 and one fixed-point factor."""
     x, target = int8(b, node.inputs[0]), b.plan.int8[node.output]
     n = prod(node.op.kernel)
     if n > 2**14:
@@ -54,12 +56,13 @@ def mean_ratio(source: Source, target: Scale, channels: int, frames: int) -> tup
 
 
 def running_mean(b: Builder, node: Node) -> None:
+    """Means of int32 accumulators, so that spikes are counted before they are weighed."""
     if node.type.time_axis != len(node.type.shape) - 2:
         raise Refusal("its time axis is not the last but one")
     x, target = b.accumulator(node.inputs[0]), b.plan.int8[node.output]
     multiplier, shift = mean_ratio(x, target, node.type.shape[-1], MEAN_FRAMES)
     names = (b.const(f"{node.output}_multiplier", multiplier), b.const(f"{node.output}_shift", shift))
-    b.emit(QRunningMean(getattr(node.op, "window", 0), target.scale, target.zero), (x.tensor, *names), node.outputs)
+    b.emit(QRunningMean(node.op.window, target.scale, target.zero), (x.tensor, *names), node.outputs)
     b.hold(node.output, node.output, target)
 
 

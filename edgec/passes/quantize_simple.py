@@ -13,7 +13,7 @@ from edgec.ir.types import DType, TensorType
 from edgec.ops.elementwise import Add, Clip, Mul, Relu, Relu6, Sub
 from edgec.ops.quantized import QAdd, QLut
 from edgec.ops.signal import to_integer
-from edgec.passes.quantize_build import Builder
+from edgec.passes.quantize_build import Builder, Source
 from edgec.passes.quantize_numbers import Array, Refusal, Scale, fixed_point
 
 
@@ -46,6 +46,7 @@ def mapped(b: Builder, name: str, x: str, gain: Array, offset: Array) -> None:
 
 
 def affine(b: Builder, node: Node) -> None:
+    """Batch norm: folded into whatever reads it."""
     x, scale, shift = node.inputs
     gain, offset = b.data(scale), b.data(shift)
     if gain is None or offset is None:

@@ -18,7 +18,16 @@ from edgec.ops.spiking import Lif
 from edgec.passes.calibrate import evaluate_batches
 from edgec.plan import Call, Plan
 from edgec.target import Target
-from edgec.toolchain import build_aarch64, build_image, build_objects, image_sizes, read_manifest, symbols
+from edgec.toolchain import (
+    build_aarch64,
+    build_cuda,
+    build_image,
+    build_objects,
+    find_nvcc,
+    image_sizes,
+    read_manifest,
+    symbols,
+)
 
 SPIKE_SAMPLES = 8
 
@@ -111,6 +120,8 @@ def measure(
     if target.arch == "aarch64":
         _weigh_objects(folder, target, keep_image, result)
         return result
+    if target.arch == "cuda":
+        _compile_cuda(folder, target, keep_image, how)
     if target.arch != "arm-m":
         how["flash"] = "sum of the constants; no image is linked for this target"
         return result
@@ -136,6 +147,16 @@ def _weigh_objects(folder: Path, target: Target, keep_image: bool, result: dict[
     how["instructions"] = f"not counted: no instruction-exact emulator for {target.name}"
     if keep_image:
         build_aarch64(folder, target, folder / f"{name}.elf")
+
+
+def _compile_cuda(folder: Path, target: Target, keep_image: bool, how: dict[str, str]) -> None:
+    """Where nvcc is, the generated source must pass it; with keep_image the library stays in the folder."""
+    if find_nvcc() is None:
+        how["build"] = "not compiled: nvcc is not on the PATH"
+        return
+    with tempfile.TemporaryDirectory(prefix="edgec-") as work:
+        build_cuda(folder, target, (folder if keep_image else Path(work)) / f"{folder_name(folder)}.so")
+    how["build"] = f"compiled and linked by nvcc for {target.cpu}, without warnings"
 
 
 def folder_name(folder: Path) -> str:

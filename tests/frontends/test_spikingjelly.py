@@ -45,7 +45,7 @@ def test_single_step_neurons(kind):
     torch.manual_seed(0)
     for library in (neuron, clock):
         module = nn.Sequential(nn.Linear(4, 6), NODES[kind](library, {}), nn.Linear(6, 5), NODES[kind](library, {}))
-        module[2].weight.data.mul_(8)
+        module[2].weight.data.mul_(20)
         compare(module, torch.randn(3, 1, 4) * 6, step=True)
 
 

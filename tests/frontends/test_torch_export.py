@@ -40,8 +40,9 @@ def randomise(module: nn.Module) -> nn.Module:
         if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d):
             m.running_mean.uniform_(-0.3, 0.3)
             m.running_var.uniform_(0.1, 0.9)
-            nn.init.uniform_(m.weight, -1.5, 2.0)
-            nn.init.uniform_(m.bias, -0.2, 0.9)
+            if m.affine:
+                nn.init.uniform_(m.weight, -1.5, 2.0)
+                nn.init.uniform_(m.bias, -0.2, 0.9)
     return module.eval()
 
 
@@ -77,7 +78,7 @@ CALLS = {
     "sub": (lambda x, y: x - y, r(1, 3), r(1, 3)),
     "rsub": (lambda x: 1 - x, r(1, 3)),
     "mul": (lambda x, y: x * y, r(1, 3), r(1, 1)),
-    "div": (lambda x, y: x / (y.abs() + 1 if False else y), r(1, 3), r(1, 3) + 5),
+    "div": (lambda x, y: x / y, r(1, 3), r(1, 3) + 5),
     "neg": (lambda x: -x, r(1, 3)),
     "square": (lambda x: x**2 + x.square(), r(1, 3)),
     "relu": (lambda x: x.relu(), r(1, 9)),

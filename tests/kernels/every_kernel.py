@@ -179,7 +179,7 @@ def in_words(manifest: Manifest) -> Manifest:
 
 @functools.cache
 def compiled(isa: tuple[str, ...]) -> tuple[Path, Plan]:
-    """The graph as a library with the kernels of these instruction sets; which core it is for shows in its name only."""
+    """The graph as a library with the kernels of these instruction sets, on whatever core it is built for."""
     folder = Path(tempfile.mkdtemp(prefix="edgec-kernels-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     graph, _ = every_kernel()

@@ -61,8 +61,10 @@ def follow_membranes(op: Any, tensors: list[torch.Tensor]) -> None:
     x, gain, bias, threshold, *decay = tensors
     drive = x * gain + bias
     v = torch.zeros_like(drive.narrow(-2, 0, 1))
-    for frame in drive.split(1, -2):
-        for value in (frame, v, frame - v, frame + v, v + threshold.abs()):
+    late = threshold if op.delayed_reset and op.reset == "subtract" else 0 * threshold
+    for t in range(drive.shape[-2]):
+        frame = drive.narrow(-2, t, 1)
+        for value in (frame, v, frame - v, frame + v, frame - v - late, frame + v - late):
             assert int(value.abs().max()) <= INT32
         _, v = op.step(frame, v, threshold, *decay)
 

@@ -35,8 +35,10 @@ def test_statistics_of_every_tensor() -> None:
     graph, x = net(), data()
     found = calibrate(graph, x, batch=2)
     assert set(found) == {"x", "t0", "t1", "t2", "t3"}
-    assert found["x"].lo == x.min() and found["x"].hi == x.max()
-    assert found["x"].count == x.size and int(found["x"].bins.sum()) == x.size
+    assert found["x"].lo == x.min()
+    assert found["x"].hi == x.max()
+    assert found["x"].count == x.size
+    assert int(found["x"].bins.sum()) == x.size
     assert found["x"].mean == pytest.approx(x.mean(), rel=1e-5)
     assert found["x"].rms == pytest.approx(np.sqrt(np.square(x).mean()), rel=1e-5)
     assert found["t1"].lo == 0.0
@@ -82,7 +84,8 @@ def test_clip_of_nothing_but_zero() -> None:
 
 def test_symmetric_clip() -> None:
     lo, hi = collect(list(np.linspace(-1.0, 3.0, 5000))).clip(255, symmetric=True)
-    assert lo == -hi and hi == pytest.approx(3.0, rel=0.05)
+    assert lo == -hi
+    assert hi == pytest.approx(3.0, rel=0.05)
 
 
 def test_pcm_is_scaled_to_the_float_domain() -> None:
@@ -105,7 +108,7 @@ EXPECTED = "input %x: expected float32[1,6,4] t1 samples along axis 0"
         ([], "expected calibration data, found none\n  hint: 64 typical samples are enough"),
         (data(3, 5), f"calibration batch 0, {EXPECTED}, found shape (3, 5, 4)"),
         (data(3)[0], f"calibration batch 0, {EXPECTED}, found shape (6, 4)"),
-        (data(0), f"calibration batch 0, {EXPECTED}, found no sample"),
+        (data(0), f"calibration batch 0, {EXPECTED}, found 0 rows"),
         (data().astype(np.int64), f"calibration batch 0, {EXPECTED} as float32 or int16 PCM, found int64"),
         ([data(), broken(np.nan)], f"calibration batch 1, {EXPECTED}, found NaN or infinity in sample 1"),
         ([{"y": data()}], "calibration batch 0: expected data for input %x, found ['y']"),

@@ -12,14 +12,38 @@ from edgec.errors import PassError
 from edgec.ir.evaluate import StepRunner, evaluate
 from edgec.ir.graph import Graph
 from edgec.ir.types import DType, QuantParams
-from edgec.ops import Add, Affine, Clip, Concat, Conv1d, Conv2d, Gelu, Lif, Linear, LmuMemory, LogMel, MaxPool2d, Mean
-from edgec.ops import AvgPool2d, Mul, Permute, Relu, Relu6, Reshape, RunningMean, Sigmoid, Sub, Tanh
+from edgec.ops import (
+    Add,
+    Affine,
+    AvgPool2d,
+    Clip,
+    Concat,
+    Conv1d,
+    Conv2d,
+    Gelu,
+    Lif,
+    Linear,
+    LmuMemory,
+    LogMel,
+    MaxPool2d,
+    Mean,
+    Mul,
+    Permute,
+    Relu,
+    Relu6,
+    Reshape,
+    RunningMean,
+    Sigmoid,
+    Sub,
+    Tanh,
+)
 from edgec.passes.calibrate import calibrate
 from edgec.passes.make_streaming import MakeStreaming
 from edgec.passes.quantize import Quantize
 from edgec.passes.quantize_compare import compare
 from tests.graphs import Builder, conv, lif, streaming_nets
 from tests.passes.quantize_tools import assert_stays_in_int32, extreme_inputs, quantized, samples
+
 
 def linear(b: Builder, x: str, outputs: int) -> str:
     c = b.types[x].shape[-1]
@@ -122,7 +146,8 @@ def test_one_add_between_layers_is_int8_with_the_relu_fused() -> None:
     graph = b.build(linear(b, b.emit(Relu(), total), 3))
     integer = quantized(graph)
     add = next(n for n in integer.nodes if n.op.name == "qadd")
-    assert add.type.dtype is DType.I8 and add.op.lo == add.op.zero_point == -128
+    assert add.type.dtype is DType.I8
+    assert add.op.lo == add.op.zero_point == -128
     assert final_sqnr(graph) > 30
 
 
@@ -151,7 +176,8 @@ def test_spikes_that_do_not_fill_words_join_as_int8() -> None:
     both = b.emit(Concat(), lif(b, linear(b, x, 5)), lif(b, linear(b, x, 32)))
     integer = quantized(b.build(linear(b, both, 3)))
     joined = next(n for n in integer.nodes if n.op.name == "concat")
-    assert joined.type.dtype is DType.I8 and joined.type.quant == QuantParams((1.0,))
+    assert joined.type.dtype is DType.I8
+    assert joined.type.quant == QuantParams((1.0,))
 
 
 def test_pcm_input_is_int16_and_features_have_the_calibrated_scale() -> None:
@@ -161,7 +187,8 @@ def test_pcm_input_is_int16_and_features_have_the_calibrated_scale() -> None:
     graph = b.build(linear(b, mel, 3))
     data = (np.random.default_rng(0).normal(size=(8, 1600)) * 3000).astype(np.int16)
     integer = quantized(graph, data)
-    assert integer.inputs[0].type.dtype is DType.I16 and integer.inputs[0].type.quant == QuantParams((2.0**-15,))
+    assert integer.inputs[0].type.dtype is DType.I16
+    assert integer.inputs[0].type.quant == QuantParams((2.0**-15,))
     rows = compare(graph, integer, {"pcm": data})
     assert [r.op for r in rows] == ["qlog_mel", "qlinear", "requantize"]
     assert min(r.sqnr for r in rows) > 30
@@ -218,7 +245,9 @@ def test_memory_uses_one_scale_per_order() -> None:
     graph = b.build(linear(b, b.emit(LmuMemory(12, 16), lif(b, u)), 3))
     integer = quantized(graph)
     taps = integer.consts["t2_taps"]
-    assert taps.data.dtype == np.int8 and taps.type.quant is not None and len(taps.type.quant.scale) == 12
+    assert taps.data.dtype == np.int8
+    assert taps.type.quant is not None
+    assert len(taps.type.quant.scale) == 12
     assert final_sqnr(graph) > 25
 
 

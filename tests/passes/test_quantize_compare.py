@@ -35,14 +35,16 @@ def rows_with(change: str = "", factor: int = 1) -> list[Row]:
 def test_rows_in_execution_order_with_sources() -> None:
     rows = rows_with()
     assert [r.name for r in rows] == ["t0", "t1", "t2", "t3", "t4", "t4_i8"]
-    assert rows[0].source == ("net.py:1",) and rows[3].is_spikes
+    assert rows[0].source == ("net.py:1",)
+    assert rows[3].is_spikes
     assert all(r.sqnr > 25 for r in rows[:3])
     assert rows[3].rate == pytest.approx(rows[3].float_rate, abs=0.02)
 
 
 def test_the_layer_that_is_wrong_is_named() -> None:
     first = first_diverging(rows_with("c2", 2))
-    assert first is not None and first.name == "t2"
+    assert first is not None
+    assert first.name == "t2"
 
 
 def test_own_error_is_that_of_one_node() -> None:
@@ -53,7 +55,9 @@ def test_own_error_is_that_of_one_node() -> None:
 
 def test_a_wrong_sign_shows_as_flips() -> None:
     first = first_diverging(rows_with("t3_gain", -1))
-    assert first is not None and first.name == "t3" and first.flips > 0.3 < first.own_flips
+    assert first is not None
+    assert first.name == "t3"
+    assert first.flips > 0.3 < first.own_flips
 
 
 def test_table() -> None:

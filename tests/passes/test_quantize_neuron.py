@@ -42,7 +42,8 @@ def float_membrane(graph: Graph, drive: torch.Tensor) -> tuple[torch.Tensor, tor
     beta, threshold = (torch.from_numpy(graph.consts[i].data).double() for i in node.inputs[1:])
     v = torch.full_like(drive[:, :1], node.op.state_start())
     spikes, levels = [], []
-    for frame in drive.split(1, 1):
+    for t in range(drive.shape[1]):
+        frame = drive.narrow(1, t, 1)
         h = h_before_reset(node.op, frame, v, beta, threshold)
         s, v = node.op.step(frame, v, beta, threshold)
         spikes.append(s)
@@ -50,18 +51,16 @@ def float_membrane(graph: Graph, drive: torch.Tensor) -> tuple[torch.Tensor, tor
     return torch.cat(spikes, 1), torch.cat(levels, 1)
 
 
-def h_before_reset(op: Lif, x: torch.Tensor, v: torch.Tensor, beta: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
-    plain = Lif(op.decay_input, "none", op.v_reset, op.strict)
-    if not op.delayed_reset:
-        return plain.step(x, v, beta, threshold)[1]
-    return op.step(x, v, beta, threshold)[1]
+def h_before_reset(op: Lif, *now: torch.Tensor) -> torch.Tensor:
+    """What the threshold is compared with; now: drive, membrane, beta, threshold."""
+    return op.step(*now)[1] if op.delayed_reset else Lif(op.decay_input, "none").step(*now)[1]
 
 
 def check_spikes(graph: Graph, integer: Graph, inputs: dict[str, torch.Tensor], slack: float = 0.004) -> None:
     """Spikes agree until the first frame at which the float membrane lay within `slack` of its threshold.
 
-    The float neuron is driven by the dequantised accumulators, so only the neuron's own arithmetic differs: the floor of
-    the leak, at most 1 / (1 - beta) membrane units, and half a unit each of bias and threshold.
+    The float neuron is driven by the dequantised accumulators, so only the neuron's own arithmetic differs: the floor
+    of the leak, at most 1 / (1 - beta) membrane units, and half a unit each of bias and threshold.
     """
     values = evaluate_all(integer, inputs)
     acc = neuron(integer).inputs[0]
@@ -87,7 +86,8 @@ def rest(graph: Graph, integer: Graph) -> torch.Tensor:
     assert layer is not None
     x, w, bias = layer.inputs
     quant = integer.type_of(x).quant
-    assert quant is not None and layer.type.quant is not None
+    assert quant is not None
+    assert layer.type.quant is not None
     own = integer.consts[bias].data + quant.zero_point * integer.consts[w].data.astype(np.int64).sum(0)
     return torch.from_numpy(float_bias - own * np.array(layer.type.quant.scale))
 
@@ -139,7 +139,9 @@ def test_dead_channels_keep_their_constant_drive() -> None:
     assert integer.consts[node.inputs[1]].data.tolist() == [0, 0, 0, 256, 0, 0]
     check_spikes(graph, integer, inputs_of(graph, integer), slack=1e-4)
     rates = evaluate_all(integer, inputs_of(graph, integer))[integer.outputs[0]].double().mean((0, 1))
-    assert rates[0] == 1.0 and rates[2] == 0.0 and rates[1] == 0.0
+    assert rates[0] == 1.0
+    assert rates[2] == 0.0
+    assert rates[1] == 0.0
 
 
 def test_a_drive_far_above_its_input_is_a_dead_channel_too() -> None:
@@ -180,7 +182,8 @@ def test_decay_per_channel() -> None:
 def test_membranes_never_leave_int32(op: Lif, seed: int, gain_power: float, shift_power: float, beta: float) -> None:
     rng = np.random.default_rng(seed)
     gamma = rng.normal(size=CHANNELS) * 10.0**gain_power
-    graph = neuron_net(op, gamma, rng.normal(size=CHANNELS) * 10.0**shift_power, beta, rng.uniform(0.1, 9, CHANNELS), seed)
+    shift, threshold = rng.normal(size=CHANNELS) * 10.0**shift_power, rng.uniform(0.1, 9, CHANNELS)
+    graph = neuron_net(op, gamma, shift, beta, threshold, seed)
     integer = quantized(graph)
     for kind in ("lo", "hi", "random", "turns"):
         assert_stays_in_int32(integer, extreme_inputs(integer, kind))

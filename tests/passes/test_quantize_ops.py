@@ -9,8 +9,7 @@ import torch
 
 from edgec.backends.kernel import NamedKernel
 from edgec.ir.types import DType, TensorType
-from edgec.ops import Op
-from edgec.ops.base import Site
+from edgec.ops.base import Op, Site
 from edgec.ops.qconv import QConv2d
 from edgec.ops.qelementwise import QAffine
 from edgec.ops.qneuron import QLifSaturating
