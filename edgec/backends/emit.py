@@ -24,12 +24,13 @@ def name_kernels(calls: Sequence[Call]) -> tuple[dict[int, str], list[NamedKerne
     seen: dict[str, str] = {}
     kernels = []
     for call in calls:
-        text = source_text(call.kernel)
+        text = source_text(call.kernel) + str(call.in_place)
         if text not in seen:
             seen[text] = f"k{call.index}_{call.node.op.name}"
             kernels.append(NamedKernel(
                 seen[text], call.kernel, writable_params(call),
                 comment=comment_safe(f"{call.node.op.name}, {call.variant}"), where="; ".join(call.node.source),
+                restrict=not call.in_place,
             ))  # fmt: skip
         symbols[call.index] = seen[text]
     return symbols, kernels

@@ -71,6 +71,8 @@ class Op:
     framewise: ClassVar[bool] = False
     #: True when the node's output is its state: the planner gives both the same memory
     output_is_state: ClassVar[bool] = False
+    #: inputs whose memory the output may take: element i is read before element i of the same size is written
+    inplace: ClassVar[tuple[int, ...]] = ()
     #: True when the output is the same bytes as the input under another shape: no code, no memory
     is_view: ClassVar[bool] = False
 

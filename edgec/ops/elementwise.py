@@ -47,6 +47,7 @@ class Binary(Op):
     """Broadcasting arithmetic on two tensors."""
 
     framewise: ClassVar[bool] = True
+    inplace: ClassVar[tuple[int, ...]] = (0, 1)
     symbol: ClassVar[str]
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
@@ -120,6 +121,7 @@ class Affine(Op):
 
     name: ClassVar[str] = "affine"
     framewise: ClassVar[bool] = True
+    inplace: ClassVar[tuple[int, ...]] = (0,)
     axis: int = -1
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
@@ -154,6 +156,7 @@ class Unary(Op):
     """A function of one element. `c` is its TVMScript expression in x[i]."""
 
     framewise: ClassVar[bool] = True
+    inplace: ClassVar[tuple[int, ...]] = (0,)
     c: ClassVar[str]
     torch_function: ClassVar[Any]
 

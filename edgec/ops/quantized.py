@@ -272,6 +272,7 @@ class QAdd(Op):
 
     name: ClassVar[str] = "qadd"
     framewise: ClassVar[bool] = True
+    inplace: ClassVar[tuple[int, ...]] = (0, 1)
     dtype: str = "int16"
     scale: float = 1.0
     zero_point: int = 0
@@ -317,6 +318,7 @@ class QLut(Op):
 
     name: ClassVar[str] = "qlut"
     framewise: ClassVar[bool] = True
+    inplace: ClassVar[tuple[int, ...]] = (0,)
     scale: float = 1.0
     zero_point: int = 0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,13 +26,15 @@ class Place:
 
 @dataclass(frozen=True)
 class Call:
-    """One node with its kernel. `args` are tensor, constant and state names in the order of the kernel's parameters."""
+    """One node with its kernel. `args` are tensor, constant and state names in the order of the kernel's parameters;
+    `in_place` says that the output overwrites an operand."""
 
     index: int
     node: Node
     variant: str
     kernel: Kernel
     args: tuple[str, ...]
+    in_place: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,13 +102,42 @@ def _make_call(graph: Graph, index: int, node: Node, select: Select, consts: dic
     return Call(index, node, variant, kernel, tuple(args))
 
 
-def _buffers(graph: Graph, calls: tuple[Call, ...], owner: Mapping[str, str]) -> list[Buffer]:
-    """Arena buffers with lifetimes: node outputs that are neither states nor outputs of the graph, and scratch."""
-    outside = {owner.get(o, o) for o in graph.outputs} | {s.name for s in graph.states} | {v.name for v in graph.inputs}
+def outside_arena(graph: Graph, owner: Mapping[str, str]) -> set[str]:
+    """Memory that is not the arena's: inputs, outputs, states."""
+    return {owner.get(o, o) for o in graph.outputs} | {s.name for s in graph.states} | {v.name for v in graph.inputs}
+
+
+def last_uses(graph: Graph, owner: Mapping[str, str]) -> dict[str, int]:
+    """Index of the last node that reads each piece of memory."""
     last: dict[str, int] = {}
     for index, node in enumerate(graph.nodes):
         for name in node.inputs:
             last[owner.get(name, name)] = index
+    return last
+
+
+def share_in_place(graph: Graph, owner: dict[str, str]) -> frozenset[int]:
+    """Let outputs take the memory of an operand that dies there, in `owner`; the indices of the nodes that do."""
+    outside, shared = outside_arena(graph, owner), set()
+    for index, node in enumerate(graph.nodes):
+        if not node.op.inplace or node.outputs[0] in outside:
+            continue
+        last = last_uses(graph, owner)
+        for k in node.op.inplace:
+            memory, t = owner.get(node.inputs[k], node.inputs[k]), graph.type_of(node.inputs[k])
+            twice = [owner.get(i, i) for i in node.inputs].count(memory) > 1
+            if memory in outside or memory in graph.consts or last[memory] != index or twice:
+                continue
+            if (t.shape, t.dtype) == (node.type.shape, node.type.dtype):
+                owner[node.output] = memory
+                shared.add(index)
+                break
+    return frozenset(shared)
+
+
+def _buffers(graph: Graph, calls: tuple[Call, ...], owner: Mapping[str, str]) -> list[Buffer]:
+    """Arena buffers with lifetimes: node outputs that are neither states nor outputs of the graph, and scratch."""
+    outside, last = outside_arena(graph, owner), last_uses(graph, owner)
     buffers = []
     for index, node in enumerate(graph.nodes):
         for name, t in zip(node.outputs, node.types, strict=True):
@@ -125,6 +156,8 @@ def make_plan(graph: Graph, select: Select) -> Plan:
         _make_call(graph, k, node, select, consts) for k, node in enumerate(graph.nodes) if not is_view(node)
     )
     owner = resolve_views(graph)
+    shared = share_in_place(graph, owner)
+    calls = tuple(replace(c, in_place=c.index in shared) for c in calls)
     buffers = _buffers(graph, calls, owner)
     arena, offsets = place(buffers)
     state_bytes, members = lay_out(graph.states)

@@ -3,6 +3,7 @@ from hypothesis import strategies as st
 
 from edgec.ir.graph import Graph, State
 from edgec.ir.types import DType, TensorType
+from edgec.ops import Add, Relu
 from edgec.passes.make_streaming import MakeStreaming
 from edgec.plan import make_plan
 from edgec.plan.arena import ALIGN, Buffer, lower_bound, place
@@ -61,3 +62,21 @@ def test_a_chain_needs_two_buffers_and_delay_lines_none() -> None:
     lines = [p for n, p in plan.places.items() if n.endswith("_delay_line")]
     assert len(lines) == 4
     assert {p.storage for p in lines} == {"state"}
+
+
+def test_an_elementwise_output_takes_the_memory_of_an_operand_that_dies() -> None:
+    b = Builder()
+    x = conv(b, b.input("x", 1, 5, 8), 8, 1, (0, 0))
+    y = b.emit(Relu(), b.emit(Relu(), x))
+    graph = b.build(conv(b, b.emit(Add(), y, y), 8, 1, (0, 0)))
+    plan = make_plan(MakeStreaming().run(graph), lambda op, site: ("generic", op.lower(site)))
+    assert plan.arena_bytes == plan.arena_lower_bound == 2 * 8 * 4  # y + y reads one operand twice: not in place
+    assert [c.node.op.name for c in plan.calls if c.in_place] == ["relu", "relu"]
+
+
+def test_an_operand_that_lives_on_is_not_overwritten() -> None:
+    b = Builder()
+    x = conv(b, b.input("x", 1, 5, 8), 8, 1, (0, 0))
+    y = b.emit(Relu(), x)
+    plan = make_plan(MakeStreaming().run(b.build(conv(b, b.emit(Add(), x, y), 8, 1, (0, 0)))), lambda op, site: ("generic", op.lower(site)))
+    assert [c.node.op.name for c in plan.calls if c.in_place] == ["add"]
