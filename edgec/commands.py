@@ -30,13 +30,14 @@ def compile_command(a: argparse.Namespace) -> None:
     )
     start = time.monotonic()
     with console.status("starting"):
-        clock = [start, ""]
+        stages: list[tuple[float, str]] = []
 
         def progress(stage: str) -> None:
             now = time.monotonic()
-            if clock[1]:
-                console.print(f"  {clock[1]:<16} {now - float(clock[0]):6.2f} s")
-            clock[:] = [now, stage]
+            if stages:
+                began, name = stages[-1]
+                console.print(f"  {name:<16} {now - began:6.2f} s")
+            stages.append((now, stage))
 
         from edgec.pipeline import compile_model
 
@@ -87,7 +88,7 @@ def run_command(a: argparse.Namespace) -> None:
     x, labels = read_clip(a.clip, model), read_labels(a.labels, model)
     on = a.on or model.default_device
     kind = DEVICES.get(on, on)
-    outputs = []
+    outputs: list[np.ndarray[Any, Any]] = []
     with model.device(kind, counting=kind == "unicorn") as device:
         counts = []
         for frame in frames(x, spec):

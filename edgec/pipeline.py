@@ -182,7 +182,8 @@ def _write_graphs(stages: Stages, folder: Path) -> None:
     (folder / "ir").mkdir()
     for name, graph in (("reference", stages.reference), ("whole", stages.whole), ("step", stages.step)):
         (folder / "ir" / f"{name}.ir").write_text(print_graph(graph, consts=False), encoding="utf-8")
-        np.savez_compressed(folder / "ir" / f"{name}.npz", **{n: c.data for n, c in graph.consts.items()})
+        consts: dict[str, Any] = {n: c.data for n, c in graph.consts.items()}
+        np.savez_compressed(folder / "ir" / f"{name}.npz", **consts)
 
 
 def _write_json(path: Path, data: Any) -> None:

@@ -11,12 +11,8 @@ from edgec.backends.library import comment_safe, manifest, write_library
 from edgec.ir.graph import Graph
 from edgec.kernels import select
 from edgec.plan import Call, Plan, make_plan
-from edgec.runtime import runtime_file
+from edgec.runtime import HEADERS, header_text
 from edgec.target import Target
-
-#: copied beside every library; each kernel includes what it calls through these
-HEADERS = ("edgec.h", "edgec_simd.h", "edgec_math.h", "edgec_event.h", "edgec_dense.h")
-
 
 def name_kernels(calls: Sequence[Call]) -> tuple[dict[int, str], list[NamedKernel]]:
     """One function per distinct kernel: nodes with the same text share it."""
@@ -56,10 +52,10 @@ def write_folder(graph: Graph, target: Target, folder: Path) -> Plan:
     elif target.backend == "llvm":
         from edgec.backends.llvm import emit_object_files
 
-        text, files = emit_object_files(graph.name, kernels, target)
-        for name, data in files.items():
-            (folder / name).write_bytes(data)
-        sources += list(files)
+        text, objects = emit_object_files(graph.name, kernels, target)
+        for name, code in objects.items():
+            (folder / name).write_bytes(code)
+        sources += list(objects)
     else:
         from edgec.backends.cuda import write_cuda_library
 
@@ -68,7 +64,7 @@ def write_folder(graph: Graph, target: Target, folder: Path) -> Plan:
     for name, content in files.items():
         (folder / name).write_text(content, encoding="utf-8")
     for header in HEADERS:
-        (folder / header).write_text(runtime_file(header).read_text(encoding="utf-8"), encoding="utf-8")
+        (folder / header).write_text(header_text(header), encoding="utf-8")
     data = manifest(plan, symbols, target=target.name, sources=sources)
     (folder / "manifest.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     return plan

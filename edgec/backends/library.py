@@ -61,6 +61,11 @@ def values_text(data: np.ndarray[Any, Any]) -> str:
     return "\n".join("    " + ", ".join(words[k : k + per_line]) + "," for k in range(0, len(words), per_line))
 
 
+def memory_dtype(t: TensorType) -> str:
+    """Element type in memory: spikes are words there."""
+    return "uint32" if t.dtype is DType.BIT else t.dtype.value
+
+
 @dataclass(frozen=True)
 class Port:
     """An input or output of the C API."""
@@ -74,8 +79,8 @@ class Port:
     def manifest(self) -> dict[str, Any]:
         q = self.type.quant
         return {
-            "name": self.field, "ctype": self.ctype, "dtype": self.type.dtype.value, "shape": list(self.type.shape),
-            "bytes": self.type.bytes, "scale": q.scale[0] if q else 1.0, "zero_point": q.zero_point if q else 0,
+            "name": self.field, "ctype": self.ctype, "dtype": memory_dtype(self.type),
+            "shape": list(self.type.storage_shape), "bytes": self.type.bytes, "scale": q.scale[0] if q else 1.0, "zero_point": q.zero_point if q else 0,
         }  # fmt: skip
 
 
@@ -250,8 +255,7 @@ def _slot(plan: Plan, name: str, t: TensorType) -> dict[str, Any]:
     offset = place.offset
     if place.storage == "output":
         offset = sum(plan.graph.type_of(o).bytes for o in plan.graph.outputs[: place.offset])
-    dtype, shape = ("uint32", t.storage_shape) if t.dtype is DType.BIT else (t.dtype.value, t.shape)
-    return {"name": name, "dtype": dtype, "shape": list(shape), "storage": place.storage, "offset": offset,
+    return {"name": name, "dtype": memory_dtype(t), "shape": list(t.storage_shape), "storage": place.storage, "offset": offset,
             "bytes": t.bytes, "type": print_type(t), "scale": list(q.scale) if q else [1.0],
             "zero_point": q.zero_point if q else 0}  # fmt: skip
 

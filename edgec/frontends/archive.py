@@ -10,6 +10,7 @@ import io
 import json
 import re
 import zipfile
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,12 @@ def clean_payload(path: Path, kind: str, config: dict[str, Any], members: dict[s
             )
         if file not in members:
             raise FrontendError(f"{path}: the archive lacks {file}, the values of {name}")
+        try:
+            elements = prod(int(size["as_int"]) for size in entry["tensor_meta"]["sizes"])
+        except (KeyError, TypeError, ValueError) as err:
+            raise FrontendError(f"{path}: the shape of {name} is damaged") from err
+        if not 0 <= elements <= MAX_BYTES:
+            raise FrontendError(f"{path}: refused, {name} has {elements} elements, more than the limit of {MAX_BYTES}")
     return {"config": entries}
 
 

@@ -48,7 +48,7 @@ class Conv1d(Op):
         """History of the filter's span, then the filter at one position; right padding is delay."""
         span = self.dilation * (step.type_of(w).shape[0] - 1) + 1
         window = step.delay_line(x, length=span, left=self.pad[0], right=self.pad[1], stride=self.stride)
-        return step.emit(replace(self, pad=(0, 0), stride=1), window, w, bias)
+        return step.emit(replace(self, pad=(0, 0), stride=1), window, w, bias)  # type: ignore[no-any-return]
 
     def lower(self, site: Site) -> Kernel:
         (b, t, c), (k, cg, o) = site.inputs[0].shape, site.inputs[1].shape

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 
 from edgec.ir.types import DType, TensorType
@@ -16,8 +17,8 @@ def broadcast(a: TensorType, b: TensorType) -> TensorType:
     """Type of an elementwise result: numpy broadcasting, float32."""
     need(a.dtype is DType.F32 and b.dtype is DType.F32, f"expected float32 operands, found {a.dtype.value}, {b.dtype.value}")
     try:
-        shape = tuple(torch.broadcast_shapes(a.shape, b.shape))
-    except RuntimeError as err:
+        shape = np.broadcast_shapes(a.shape, b.shape)
+    except ValueError as err:
         raise ValueError(f"shapes {a.shape} and {b.shape} do not broadcast") from err
     return TensorType(shape, DType.F32, None, same_time([a, b]))
 

@@ -48,7 +48,7 @@ class LmuMemory(Op):
         a, b = (torch.from_numpy(m).float() for m in lmu_matrices(self.order, self.theta))
         m = states[0] if states else torch.zeros(u.shape[0], 1, self.order)
         frames = []
-        for frame in u.split(1, dim=1):
+        for frame in u.chunk(u.shape[1], 1):
             m = m @ a.T + frame * b.view(-1)
             frames.append(m)
         return (torch.cat(frames, 1),), (m,)

@@ -16,7 +16,7 @@ RESETS = ("hard", "subtract", "none")
 
 def frames_of(x: torch.Tensor, axis: int) -> tuple[torch.Tensor, ...]:
     """The frames of a sequence, in order, each keeping its time axis."""
-    return x.split(1, dim=axis)
+    return x.chunk(x.shape[axis], axis)
 
 
 @dataclass(frozen=True)

@@ -170,7 +170,7 @@ class RunningMean(Op):
         empty = torch.zeros((*x.shape[:-2], self.window, x.shape[-1]), dtype=x.dtype)
         ring, count, position = states if states else (empty, torch.zeros(1), torch.zeros(1, dtype=torch.int64))
         means = []
-        for frame in x.split(1, dim=-2):
+        for frame in x.chunk(x.shape[-2], -2):
             ring, at = ring.clone(), int(position)
             ring[..., at : at + 1, :] = frame
             count, position = (count + 1).clamp(max=self.window), torch.tensor([(at + 1) % self.window])

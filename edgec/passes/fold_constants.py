@@ -22,12 +22,15 @@ class FoldConstants(Pass):
 
     def run(self, graph: Graph) -> Graph:
         assert not graph.is_step
-        consts, nodes = dict(graph.consts), []
+        known, nodes = dict(graph.consts), []
         for node in graph.nodes:
-            if set(node.inputs) <= set(consts) and not set(node.outputs) & set(graph.outputs):
-                consts.update(self.compute(node, consts))
-            else:
+            constant = set(node.inputs) <= set(known)
+            if constant:
+                known.update(self.compute(node, known))
+            if not constant or set(node.outputs) & set(graph.outputs):
                 nodes.append(node)
+        computed = {o for n in nodes for o in n.outputs}
+        consts = {name: const for name, const in known.items() if name not in computed}
         return replace(graph, consts=consts, nodes=tuple(nodes)).prune_unused()
 
     def compute(self, node: Node, consts: dict[str, Const]) -> dict[str, Const]:

@@ -153,7 +153,8 @@ class MakeStreaming(Pass):
 
     def run(self, graph: Graph) -> Graph:
         hop = samples_per_frame(graph)
-        step, renamed, problems = StepBuilder(graph), {}, []
+        step, problems = StepBuilder(graph), []
+        renamed: dict[str, str] = {}
         for v in graph.inputs:
             if v.type.time_axis is None:
                 raise PassError(f"input %{v.name} names no time axis, so there is nothing to stream; compile with --whole")

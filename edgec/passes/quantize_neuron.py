@@ -104,7 +104,7 @@ def choose_units(scale: Array, shift: Array, threshold: Array, top: Array, fits:
     unit, gain = np.zeros(shift.shape), np.zeros(shift.shape)
     for largest, steps in ((np.abs(scale), np.sign(scale)), (np.where(dead, constant, 0.0), 0.0 * scale)):
         for fraction in range(FRACTION_BITS, -1, -1):
-            u = np.maximum(largest, 1e-300) / 2.0**fraction
+            u = np.maximum(largest, 1e-60) / 2.0**fraction
             good = fits.proven(top * np.abs(steps) * 2.0**fraction, np.abs(shift) / u, np.abs(threshold) / u)
             good &= (unit == 0.0) & (largest > 0.0)
             unit[good], gain[good] = u[good], (steps * 2.0**fraction)[good]

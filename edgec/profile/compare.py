@@ -40,7 +40,8 @@ def real(value: torch.Tensor, t: TensorType) -> Array | None:
         return data
     if t.quant is None:
         return None
-    return (data - t.quant.zero_point) * np.array(t.quant.scale)
+    scaled: Array = (data - t.quant.zero_point) * np.array(t.quant.scale)
+    return scaled
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-HEADERS = ("edgec.h", "edgec_simd.h", "edgec_math.h")
+HEADERS = ("edgec.h", "edgec_simd.h", "edgec_math.h", "edgec_event.h", "edgec_dense.h")
 _HERE = Path(__file__).resolve().parent
 
 

@@ -13,6 +13,9 @@ from edgec.backends.c import emit_c
 from edgec.backends.cuda import emit_cuda, write_cuda_library
 from edgec.backends.emit import name_kernels
 from edgec.backends.library import write_library
+from edgec.device import default_kind, open_device
+from edgec.device.cuda import check_gpu
+from edgec.errors import ToolchainError
 from edgec.ir.text import parse_graph
 from edgec.ops import OPS
 from edgec.passes.make_streaming import MakeStreaming
@@ -23,7 +26,7 @@ from edgec.toolchain.shared import build_plain_shared
 SHIM = Path(__file__).parent / "cuda_shim.h"
 CXX = ["g++", "-std=c++17", "-O1", "-fPIC", "-shared", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", *RUNTIME]
 needs_gxx = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
-needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
+needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
 
 KERNELS = [
     kernel(  # several top-level statements, a tail block, a nest of parallel loops, one thread for the rest
@@ -138,15 +141,51 @@ def test_the_library_gives_the_bytes_of_the_c_library(tmp_path):
     assert set(results[0][:, 0]) == {0.0, 1.0}
 
 
+def net_folder(folder: Path) -> Path:
+    plan, symbols, kernels = net()
+    write_cuda_library(plan, symbols, kernels, load_target("cuda-sm90"), folder)
+    return folder
+
+
 @needs_nvcc
 def test_nvcc_compiles_kernels_and_library(tmp_path):
-    plan, symbols, kernels = net()
-    write_cuda_library(plan, symbols, kernels, load_target("cuda-sm90"), tmp_path)
+    net_folder(tmp_path)
     head = (tmp_path / "net.cu").read_text(encoding="utf-8").split("#define MAGIC")[0]
     cuda = emit_cuda(KERNELS)
     launchers = "\n".join(cuda.launcher(k) for k in KERNELS).replace("static void", "void")
     (tmp_path / "kernels.cu").write_text(head + INCLUDES + cuda.text + launchers, encoding="utf-8")
     for source in ("net.cu", "kernels.cu"):
-        argv = ["nvcc", "-arch=sm_90", "-fmad=false", "-Werror", "all-warnings", "-c", source, "-o", f"{source}.o"]
-        done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True)
+        argv = ["nvcc", "-arch=sm_90", "-fmad=false", "-Werror", "all-warnings", "-DEDGEC_PROFILE", "-c", source]
+        done = subprocess.run([*argv, "-o", f"{source}.o"], cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
+
+
+def test_without_a_gpu_the_error_says_so_before_anything_is_compiled(tmp_path, monkeypatch):
+    monkeypatch.setattr("edgec.device.cuda._DRIVER", "libno-such-driver.so")
+    with pytest.raises(ToolchainError, match="no CUDA GPU: the driver libno-such-driver.so is not installed"):
+        open_device("cuda", net_folder(tmp_path))
+    assert default_kind(tmp_path) == "cuda"
+    with pytest.raises(ToolchainError, match="'net' for cuda-sm90 cannot run on this computer: net.cu is for a CUDA GPU"):
+        open_device("host", tmp_path)
+
+
+def test_without_nvcc_the_error_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("edgec.device.cuda.compute_capability", lambda: (9, 0))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ToolchainError, match="nvcc is not on the PATH"):
+        open_device("cuda", net_folder(tmp_path))
+
+
+@pytest.mark.parametrize(("found", "fits"), [((8, 9), False), ((9, 0), True), ((10, 3), True)])
+def test_the_gpu_must_be_new_enough(found, fits, monkeypatch):
+    monkeypatch.setattr("edgec.device.cuda.compute_capability", lambda: found)
+    if fits:
+        check_gpu(load_target("cuda-sm90"))
+        return
+    with pytest.raises(ToolchainError, match=r"needs a GPU of compute capability 9.0 or later, this computer's has 8.9"):
+        check_gpu(load_target("cuda-sm90"))
+
+
+def test_a_target_that_is_no_gpu_is_refused(tmp_path):
+    with pytest.raises(ToolchainError, match="target 'cortex-m7' is arm-m, not a CUDA GPU"):
+        open_device("cuda", net_folder(tmp_path), target="cortex-m7")

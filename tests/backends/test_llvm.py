@@ -74,6 +74,7 @@ def test_an_object_needs_only_the_wrappers(tmp_path):
     f = kernel(body, ("x", (8,), "float32"), ("y", (8,), "float32"), writable="y")
     path = tmp_path / "kernels.o"
     path.write_bytes(emit_object([f], "aarch64-linux-gnu", "cortex-a53", prefix="net_"))
+    assert path.read_bytes() == emit_object([f], "aarch64-linux-gnu", "cortex-a53", prefix="net_")
     undefined = subprocess.run(["nm", "-u", path], check=True, capture_output=True, text=True).stdout.split()
     assert set(undefined) - {"U"} == {"net_edgec_expf"}
 

@@ -221,6 +221,13 @@ def test_damaged_archives(exported, changes, message):
     refused(rewrite(exported[1], changes), message)
 
 
+def test_a_weight_larger_than_the_archive(exported):
+    config = member(exported[1], "model_weights_config.json")
+    config["config"]["0.weight"]["tensor_meta"]["sizes"][0]["as_int"] = 1 << 40
+    payload = json.dumps(config).encode()
+    refused(rewrite(exported[1], {"data/weights/model_weights_config.json": payload}), "more than the limit")
+
+
 def test_weights_without_numbers_in_an_archive(exported):
     refused(rewrite(exported[1], {"data/weights/weight_1": b"\xff" * 16}), "0.bias: 4 of 4 values are not finite")
 

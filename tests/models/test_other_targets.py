@@ -22,10 +22,12 @@ from edgec.ir.evaluate import StepRunner
 from edgec.ir.graph import Graph
 from edgec.passes.make_streaming import MakeStreaming
 from edgec.profile.compare import verify_model
+from edgec.profile.report import measure
 from edgec.runtime import runtime_file
 from edgec.target import list_targets, load_target
-from edgec.toolchain import build_cuda, build_objects, image_sizes, read_manifest
+from edgec.toolchain import read_manifest
 from edgec.toolchain.generate import host_shim
+from edgec.toolchain.sizes import machine_of
 from tests.conftest import needs, shipped_clips
 
 FRAMES = 20
@@ -100,16 +102,20 @@ def test_an_object_of_another_machine_is_refused_here_and_not_the_default(a53: P
     model = edgec.CompiledModel(a53)
     assert [Path(s).suffix for s in model.manifest.sources] == [".c", ".o"]
     assert model.default_device == "qemu-aarch64"
-    with pytest.raises(ToolchainError, match=r"'lmuformer' for cortex-a53 cannot run on this computer: lmuformer_kernels.o"):
+    with pytest.raises(ToolchainError, match="for cortex-a53 cannot run on this computer: lmuformer_kernels.o holds AArch"):
         model.device("host")
     with pytest.raises(ToolchainError, match="'cortex-a53' is aarch64, not a Cortex-M"):
         model.device("unicorn")
 
 
-def test_the_objects_of_the_cortex_a53_hold_little_but_the_weights(a53: Path, tmp_path: Path, lmuformer: Path) -> None:
-    sizes = [image_sizes(o).flash for o in build_objects(a53, load_target("cortex-a53"), tmp_path)]
+def test_the_report_weighs_the_objects_and_a_linked_executable_is_kept(a53: Path, lmuformer: Path) -> None:
+    found = measure(a53, load_target("cortex-a53"), None, "zig", keep_image=True)
+    manifest = read_manifest(a53)
+    assert {n.symbol for n in manifest.nodes} <= set(found["code"])
     weights = edgec.CompiledModel(lmuformer).report["totals"]["weights"]
-    assert 0.9 * weights < sum(sizes) < weights + 40_000
+    assert 0.9 * weights < found["flash"] < weights + 40_000
+    assert found["how"]["flash"] == "text + rodata + data of the model's 2 objects, before linking"
+    assert machine_of(a53 / "lmuformer.elf") == "AArch64"
 
 
 @needs("qemu-aarch64")
@@ -121,7 +127,6 @@ def test_float_on_the_cortex_a53_is_within_tolerance(lmuformer: Path, tmp_path: 
     wanted = torch.cat([o[0] for o in reference], 1).numpy().reshape(FRAMES, -1)
     with open_device("qemu-aarch64", folder_for(graph, "cortex-a53", tmp_path)) as device:
         found = stream(device, pcm)
-    print(np.abs(found - wanted).max(axis=1), np.abs(wanted).max())
     np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
@@ -144,8 +149,8 @@ def build_on_cpu(folder: Path, work: Path, flags: Sequence[str]) -> Path:
         objects.append(str(work / f"{source.stem}.o"))
         subprocess.run(["gcc", "-c", "-fPIC", *flags, "-I", folder, source, "-o", objects[-1]], check=True)
     head = ["g++", "-std=c++17", "-O1", "-shared", "-fPIC", "-ffp-contract=off", *flags]
-    source = folder / "lmuformer.cu"
-    subprocess.run([*head, "-I", folder, "-include", SHIM, "-x", "c++", source, "-x", "none", *objects, "-o", out], check=True)
+    source = ["-I", folder, "-include", SHIM, "-x", "c++", folder / "lmuformer.cu", "-x", "none"]
+    subprocess.run([*head, *source, *objects, "-o", out], check=True)
     return out
 
 
@@ -159,7 +164,7 @@ class OnCpu(edgec.CompiledModel):
 
 
 @needs("g++")
-def test_cuda_kernels_give_the_bytes_on_the_cpu_layer_by_layer(cuda: Path, expected: np.ndarray, tmp_path: Path) -> None:
+def test_cuda_on_the_cpu_gives_the_bytes_layer_by_layer(cuda: Path, expected: np.ndarray, tmp_path: Path) -> None:
     model = OnCpu(cuda)
     model.library = build_on_cpu(cuda, tmp_path, ["-DEDGEC_PROFILE"])
     with model.device(instances=2) as device:
@@ -176,9 +181,10 @@ def test_cuda_kernels_give_the_bytes_on_the_cpu_layer_by_layer(cuda: Path, expec
 
 
 @needs("nvcc")
-def test_nvcc_compiles_the_whole_step(cuda: Path, tmp_path: Path) -> None:
-    library = build_cuda(cuda, load_target("cuda-sm90"), tmp_path / "lmuformer.so")
-    assert library.stat().st_size > 300_000
+def test_nvcc_compiles_the_whole_step(cuda: Path) -> None:
+    found = measure(cuda, load_target("cuda-sm90"), None, "zig", keep_image=True)
+    assert found["how"]["build"] == "compiled and linked by nvcc for sm_90, without warnings"
+    assert (cuda / "lmuformer.so").stat().st_size > 300_000
 
 
 @needs("nvcc")

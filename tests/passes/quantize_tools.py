@@ -51,7 +51,8 @@ def assert_stays_in_int32(graph: Graph, inputs: dict[str, torch.Tensor]) -> None
         for name in node.outputs:
             t = graph.type_of(name)
             lo, hi = t.dtype.range
-            assert lo <= int(values[name].min()) and int(values[name].max()) <= hi, f"%{name} leaves {t.dtype.value}"
+            inside = lo <= int(values[name].min()) <= int(values[name].max()) <= hi
+            assert inside, f"%{name} leaves {t.dtype.value}"
         if isinstance(node.op, (QLif, QLifSaturating)):
             follow_membranes(node.op, [values[i] for i in node.inputs])
 

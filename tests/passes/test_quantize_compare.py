@@ -62,7 +62,8 @@ def test_a_wrong_sign_shows_as_flips() -> None:
 
 def test_table() -> None:
     text = print_rows(rows_with("c2", 2))
-    assert text.splitlines()[0].split() == ["tensor", "op", "type", "rms", "error", "max", "error", "SQNR", "own", "spikes"]
+    head = ["tensor", "op", "type", "rms", "error", "max", "error", "SQNR", "own", "spikes"]
+    assert text.splitlines()[0].split() == head
     assert text.splitlines()[-1] == "first diverging tensor: %t2 (net.py:3)"
     assert len(text.splitlines()) == 8
 

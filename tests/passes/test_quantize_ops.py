@@ -26,8 +26,8 @@ def pack(bits: np.ndarray) -> np.ndarray:
     rows = bits.reshape(-1, bits.shape[-1])
     padded = np.zeros((rows.shape[0], -(-rows.shape[1] // 32) * 32), np.uint64)
     padded[:, : rows.shape[1]] = rows
-    words = padded.reshape(rows.shape[0], -1, 32) << np.arange(32, dtype=np.uint64)
-    return words.sum(-1).astype(np.uint32)
+    words: np.ndarray = padded.reshape(rows.shape[0], -1, 32) << np.arange(32, dtype=np.uint64)
+    return np.asarray(words.sum(-1), np.uint32)
 
 
 def run_both(op: Op, types: list[TensorType], values: list[np.ndarray], tmp_path: Path) -> None:

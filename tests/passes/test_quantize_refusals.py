@@ -103,9 +103,9 @@ def test_threshold_that_subtraction_does_not_bound() -> None:
 
 
 def test_a_membrane_that_does_not_fit() -> None:
-    b, x = start()
-    y = b.emit(Affine(axis=-1), x, b.const([1.0] * 4), b.const([0.0, 1e12, 0.0, 0.0]))
-    graph = b.build(b.emit(Lif(), y, b.const([0.5]), b.const([0.25])))
+    b, x = start(4096)
+    y = b.emit(Linear(), x, b.const(np.ones((4096, 2))), b.const([0.0, 0.0]))
+    graph = b.build(b.emit(Lif(), y, b.const([0.5]), b.const([1.0, 6e6])))
     assert "%t1 = lif (net.py:2): the membrane of channel 1 does not fit int32: input up to" in refused(graph)
 
 
