@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
 
     o = commands.add_parser("opt", help="run passes on the text form of a graph")
     o.add_argument("file", help="graph in text form (.ir), or - for standard input")
-    o.add_argument("--passes", default="", help="comma-separated: fold_constants,assign_layout,fold_batchnorm,make_streaming")
+    o.add_argument("--passes", default="", help="comma-separated: fold_constants,assign_layout,fold_batchnorm,fuse,make_streaming")
     return top
 
 

@@ -26,6 +26,7 @@ from edgec.passes.assign_layout import AssignLayout
 from edgec.passes.base import Pass
 from edgec.passes.fold_batchnorm import FoldBatchnorm
 from edgec.passes.fold_constants import FoldConstants
+from edgec.passes.fuse import Fuse
 from edgec.passes.make_streaming import MakeStreaming
 from edgec.passes.quantize import Quantize
 from edgec.plan import Plan
@@ -75,6 +76,7 @@ def passes_for(precision: str, calibration: Any, streaming: bool) -> list[Pass]:
     ]
     if precision == "int8":
         passes.append(Quantize(calibration))  # on the whole sequence: calibration data are whole clips
+    passes.append(Fuse())  # after quantisation, whose rules know layers and activations apart
     if streaming:
         passes.append(MakeStreaming())  # last: integer and float graphs stream by the same rules
     return passes

@@ -45,7 +45,9 @@ def load(
         )
     label = name or type(model).__name__.lower()
     if example_inputs is None:
-        raise FrontendError(f"{label}: a torch module needs example_inputs, a tuple of tensors of the shapes it will see")
+        raise FrontendError(
+            f"{label}: a torch module needs example_inputs, a tuple of tensors of the shapes it will see"
+        )
     if step:
         from edgec.frontends.neurons import from_step_module
 
@@ -63,7 +65,8 @@ def _load_file(model: str, example_inputs: Any, name: str | None, time_axis: Any
         path, name = shipped.checkpoint_path(model), name or model
     if not path.exists():
         raise FrontendError(
-            f"{model}: no such file, and no shipped model of this name", hint=f"shipped models: {', '.join(known) or 'none'}"
+            f"{model}: no such file, and no shipped model of this name",
+            hint=f"shipped models: {', '.join(known) or 'none'}",
         )
     label = name or path.stem
     if path.suffix.lower() == ".pt2":

@@ -77,6 +77,7 @@ def read_members(path: Path) -> dict[str, bytes]:
 
 
 def is_torchscript(names: Any) -> bool:
+    """Whether these are the members of a TorchScript file."""
     return any(re.search(r"(^|/)(constants\.pkl|code/.*)$", n) for n in names)
 
 
@@ -86,7 +87,9 @@ def clean_archive(path: Path) -> io.BytesIO:
     if is_torchscript(members):
         raise FrontendError(f"{path}: this is a TorchScript file, which edgec does not read", hint=HOW_TO_EXPORT)
     if "models/model.json" not in members:
-        raise FrontendError(f"{path}: expected a torch.export archive with models/model.json, found none", hint=HOW_TO_EXPORT)
+        raise FrontendError(
+            f"{path}: expected a torch.export archive with models/model.json, found none", hint=HOW_TO_EXPORT
+        )
     refuse_binaries(path, members)
     kept = {"archive_format": b"pt2", "byteorder": b"little"}
     if members.get("byteorder", b"little") != b"little":
@@ -182,7 +185,9 @@ def clean_program(path: Path, program: dict[str, Any]) -> dict[str, Any]:
     except (KeyError, TypeError, AttributeError, RecursionError) as err:
         raise FrontendError(f"{path}: the program in the archive is damaged: {type(err).__name__} {err}") from err
     if problems:
-        raise FrontendError(f"{path}: refused, the program has {'; '.join(dict.fromkeys(problems))}", hint=HOW_TO_EXPORT)
+        raise FrontendError(
+            f"{path}: refused, the program has {'; '.join(dict.fromkeys(problems))}", hint=HOW_TO_EXPORT
+        )
     program["guards_code"] = []
     return program
 
@@ -196,7 +201,9 @@ def check_tree(text: Any, problems: list[str]) -> None:
                 visit(item)
         elif isinstance(value, dict):
             if "type" in value and value["type"] not in _TREE_TYPES:
-                problems.append(f"a container of type {str(value['type'])[:60]!r} as input or output; use tuples, lists and dicts")
+                problems.append(
+                    f"a container of type {str(value['type'])[:60]!r} as input or output; use tuples, lists and dicts"
+                )
             for item in value.values():
                 visit(item)
 

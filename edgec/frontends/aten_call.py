@@ -42,9 +42,9 @@ def to_array(value: torch.Tensor) -> npt.NDArray[Any]:
 
 #: Calls that are a layer of their own: their tensor is called after the module.
 LAYER_CALLS = frozenset(
-    "conv1d conv2d linear batch_norm layer_norm max_pool1d max_pool2d avg_pool1d avg_pool2d adaptive_avg_pool1d"
-    " adaptive_avg_pool2d relu relu6 hardtanh gelu sigmoid tanh softmax silu hardswish hardsigmoid leaky_relu lif lmu_memory"
-    " log_mel running_mean".split()
+    """conv1d conv2d linear batch_norm layer_norm max_pool1d max_pool2d avg_pool1d avg_pool2d adaptive_avg_pool1d
+    adaptive_avg_pool2d relu relu6 hardtanh gelu sigmoid tanh softmax silu hardswish hardsigmoid leaky_relu lif lmu_memory
+    log_mel running_mean""".split()  # noqa: SIM905
 )
 
 
@@ -59,7 +59,9 @@ def name_of(node: fx.Node, target: str, prefix: str = "") -> str:
 class Call:
     """The arguments of one ATen call by their schema names, and the graph being built."""
 
-    def __init__(self, builder: GraphBuilder, args: Mapping[str, Any], node: fx.Node, target: str, prefix: str = "") -> None:
+    def __init__(
+        self, builder: GraphBuilder, args: Mapping[str, Any], node: fx.Node, target: str, prefix: str = ""
+    ) -> None:
         self.builder = builder
         self.args = args
         self.node = node

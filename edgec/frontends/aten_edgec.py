@@ -22,7 +22,9 @@ def lif(call: Call) -> tuple[str, str | None]:
         raise ValueError(f"the neuron runs along axis {axis} of {t.shape}, but time is {describe(t.time_axis)}")
     if call["v_reset"] != 0.0 and call["reset"] == "hard":
         raise ValueError(f"edgec::lif with v_reset {call['v_reset']}; only 0 is supported")
-    per_channel = {key: call.const(call.stem(key, key), call.constant(key).reshape(-1)) for key in ("beta", "threshold")}
+    per_channel = {
+        key: call.const(call.stem(key, key), call.constant(key).reshape(-1)) for key in ("beta", "threshold")
+    }
     used = 1 in call.used_results
     op = Lif(
         decay_input=bool(call["decay_input"]),
@@ -37,14 +39,17 @@ def lif(call: Call) -> tuple[str, str | None]:
 
 
 def describe(axis: int | None) -> str:
+    """A time axis in words."""
     return "not named" if axis is None else f"axis {axis}"
 
 
 def lmu_memory(call: Call) -> str:
+    """edgec::lmu_memory: the Legendre memory."""
     return call.emit(LmuMemory(int(call["order"]), int(call["theta"]), str(call["form"])), call.tensor("u"))
 
 
 def log_mel(call: Call) -> str:
+    """edgec::log_mel: the audio front end."""
     values = {f.name: call[f.name] for f in dataclasses.fields(LogMel) if f.name in call.args}
     return call.emit(LogMel(**values), call.tensor("pcm"))
 

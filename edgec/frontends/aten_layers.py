@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from edgec.frontends.aten_call import Call, Padded
+from edgec.ops.activation import Softmax
 from edgec.ops.conv import Conv1d, Conv2d
 from edgec.ops.dense import Linear, MatMul
 from edgec.ops.elementwise import Affine, Mul
 from edgec.ops.norm import LayerNorm
-from edgec.ops.activation import Softmax
 from edgec.ops.pool import AvgPool2d, MaxPool2d, Mean
 
 Pads = tuple[tuple[int, int], ...]
@@ -93,14 +93,17 @@ def bias_of(call: Call, channels: int) -> str:
 
 
 def conv1d(call: Call) -> str:
+    """Convolution of [B,C,L]."""
     return _conv(call, 1)
 
 
 def conv2d(call: Call) -> str:
+    """Convolution of [B,C,H,W]."""
     return _conv(call, 2)
 
 
 def linear(call: Call) -> str:
+    """A linear layer with constant weights [O,I]."""
     w = call.constant("weight")
     weight = call.const(call.stem("weight", "weight"), w.T)
     return call.emit(Linear(), call.tensor("input"), weight, bias_of(call, w.shape[0]))
@@ -117,6 +120,7 @@ def addmm(call: Call) -> str:
 
 
 def matmul(call: Call) -> str:
+    """A product: a linear layer where the second operand is a constant matrix."""
     second = "mat2" if "mat2" in call.args else "other"
     a = call.tensor("self")
     if call.is_constant(second) and call.constant(second).ndim == 2:
@@ -156,6 +160,7 @@ def batch_norm(call: Call) -> Any:
 
 
 def layer_norm(call: Call) -> str:
+    """Layer norm over the last axis."""
     shape = tuple(call["normalized_shape"])
     if len(shape) != 1:
         raise ValueError(f"layer norm over {len(shape)} axes; only the last axis is supported")
@@ -181,7 +186,7 @@ def _pool(call: Call, rank: int, kind: str) -> str:
     if rank == 1:
         kernel, stride, pads = (*kernel, 1), (*stride, 1), (*pads, (0, 0))
         x = call.reshape(x, (*t.shape[:2], 1, t.shape[2]))
-    args: dict[str, Any] = dict(kernel=tuple(kernel), stride=tuple(stride), pad=(*pads[0], *pads[1]))
+    args: dict[str, Any] = {"kernel": tuple(kernel), "stride": tuple(stride), "pad": (*pads[0], *pads[1])}
     if kind == "avg":
         args["count_pad"] = bool(call["count_include_pad"])
     y = call.emit(MaxPool2d(**args) if kind == "max" else AvgPool2d(**args), x)
@@ -192,18 +197,22 @@ def _pool(call: Call, rank: int, kind: str) -> str:
 
 
 def max_pool1d(call: Call) -> str:
+    """Max pooling of [B,C,L]."""
     return _pool(call, 1, "max")
 
 
 def max_pool2d(call: Call) -> str:
+    """Max pooling of [B,C,H,W]."""
     return _pool(call, 2, "max")
 
 
 def avg_pool1d(call: Call) -> str:
+    """Average pooling of [B,C,L]."""
     return _pool(call, 1, "avg")
 
 
 def avg_pool2d(call: Call) -> str:
+    """Average pooling of [B,C,H,W]."""
     return _pool(call, 2, "avg")
 
 

@@ -10,11 +10,12 @@ import torch
 from edgec.frontends.aten_call import Call, Constant, Padded
 from edgec.frontends.aten_layers import mean_over
 from edgec.ops.activation import Softmax
-from edgec.ops.elementwise import Add, Clip, Div, Gelu, Mul, Relu, Relu6, Sigmoid, Sub, Tanh
+from edgec.ops.elementwise import Add, Clip, Div, Gelu, Mul, Relu, Relu6, Sigmoid, Sub
 from edgec.ops.shape import Concat, Slice
 
 
 def scalar(call: Call, value: float) -> str:
+    """A number as a constant."""
     return call.const(f"{call.name}_scalar", np.array([value]))
 
 
@@ -33,6 +34,7 @@ def same(call: Call) -> Any:
 
 
 def dropout(call: Call) -> Any:
+    """Nothing at inference."""
     if call["train"]:
         raise ValueError("dropout in training mode: call model.eval() before exporting")
     return call["input"]
@@ -52,11 +54,13 @@ def binary(op: Any) -> Any:
 
 
 def operand(call: Call, key: str) -> str:
+    """An operand that may be a number."""
     value = call[key]
     return scalar(call, float(value)) if isinstance(value, bool | int | float) else call.tensor(key)
 
 
 def div(call: Call) -> str:
+    """Division, without rounding."""
     if call.args.get("rounding_mode"):
         raise ValueError("division with a rounding mode")
     return call.emit(Div(), call.tensor("self"), operand(call, "other"))
@@ -71,10 +75,12 @@ def rsub(call: Call) -> str:
 
 
 def neg(call: Call) -> str:
+    """-x, as x * -1."""
     return call.emit(Mul(), call.tensor("self"), scalar(call, -1.0))
 
 
 def power(call: Call) -> str:
+    """x squared."""
     if call["exponent"] != 2:
         raise ValueError(f"power with exponent {call['exponent']}; only 2 is supported")
     x = call.tensor("self")
@@ -82,12 +88,14 @@ def power(call: Call) -> str:
 
 
 def gelu(call: Call) -> str:
+    """The erf form."""
     if call["approximate"] != "none":
         raise ValueError("gelu with approximate='tanh'; use the erf form")
     return call.emit(Gelu(), call.tensor("self"))
 
 
 def silu(call: Call) -> str:
+    """x * sigmoid(x)."""
     x = call.tensor("self")
     return call.emit(Mul(), x, call.emit(Sigmoid(), x))
 
@@ -98,10 +106,12 @@ def _hard_gate(call: Call, x: str) -> str:
 
 
 def hardsigmoid(call: Call) -> str:
+    """relu6(x + 3) / 6."""
     return call.emit(Div(), _hard_gate(call, call.tensor("self")), scalar(call, 6.0))
 
 
 def hardswish(call: Call) -> str:
+    """x * relu6(x + 3) / 6."""
     x = call.tensor("self")
     return call.emit(Div(), call.emit(Mul(), x, _hard_gate(call, x)), scalar(call, 6.0))
 
@@ -114,6 +124,7 @@ def leaky_relu(call: Call) -> str:
 
 
 def clamp(call: Call) -> str:
+    """clamp, hardtanh, clamp_min: relu and relu6 where the bounds are theirs."""
     keys = ("min_val", "max_val") if "min_val" in call.args else ("min", "max")
     low, high = (call.args.get(k) for k in keys)
     if not all(v is None or isinstance(v, int | float) for v in (low, high)):
@@ -127,6 +138,7 @@ def clamp(call: Call) -> str:
 
 
 def softmax(call: Call) -> str:
+    """Softmax over any axis, moved to the end for it."""
     x = call.tensor("self")
     rank = len(call.type_of(x).shape)
     axis = call.axis("dim", rank)
@@ -138,12 +150,14 @@ def softmax(call: Call) -> str:
 
 
 def reduced_axes(call: Call, rank: int) -> tuple[int, ...]:
+    """The axes of a reduction, counted from the front; all of them where none is given."""
     dims = call.args.get("dim")
     dims = [dims] if isinstance(dims, int) else dims
     return tuple(sorted(d % rank for d in dims)) if dims else tuple(range(rank))
 
 
 def mean(call: Call) -> str:
+    """Mean over some axes."""
     x = call.tensor("self")
     return mean_over(call, x, reduced_axes(call, len(call.type_of(x).shape)), bool(call.args.get("keepdim")))
 
@@ -158,6 +172,7 @@ def total(call: Call) -> str:
 
 
 def transpose(call: Call) -> str:
+    """Two axes exchanged; without arguments the last two."""
     x = call.tensor("self")
     rank = len(call.type_of(x).shape)
     perm = list(range(rank))
@@ -167,6 +182,7 @@ def transpose(call: Call) -> str:
 
 
 def permute(call: Call) -> str:
+    """The axes in another order."""
     x = call.tensor("self")
     rank = len(call.type_of(x).shape)
     return call.permute(x, tuple(int(d) % rank for d in call["dims"]))
@@ -178,6 +194,7 @@ def to_result_shape(call: Call) -> str:
 
 
 def expand(call: Call) -> str:
+    """Only expansions that copy nothing."""
     x = call.tensor("self")
     if int(np.prod(call.result_shape)) != call.type_of(x).size:
         raise ValueError(f"expand from {call.type_of(x).shape} to {call.result_shape}; rely on broadcasting instead")
@@ -200,11 +217,13 @@ def pad(call: Call) -> Any:
 
 
 def cat(call: Call) -> str:
+    """Operands one after another."""
     parts = [call.as_tensor(v) for v in call["tensors"]]
     return call.emit(Concat(axis=call.axis("dim", len(call.result_shape))), *parts)
 
 
 def stack(call: Call) -> str:
+    """Operands one after another along a new axis."""
     axis = call.axis("dim", len(call.result_shape))
     shape = tuple(1 if k == axis else n for k, n in enumerate(call.result_shape))
     parts = [call.reshape(call.as_tensor(v), shape) for v in call["tensors"]]
@@ -218,6 +237,7 @@ def cut(call: Call, x: str, axis: int, start: int, stop: int) -> str:
 
 
 def slice_(call: Call) -> str:
+    """x[start:end] with step 1."""
     x = call.tensor("self")
     shape = call.type_of(x).shape
     axis = call.axis("dim", len(shape))
@@ -228,6 +248,7 @@ def slice_(call: Call) -> str:
 
 
 def select(call: Call) -> str:
+    """x[index] along an axis, which goes."""
     x = call.tensor("self")
     shape = call.type_of(x).shape
     axis = call.axis("dim", len(shape))
@@ -246,6 +267,7 @@ def split(call: Call) -> tuple[str, ...]:
 
 
 def unbind(call: Call) -> tuple[str, ...]:
+    """All indices along an axis."""
     x = call.tensor("self")
     axis = call.axis("dim", len(call.type_of(x).shape))
     pieces = (cut(call, x, axis, k, k + 1) for k in range(len(call.result_shapes)))
@@ -259,6 +281,7 @@ def filled(call: Call) -> Constant:
 
 
 def getitem(call: Call) -> Any:
+    """One of several results."""
     return call["self"][call["index"]]
 
 

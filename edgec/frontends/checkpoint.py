@@ -40,7 +40,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         ) from err
     except Exception as err:  # torch.load raises many kinds for damaged files
         reason = (str(err).splitlines() or [""])[0]
-        raise FrontendError(f"{path}: the file is damaged or not written by torch.save: {type(err).__name__} {reason}") from err
+        raise FrontendError(
+            f"{path}: the file is damaged or not written by torch.save: {type(err).__name__} {reason}"
+        ) from err
     return checked_entries(path, data)
 
 
@@ -56,7 +58,9 @@ def checked_entries(path: Path, data: Any) -> dict[str, Any]:
         raise FrontendError(f"{path}: expected {WHAT}, found a {type(data).__name__}", hint=HOW_TO_EXPORT)
     if "format" not in data:
         is_state = bool(data) and all(isinstance(v, torch.Tensor) for v in data.values())
-        found = "a state_dict alone: weights without the network" if is_state else f"the keys {sorted(map(str, data))[:6]}"
+        found = (
+            "a state_dict alone: weights without the network" if is_state else f"the keys {sorted(map(str, data))[:6]}"
+        )
         raise FrontendError(f"{path}: expected {WHAT}, found {found}", hint=HOW_TO_EXPORT)
     if data["format"] != FORMAT:
         raise FrontendError(f"{path}: expected format {FORMAT!r}, found {str(data['format'])[:60]!r}")
@@ -76,7 +80,9 @@ def build_model(path: Path, data: dict[str, Any]) -> nn.Module:
     try:
         package = shipped.package(data["model"])
     except FrontendError as err:
-        raise FrontendError(f"{path}: the checkpoint names an unknown model: {err.message}", hint=HOW_TO_EXPORT) from err
+        raise FrontendError(
+            f"{path}: the checkpoint names an unknown model: {err.message}", hint=HOW_TO_EXPORT
+        ) from err
     try:
         module: nn.Module = package.build(data["config"])
     except (TypeError, ValueError, RuntimeError, ZeroDivisionError, OverflowError, MemoryError) as err:
@@ -90,7 +96,9 @@ def build_model(path: Path, data: dict[str, Any]) -> nn.Module:
 def compare_weights(path: Path, built: dict[str, torch.Tensor], found: dict[Any, Any]) -> None:
     """FrontendError with both sides of every difference between the config's network and the weights."""
     problems = [f"{k}: the config needs it, the state_dict lacks it" for k in built if k not in found]
-    problems += [f"{k}: in the state_dict, but the config's network has no such weight" for k in found if k not in built]
+    problems += [
+        f"{k}: in the state_dict, but the config's network has no such weight" for k in found if k not in built
+    ]
     for key in built:
         value = found.get(key)
         if value is None:
@@ -98,7 +106,9 @@ def compare_weights(path: Path, built: dict[str, torch.Tensor], found: dict[Any,
         if not isinstance(value, torch.Tensor) or value.layout != torch.strided:
             problems.append(f"{key}: expected a dense tensor, found {type(value).__name__}")
         elif value.shape != built[key].shape:
-            problems.append(f"{key}: the config builds shape {tuple(built[key].shape)}, the state_dict has {tuple(value.shape)}")
+            problems.append(
+                f"{key}: the config builds shape {tuple(built[key].shape)}, the state_dict has {tuple(value.shape)}"
+            )
     if problems:
         shown = problems[:12] + ([f"and {len(problems) - 12} more"] if len(problems) > 12 else [])
         raise FrontendError(join_problems(f"{path}: config and state_dict disagree:", shown))
@@ -123,9 +133,9 @@ def load_checkpoint(path: Path, name: str, example_inputs: Sequence[torch.Tensor
 
 def load_archive(path: Path, name: str, time_axis: TimeAxis) -> Graph:
     """A torch.export archive as a graph. What torch reads is an archive made anew from checked parts."""
-    import edgec.nn  # noqa: F401  registers the edgec:: operators an archive may call
-
     from torch.export.pt2_archive._package import load_pt2
+
+    import edgec.nn  # noqa: F401  registers the edgec:: operators an archive may call
 
     source = clean_archive(path)
     try:

@@ -75,7 +75,7 @@ def read_neuron(module: nn.Module, path: str) -> NeuronSpec | None:
     readers = SNNTORCH_READERS if library == "snntorch" else SPIKINGJELLY_READERS
     if cls.__name__ not in readers:
         raise Unsupported(f"{library}'s {cls.__name__} is not supported; supported are {', '.join(sorted(readers))}")
-    if type(module) is not cls and type(module).forward is not cls.forward:
+    if getattr(type(module), "forward", None) is not getattr(cls, "forward", None):
         raise Unsupported(f"{type(module).__name__} changes the forward of {library}'s {cls.__name__}")
     spec: NeuronSpec = readers[cls.__name__](module, path)
     return spec
@@ -101,7 +101,9 @@ def check_snntorch(module: Any) -> str:
     reset = RESET_FUNCTIONS.get(getattr(module.state_function, "__name__", ""))
     stored = ("subtract", "zero", "none")[int(module.reset_mechanism_val)]
     if reset != stored:
-        problems.append(f"reset mechanism {reset!r} of the module, {stored!r} of its buffer: build it with the reset it was trained with")
+        problems.append(
+            f"reset mechanism {reset!r} of the module, {stored!r} of its buffer: build it with the reset it was trained with"
+        )
     problems += check_heaviside(module.spike_grad)
     if problems:
         raise Unsupported("; ".join(problems))
@@ -117,15 +119,18 @@ def check_heaviside(function: Any) -> list[str]:
 
 
 def clamped(module: Any, name: str) -> tuple[str, Array]:
+    """A decay as snnTorch uses it: clamped to 0..1."""
     return name, np.clip(values(getattr(module, name)), 0, 1).astype(np.float32)
 
 
 def common(module: Any, states: tuple[str, ...]) -> dict[str, Any]:
     """Spec fields every snnTorch neuron has. snnTorch returns the states unless they are hidden."""
-    return dict(states=states, returns_states=bool(module.output or not module.init_hidden), hidden=bool(module.init_hidden))
+    returned = bool(module.output or not module.init_hidden)
+    return {"states": states, "returns_states": returned, "hidden": bool(module.init_hidden)}
 
 
 def leaky(module: Any, path: str) -> NeuronSpec:
+    """Leaky: beta V + X."""
     reset, late = check_snntorch(module), bool(module.reset_delay)
     params = (clamped(module, "beta"), ("threshold", values(module.threshold)))
     if reset == "subtract" and not late:
@@ -149,10 +154,13 @@ def lapicque(module: Any, path: str) -> NeuronSpec:
     op: Any = Lif(decay_input=False, reset=reset, strict=True, delayed_reset=reset == "subtract")
     if reset == "zero":
         op = SnnTorchNeuron(reset="zero")
-    return NeuronSpec(path, signals=("spikes", "membrane"), op=op, params=params, gains=gains, **common(module, ("mem",)))
+    return NeuronSpec(
+        path, signals=("spikes", "membrane"), op=op, params=params, gains=gains, **common(module, ("mem",))
+    )
 
 
 def synaptic(module: Any, path: str) -> NeuronSpec:
+    """Synaptic: a current alpha I + X drives the membrane beta V + I."""
     op = SnnTorchNeuron(synapse=True, reset=check_snntorch(module), delayed_reset=bool(module.reset_delay))
     params = (clamped(module, "beta"), ("threshold", values(module.threshold)), clamped(module, "alpha"))
     signals = ("spikes", "current", "membrane")
@@ -160,6 +168,7 @@ def synaptic(module: Any, path: str) -> NeuronSpec:
 
 
 def alpha(module: Any, path: str) -> NeuronSpec:
+    """Alpha: an excitatory and an inhibitory current; tau as snnTorch computes it."""
     op = AlphaNeuron(reset=check_snntorch(module))
     a, b = (torch.as_tensor(getattr(module, n)).detach().clamp(0, 1) for n in ("alpha", "beta"))
     tau = torch.log(a) / (torch.log(b) - torch.log(a)) + 1
@@ -182,14 +191,18 @@ def feedback(module: Any) -> tuple[str, tuple[tuple[str, Array], ...], tuple[tup
 
 
 def rleaky(module: Any, path: str) -> NeuronSpec:
+    """RLeaky: Leaky with its own spikes fed back."""
     kind, extra, weights = feedback(module)
     op = SnnTorchNeuron(feedback=kind, reset=check_snntorch(module), delayed_reset=bool(module.reset_delay))
     params = (clamped(module, "beta"), ("threshold", values(module.threshold)), *extra)
     fields = common(module, ("mem",))
-    return NeuronSpec(path, signals=("spikes", "membrane"), op=op, params=params, weights=weights, takes_spikes=True, **fields)
+    return NeuronSpec(
+        path, signals=("spikes", "membrane"), op=op, params=params, weights=weights, takes_spikes=True, **fields
+    )
 
 
 def rsynaptic(module: Any, path: str) -> NeuronSpec:
+    """RSynaptic: Synaptic with its own spikes fed back."""
     kind, extra, weights = feedback(module)
     if not module.reset_delay:
         raise Unsupported("reset_delay=False of RSynaptic, which snnTorch 1.0 computes and then drops")

@@ -93,7 +93,9 @@ class Tracer:
         passed = {**dict(zip(order, given, strict=False)), **named}
         passed = {k: v for k, v in passed.items() if v is not None}
         if passed and spec.hidden:
-            raise FrontendError(f"{spec.path}: the neuron keeps its state (init_hidden), and forward passes {', '.join(passed)} too")
+            raise FrontendError(
+                f"{spec.path}: the neuron keeps its state (init_hidden), and forward passes {', '.join(passed)} too"
+            )
         if spec.multi_step:
             return neuron_sequence(x, spec.path, len(spec.signals))[0]
         states = [passed.get(s, self.read(module, s)) for s in order]

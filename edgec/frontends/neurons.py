@@ -14,13 +14,12 @@ from torch import fx, nn
 from torch.export import ExportedProgram
 
 from edgec.errors import FrontendError
-from edgec.frontends.aten_call import Call, Constant, Padded
-from edgec.frontends.builder import GraphBuilder
-from edgec.frontends.neuron_specs import NeuronSpec, read_neuron, Unsupported
+from edgec.frontends.aten_call import Call, Constant
+from edgec.frontends.neuron_specs import NeuronSpec, Unsupported, read_neuron
 from edgec.frontends.neuron_trace import find_neurons, traced
 from edgec.frontends.source import source_of
 from edgec.frontends.torch_export import GUESS, Failed, Importer, TimeAxis, check_ready, export, without_mutation
-from edgec.frontends.unroll import GETITEM, NEURON, NEURON_SEQUENCE, Frames, Mixed, Role, name_of_target, through
+from edgec.frontends.unroll import NEURON, NEURON_SEQUENCE, Frames, Mixed, Role, name_of_target
 from edgec.ir.graph import Graph, Node
 from edgec.ops.elementwise import Mul
 from edgec.ops.snntorch import SequenceNeuron
@@ -41,7 +40,9 @@ def has_neurons(module: nn.Module) -> bool:
     return False
 
 
-def from_neuron_module(module: nn.Module, example_inputs: Sequence[torch.Tensor], name: str, time_axis: TimeAxis = GUESS) -> Graph:
+def from_neuron_module(
+    module: nn.Module, example_inputs: Sequence[torch.Tensor], name: str, time_axis: TimeAxis = GUESS
+) -> Graph:
     """Import a module whose forward runs foreign neurons over time. An output of the last frame becomes one of every frame."""
     specs = find_neurons(module, name)
     with traced(module, specs):
@@ -81,12 +82,20 @@ def from_step_module(
     loop = Loop(module, carry).train(module.training)
     specs = find_neurons(loop, name)
     if not specs:
-        raise FrontendError(f"{name}: the module has no neurons, so a frame has no state; import it with edgec.load(module, inputs)")
+        raise FrontendError(
+            f"{name}: the module has no neurons, so a frame has no state; import it with edgec.load(module, inputs)"
+        )
     with traced(loop, specs):
         check_ready(loop, name)
         ep = without_mutation(export(loop, tuple(inputs), name))
     axes = [None if k in carry else 0 for k in range(len(inputs))]
-    graph = NeuronImporter(ep, name, {s.path: s for s in specs.values()}, prefix="step.", input_names=tuple(signature(module.forward).parameters)).run(axes)
+    graph = NeuronImporter(
+        ep,
+        name,
+        {s.path: s for s in specs.values()},
+        prefix="step.",
+        input_names=tuple(signature(module.forward).parameters),
+    ).run(axes)
     return without_carried(graph, name)
 
 
@@ -95,7 +104,9 @@ def without_carried(graph: Graph, name: str) -> Graph:
     read = {i for n in graph.nodes for i in n.inputs}
     carried = [v.name for v in graph.inputs if v.type.time_axis is None]
     if read.intersection(carried):
-        raise FrontendError(f"{name}: the state {', '.join(read.intersection(carried))} is used by more than its neuron")
+        raise FrontendError(
+            f"{name}: the state {', '.join(read.intersection(carried))} is used by more than its neuron"
+        )
     return replace(graph, inputs=tuple(v for v in graph.inputs if v.name not in carried))
 
 
@@ -106,7 +117,12 @@ class NeuronImporter(Importer):
     """
 
     def __init__(
-        self, ep: ExportedProgram, name: str, specs: dict[str, NeuronSpec], prefix: str = "", input_names: tuple[str, ...] = ()
+        self,
+        ep: ExportedProgram,
+        name: str,
+        specs: dict[str, NeuronSpec],
+        prefix: str = "",
+        input_names: tuple[str, ...] = (),
     ) -> None:
         super().__init__(ep, name, prefix)
         self.input_names = input_names
@@ -291,7 +307,9 @@ class NeuronImporter(Importer):
             return x
         t = self.builder.type_of(x)
         if t.time_axis != 0 or t.shape[1] != 1:
-            raise ValueError(f"a multi-step neuron takes [T,1,...] with time on axis 0, found {t.shape} with time axis {t.time_axis}")
+            raise ValueError(
+                f"a multi-step neuron takes [T,1,...] with time on axis 0, found {t.shape} with time axis {t.time_axis}"
+            )
         self.builder.source = source_of(node.meta, node.name)
         call = Call(self.builder, {}, node, "lif")
         frames = call.reshape(x, (t.shape[0], *t.shape[2:]))
@@ -305,7 +323,9 @@ class NeuronImporter(Importer):
         return None
 
 
-def per_channel(call: Call, spec: NeuronSpec, label: str, data: Any, shape: tuple[int, ...], order: tuple[int, ...]) -> str:
+def per_channel(
+    call: Call, spec: NeuronSpec, label: str, data: Any, shape: tuple[int, ...], order: tuple[int, ...]
+) -> str:
     """A parameter of a neuron as one value, or as one per element of a frame in the order of the flattened frame."""
     if data.size == 1:
         return call.const(f"{spec.path}.{label}", data.reshape(1))
@@ -329,7 +349,13 @@ def drop_unread_signals(graph: Graph) -> Graph:
         kept = [k for k, o in enumerate(node.outputs) if k == 0 or o in read]
         if len(kept) < len(node.outputs) and isinstance(node.op, Lif | SequenceNeuron):
             op: Any = node.op
-            op = replace(op, membrane=False) if isinstance(op, Lif) else replace(op, outputs=tuple(op.outputs[k] for k in kept))
-            node = Node(op, node.inputs, tuple(node.outputs[k] for k in kept), tuple(node.types[k] for k in kept), node.source)
+            op = (
+                replace(op, membrane=False)
+                if isinstance(op, Lif)
+                else replace(op, outputs=tuple(op.outputs[k] for k in kept))
+            )
+            node = Node(
+                op, node.inputs, tuple(node.outputs[k] for k in kept), tuple(node.types[k] for k in kept), node.source
+            )
         nodes.append(node)
     return replace(graph, nodes=tuple(nodes))

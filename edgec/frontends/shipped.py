@@ -29,10 +29,14 @@ def names() -> tuple[str, ...]:
 def checkpoint_path(name: str) -> Path:
     """The trained weights of a shipped model."""
     root = folder()
-    assert root is not None and name in names()
+    assert root is not None
+    assert name in names()
     path = root / name / f"{name}.pt"
     if not path.is_file():
-        raise FrontendError(f"the shipped model {name} has no trained weights {path.name}", hint=f"train it: python -m models.{name}.train")
+        raise FrontendError(
+            f"the shipped model {name} has no trained weights {path.name}",
+            hint=f"train it: python -m models.{name}.train",
+        )
     return path
 
 
@@ -55,7 +59,8 @@ def package(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(
         full, root / name / "__init__.py", submodule_search_locations=[str(root / name)]
     )
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[full] = module
     try:

@@ -7,7 +7,9 @@ from typing import Any
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 #: Code that is not the user's: libraries, and the modules edgec offers.
-_LIBRARY = re.compile(r"[/\\](site|dist)-packages[/\\](torch|snntorch|spikingjelly|edgec)[/\\]|[/\\]edgec[/\\](nn|frontends)[/\\]")
+_LIBRARY = re.compile(
+    r"[/\\](site|dist)-packages[/\\](torch|snntorch|spikingjelly|edgec)[/\\]|[/\\]edgec[/\\](nn|frontends)[/\\]"
+)
 
 
 def source_line(stack_trace: str | None) -> str | None:

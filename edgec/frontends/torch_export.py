@@ -38,7 +38,9 @@ def target_name(target: Any) -> str:
     return f"{getattr(target, '__module__', '')}::{getattr(target, '__name__', target)}"
 
 
-def from_module(module: nn.Module, example_inputs: Sequence[torch.Tensor], name: str = "model", time_axis: TimeAxis = GUESS) -> Graph:
+def from_module(
+    module: nn.Module, example_inputs: Sequence[torch.Tensor], name: str = "model", time_axis: TimeAxis = GUESS
+) -> Graph:
     """Import a module as it behaves on inputs of these shapes. Batch 1; the module in eval mode.
 
     time_axis: the input axis that counts frames (one for every input, or one each); None for no time; by default
@@ -57,7 +59,9 @@ def check_ready(module: nn.Module, name: str) -> None:
     training = sorted(path or "(the model itself)" for path, m in module.named_modules() if m.training)
     if training:
         shown = ", ".join(training[:4]) + (", ..." if len(training) > 4 else "")
-        raise FrontendError(f"{name}: the module is in training mode ({shown})", hint="call model.eval() before the import")
+        raise FrontendError(
+            f"{name}: the module is in training mode ({shown})", hint="call model.eval() before the import"
+        )
     check_finite(name, {**dict(module.named_parameters()), **dict(module.named_buffers())})
 
 
@@ -65,7 +69,8 @@ def export(module: nn.Module, example_inputs: tuple[torch.Tensor, ...], name: st
     """torch.export with its failure told in one error."""
     try:
         with torch.no_grad(), quiet():
-            return torch.export.export(module, example_inputs, strict=False)
+            ep: ExportedProgram = torch.export.export(module, example_inputs, strict=False)
+            return ep
     except FrontendError:
         raise
     except Exception as err:  # torch.export raises whatever the user's forward raises
@@ -99,6 +104,7 @@ def quiet() -> Iterator[None]:
 
 
 def is_mutable(target: Any) -> bool:
+    """Whether a call changes one of its operands."""
     return isinstance(target, torch._ops.OpOverload) and bool(target._schema.is_mutable)
 
 
@@ -110,7 +116,10 @@ def check_finite(name: str, tensors: dict[str, torch.Tensor]) -> None:
         if t.is_floating_point() and not bool(torch.isfinite(t).all())
     ]
     if bad:
-        raise FrontendError(join_problems(f"{name}: weights with NaN or infinity:", bad), hint="the training diverged; use an earlier checkpoint")
+        raise FrontendError(
+            join_problems(f"{name}: weights with NaN or infinity:", bad),
+            hint="the training diverged; use an earlier checkpoint",
+        )
 
 
 class Importer:
@@ -160,7 +169,9 @@ class Importer:
         if time_axis is None or isinstance(time_axis, int):
             return dict.fromkeys(nodes, time_axis)
         if len(time_axis) != len(nodes):
-            raise FrontendError(f"{self.name}: expected one time axis for each of {len(nodes)} inputs, found {len(time_axis)}")
+            raise FrontendError(
+                f"{self.name}: expected one time axis for each of {len(nodes)} inputs, found {len(time_axis)}"
+            )
         return {n: None if a is None else int(a) for n, a in zip(nodes, time_axis, strict=True)}
 
     def guess_time(self, calls: set[str]) -> TimeAxis:
@@ -186,7 +197,11 @@ class Importer:
 
     def stored(self, spec: Any) -> torch.Tensor:
         """A weight, buffer or tensor constant by its path."""
-        value = self.ep.constants.get(spec.target) if spec.target in self.ep.constants else self.ep.state_dict.get(spec.target)
+        value = (
+            self.ep.constants.get(spec.target)
+            if spec.target in self.ep.constants
+            else self.ep.state_dict.get(spec.target)
+        )
         if not isinstance(value, torch.Tensor):
             raise FrontendError(f"{self.name}: {spec.target} is not a tensor, found {type(value).__name__}")
         return value.detach()
@@ -260,7 +275,9 @@ class Importer:
         names = []
         for spec, value in zip(self.ep.graph_signature.output_specs, node.args[0], strict=True):
             if spec.kind is not OutputKind.USER_OUTPUT:
-                self.problems.append(f"the model changes its own {spec.target or spec.arg}; state between calls must be a neuron's")
+                self.problems.append(
+                    f"the model changes its own {spec.target or spec.arg}; state between calls must be a neuron's"
+                )
                 continue
             result = self.env[value] if isinstance(value, fx.Node) else value
             problem = self.check_output(value)
@@ -274,6 +291,7 @@ class Importer:
 
 
 def describe(value: Any) -> str:
+    """A value that is no result of the inputs, in words."""
     return f"the constant {value.name}" if isinstance(value, Constant) else f"a {type(value).__name__}"
 
 

@@ -1,9 +1,9 @@
 """Fold a network that a Python loop unrolled over time back into one network over a sequence.
 
-The exported program holds T copies of one frame's computation, joined only through neurons. Each node is given the frame
-it belongs to and a class: what it computes, the frame left out. Nodes of one class in every frame are one node of the
-sequence. What mixes frames in any other way is refused by name. A class may be missing in some frames: whatever reads it (a
-neuron, a stack of frames, an output) checks for itself that it gets the same class in every frame it needs.
+The exported program holds T copies of one frame's computation, joined only through neurons. Each node is given the
+frame it belongs to and a class: what it computes, the frame left out. Nodes of one class in every frame are one node
+of the sequence. What mixes frames in any other way is refused by name. A class may be missing in some frames: whatever
+reads it (a neuron, a stack of frames, an output) checks for itself that it gets the same class in every frame it needs.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ class Chain:
 
 
 def name_of_target(node: fx.Node) -> str:
+    """`aten::conv1d` for torch.ops.aten.conv1d.default."""
     target: Any = node.target
     if isinstance(target, torch._ops.OpOverload):
         return str(target._schema.name)
@@ -80,7 +81,9 @@ class Frames:
     time_of: the time axis of a node that is a whole sequence. is_zero: whether a node is a constant of zeros.
     """
 
-    def __init__(self, graph: fx.Graph, count: int, time_of: Callable[[fx.Node], int | None], is_zero: Callable[[fx.Node], bool]) -> None:
+    def __init__(
+        self, graph: fx.Graph, count: int, time_of: Callable[[fx.Node], int | None], is_zero: Callable[[fx.Node], bool]
+    ) -> None:
         self.count = count
         self.time_of = time_of
         self.is_zero_constant = is_zero
@@ -162,10 +165,13 @@ class Frames:
     def neuron_role(self, node: fx.Node) -> Role:
         """The call continues the neuron whose states it is given, or starts one."""
         x, states, path = node.args[0], node.args[1], str(node.args[2])
-        assert isinstance(x, fx.Node) and isinstance(states, list | tuple)
+        assert isinstance(x, fx.Node)
+        assert isinstance(states, list | tuple)
         frame = self.roles[x].frame
         if frame is None:
-            raise Mixed(f"the input of {path} is the same in every frame; pass the input as a sequence and read one frame per step")
+            raise Mixed(
+                f"the input of {path} is the same in every frame; pass it as a sequence and read one frame per step"
+            )
         before = {self.state_origin(s, k, len(states), path) for k, s in enumerate(states)}
         if len(before) > 1:
             raise Mixed(f"the states of {path} come from different calls")
@@ -174,7 +180,9 @@ class Frames:
         if start is not None and (chain.calls[-1] is not start or chain.path != path):
             raise Mixed(f"the state of {path} is used twice, or is another neuron's")
         if frame != len(chain.calls):
-            raise Mixed(f"call {len(chain.calls)} of {path} works on frame {frame}: a neuron sees every frame once, in order")
+            raise Mixed(
+                f"call {len(chain.calls)} of {path} works on frame {frame}: a neuron sees every frame once, in order"
+            )
         first = chain.calls[0].args[0] if chain.calls else x
         if self.roles[x].kind != self.roles[first].kind:  # type: ignore[index]
             raise Mixed(f"the input of {path} is computed in another way than in the first frame")
@@ -202,7 +210,7 @@ class Frames:
         if node.op != "call_function":
             return self.is_zero_constant(node)
         target = name_of_target(node)
-        return target in ZEROS or (target in ("aten::full", "aten::full_like") and node.args[1] == 0)
+        return target in ZEROS or (target in ("aten::full", "aten::full_like") and bool(node.args[1] == 0))
 
     def sum_of_frames(self, node: fx.Node, target: str) -> Role | None:
         """total = total + value in every frame, read after the last one only."""
@@ -237,7 +245,9 @@ class Frames:
             if in_order and all(r.kind == roles[0].kind for r in roles) and isinstance(parts[0], fx.Node):
                 return Role(None, self.number("joined", node), joined=parts[0])
             raise Mixed("it joins frames that are not all the frames, once each and in order")
-        raise Mixed(f"it mixes frames {min(frames)} and {max(frames)}; only neurons may carry state from frame to frame")
+        raise Mixed(
+            f"it mixes frames {min(frames)} and {max(frames)}; only neurons may carry state from frame to frame"
+        )
 
 
 @dataclass(frozen=True)

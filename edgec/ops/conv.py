@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from edgec.ir.types import DType, TensorType
 from edgec.ops.base import Cost, Kernel, Op, Site, need
+from edgec.ops.elementwise import activate, activation_text, check_activation
 
 
 def out_extent(extent: int, k: int, stride: int, pad: tuple[int, int], dilation: int) -> int:
@@ -29,11 +30,13 @@ class Conv1d(Op):
     pad: tuple[int, int] = (0, 0)
     dilation: int = 1
     groups: int = 1
+    activation: str = ""
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         x, w, bias = types
         need(len(x.shape) == 3 and len(w.shape) == 3, f"expected x [B,T,C] and w [K,C,O], found {x.shape} and {w.shape}")
         need(x.shape[2] == w.shape[1] * self.groups, f"x has {x.shape[2]} channels, w expects {w.shape[1] * self.groups}")
+        check_activation(self.activation)
         need(bias.shape == (w.shape[2],), f"expected bias of shape ({w.shape[2]},), found {bias.shape}")
         frames = out_extent(x.shape[1], w.shape[0], self.stride, self.pad, self.dilation)
         return (TensorType((x.shape[0], frames, w.shape[2]), DType.F32, None, x.time_axis),)
@@ -42,7 +45,7 @@ class Conv1d(Op):
         x, w, bias = tensors
         x = F.pad(x.transpose(1, 2), self.pad)
         y = F.conv1d(x, w.permute(2, 1, 0), bias, self.stride, 0, self.dilation, self.groups)
-        return y.transpose(1, 2)
+        return activate(y.transpose(1, 2), self.activation)
 
     def stream(self, step: Any, x: str, w: str, bias: str) -> str:
         """History of the filter's span, then the filter at one position; right padding is delay."""
@@ -60,7 +63,7 @@ class Conv1d(Op):
     for n, t in T.grid({b}, {frames}):
         y[n, t, o] = bias[o]
         for k, c in T.grid({k}, {cg}):
-            y[n, t, o] = y[n, t, o] + {load} * w[k, c, o]"""
+            y[n, t, o] = y[n, t, o] + {load} * w[k, c, o]{activation_text(self.activation, "y[n, t, o]", "        ")}"""
         return Kernel(body, (("x", (b, t, c), "float32"), ("w", (k, cg, o), "float32"), ("bias", (o,), "float32"), ("y", (b, frames, o), "float32")))
 
     def cost(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
@@ -77,11 +80,13 @@ class Conv2d(Op):
     pad: tuple[int, int, int, int] = (0, 0, 0, 0)  # top, bottom, left, right
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
+    activation: str = ""
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         x, w, bias = types
         need(len(x.shape) == 4 and len(w.shape) == 4, f"expected x [B,H,W,C] and w [KH,KW,C,O], found {x.shape} and {w.shape}")
         need(x.shape[3] == w.shape[2] * self.groups, f"x has {x.shape[3]} channels, w expects {w.shape[2] * self.groups}")
+        check_activation(self.activation)
         need(bias.shape == (w.shape[3],), f"expected bias of shape ({w.shape[3]},), found {bias.shape}")
         need(x.time_axis in (None, 0), "convolving over a time axis in two dimensions")
         h = out_extent(x.shape[1], w.shape[0], self.stride[0], self.pad[:2], self.dilation[0])
@@ -93,7 +98,7 @@ class Conv2d(Op):
         top, bottom, left, right = self.pad
         x = F.pad(x.permute(0, 3, 1, 2), (left, right, top, bottom))
         y = F.conv2d(x, w.permute(3, 2, 0, 1), bias, self.stride, 0, self.dilation, self.groups)
-        return y.permute(0, 2, 3, 1)
+        return activate(y.permute(0, 2, 3, 1), self.activation)
 
     def lower(self, site: Site) -> Kernel:
         (b, h, v, c), (kh, kw, cg, o) = site.inputs[0].shape, site.inputs[1].shape
@@ -107,7 +112,7 @@ class Conv2d(Op):
     for n, i, j in T.grid({b}, {oh}, {ov}):
         y[n, i, j, o] = bias[o]
         for p, q, c in T.grid({kh}, {kw}, {cg}):
-            y[n, i, j, o] = y[n, i, j, o] + {load} * w[p, q, c, o]"""
+            y[n, i, j, o] = y[n, i, j, o] + {load} * w[p, q, c, o]{activation_text(self.activation, "y[n, i, j, o]", "        ")}"""
         f32 = "float32"
         return Kernel(body, (("x", (b, h, v, c), f32), ("w", (kh, kw, cg, o), f32), ("bias", (o,), f32), ("y", (b, oh, ov, o), f32)))
 

@@ -10,6 +10,7 @@ import torch
 
 from edgec.ir.types import DType, TensorType
 from edgec.ops.base import Cost, Kernel, Op, Site, need, same_time
+from edgec.ops.elementwise import activate, activation_text, check_activation
 
 
 @dataclass(frozen=True)
@@ -18,9 +19,11 @@ class Linear(Op):
 
     name: ClassVar[str] = "linear"
     framewise: ClassVar[bool] = True
+    activation: str = ""
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         x, w, bias = types
+        check_activation(self.activation)
         need(len(w.shape) == 2 and x.shape[-1] == w.shape[0], f"x [..., {x.shape[-1]}] does not fit w {w.shape}")
         need(bias.shape == (w.shape[1],), f"expected bias of shape ({w.shape[1]},), found {bias.shape}")
         need(x.time_axis != len(x.shape) - 1, "the layer mixes frames: its input's time axis is the feature axis")
@@ -28,7 +31,7 @@ class Linear(Op):
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
         x, w, bias = tensors
-        return x @ w + bias
+        return activate(x @ w + bias, self.activation)
 
     def lower(self, site: Site) -> Kernel:
         x, w, _ = site.inputs
@@ -38,7 +41,7 @@ class Linear(Op):
     for r in T.serial({rows}):
         y[r, o] = bias[o]
         for i in T.serial({i}):
-            y[r, o] = y[r, o] + x[r, i] * w[i, o]"""
+            y[r, o] = y[r, o] + x[r, i] * w[i, o]{activation_text(self.activation, "y[r, o]", "        ")}"""
         return Kernel(body, (("x", (rows, i), "float32"), ("w", (i, o), "float32"), ("bias", (o,), "float32"), ("y", (rows, o), "float32")))
 
     def cost(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:

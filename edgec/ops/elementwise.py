@@ -183,6 +183,26 @@ def extern(function: str, argument: str) -> str:
     return f'T.call_extern("float32", "edgec_{function}", {argument})'
 
 
+def activate(t: torch.Tensor, activation: str) -> torch.Tensor:
+    """An activation that `fuse` moved into the op before it; "" is none."""
+    if not activation:
+        return t
+    activated: torch.Tensor = ACTIVATIONS[activation].torch_function(t)
+    return activated
+
+
+def activation_text(activation: str, element: str, indent: str) -> str:
+    """The statement that applies it to one finished element; empty for none."""
+    if not activation:
+        return ""
+    return f"\n{indent}{element} = " + ACTIVATIONS[activation].c.replace("x[i]", element)
+
+
+def check_activation(activation: str) -> None:
+    known = sorted(ACTIVATIONS)
+    need(not activation or activation in ACTIVATIONS, f"expected activation one of {known}, found {activation!r}")
+
+
 @dataclass(frozen=True)
 class Relu(Unary):
     """max(x, 0)."""
@@ -247,3 +267,7 @@ class Clip(Unary):
             value = f"T.min({value}, T.float32({self.high!r}))"
         body = f"for i in T.parallel({n}):\n    y[i] = {value}"
         return Kernel(body, (("x", (n,), "float32"), ("y", (n,), "float32")))
+
+
+#: activations that convolutions and linear layers can apply to their own output
+ACTIVATIONS: dict[str, type[Unary]] = {a.name: a for a in (Relu, Relu6, Gelu, Sigmoid, Tanh)}

@@ -24,7 +24,10 @@ class LayerNorm(Op):
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         x, scale, shift = types
         need(x.dtype is DType.F32, f"expected float32, found {x.dtype.value}")
-        need(scale.shape == shift.shape == x.shape[-1:], f"expected scale and shift of shape {x.shape[-1:]}, found {scale.shape}, {shift.shape}")
+        need(
+            scale.shape == shift.shape == x.shape[-1:],
+            f"expected scale and shift of shape {x.shape[-1:]}, found {scale.shape}, {shift.shape}",
+        )
         need(x.time_axis != len(x.shape) - 1, "the layer mixes frames: its input's time axis is the feature axis")
         return (replace(x, quant=None),)
 
@@ -47,5 +50,11 @@ class LayerNorm(Op):
     stat[1] = T.float32(1) / T.call_extern("float32", "edgec_sqrtf", stat[1] / T.float32({n}) + T.float32({self.eps!r}))
     for i in T.serial({n}):
         y[r, i] = (x[r, i] - stat[0]) * stat[1] * scale[i] + shift[i]"""
-        params = (("x", (rows, n), f32), ("scale", (n,), f32), ("shift", (n,), f32), ("y", (rows, n), f32), ("stat", (2,), f32))
+        params = (
+            ("x", (rows, n), f32),
+            ("scale", (n,), f32),
+            ("shift", (n,), f32),
+            ("y", (rows, n), f32),
+            ("stat", (2,), f32),
+        )
         return Kernel(body, params, scratch=8)

@@ -1,7 +1,7 @@
-"""snnTorch's neurons beyond the plain leaky one, in its own order of float operations: synaptic currents, recurrence, alpha.
+"""snnTorch's neurons beyond the plain leaky one, in its own order of float operations.
 
-All fire when the membrane is above (not at) the threshold. The reset comes one frame late, computed from the old membrane
-r = V > threshold, unless said otherwise. Read in snnTorch 1.0: Leaky, Lapicque, Synaptic, Alpha, RLeaky, RSynaptic.
+All fire when the membrane is above (not at) the threshold. The reset comes one frame late, computed from the old
+membrane r = V > threshold, unless said otherwise. Read in snnTorch 1.0: Leaky, Lapicque, Synaptic, Alpha, RLeaky, RSynaptic.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 
 from edgec.ir.types import TensorType
 from edgec.ops.base import Cost, Kernel, Op, Site, need
+from edgec.ops.spiking import frames_of
 
 Tensors = tuple[torch.Tensor, ...]
 RESETS = ("subtract", "zero", "none")
@@ -34,16 +35,22 @@ class SequenceNeuron(Op):
 
     def check(self, types: Sequence[TensorType], per_channel: Sequence[str]) -> None:
         x = types[0]
-        need(x.time_axis is not None and x.time_axis == len(x.shape) - 2, "the neuron's time axis must be the last but one")
+        need(
+            x.time_axis is not None and x.time_axis == len(x.shape) - 2,
+            "the neuron's time axis must be the last but one",
+        )
         need(set(self.outputs) <= set(self.signals), f"expected outputs among {self.signals}, found {self.outputs}")
         for label, t in zip(per_channel, types[1:], strict=False):
-            need(t.shape in ((1,), (x.shape[-1],)), f"expected {label} of shape (1,) or ({x.shape[-1]},), found {t.shape}")
+            need(
+                t.shape in ((1,), (x.shape[-1],)),
+                f"expected {label} of shape (1,) or ({x.shape[-1]},), found {t.shape}",
+            )
 
     def run(self, tensors: Sequence[torch.Tensor], states: Sequence[torch.Tensor] = ()) -> tuple[Tensors, Tensors]:
         x, axis = tensors[0], tensors[0].ndim - 2
         now: Tensors = tuple(states) or tuple(torch.zeros_like(x.narrow(axis, 0, 1)) for _ in self.state_names())
         frames = []
-        for frame in x.split(1, dim=axis):
+        for frame in frames_of(x, axis):
             signals, now = self.step(frame, now, *tensors[1:])
             frames.append(signals)
         return tuple(torch.cat([f[self.signals.index(o)] for f in frames], axis) for o in self.outputs), now
@@ -87,7 +94,10 @@ class SnnTorchNeuron(SequenceNeuron):
         c = types[0].shape[-1]
         if self.feedback == "all_to_all":
             w, bias = types[-2:]
-            need(w.shape == (c, c) and bias.shape == (c,), f"expected w ({c},{c}) and bias ({c},), found {w.shape} and {bias.shape}")
+            need(
+                w.shape == (c, c) and bias.shape == (c,),
+                f"expected w ({c},{c}) and bias ({c},), found {w.shape} and {bias.shape}",
+            )
         return (types[0],) * len(self.outputs)
 
     def state_names(self) -> tuple[str, ...]:
@@ -118,7 +128,9 @@ class SnnTorchNeuron(SequenceNeuron):
 
     def lower(self, site: Site) -> Kernel:
         x, c = site.inputs[0], site.inputs[0].shape[-1]
-        need(site.states != () and x.size == c, "a neuron is lowered one frame at a time: make the graph streaming first")
+        need(
+            site.states != () and x.size == c, "a neuron is lowered one frame at a time: make the graph streaming first"
+        )
         names = ["x", "beta", "th"] + ["alpha"] * self.synapse
         names += [[], ["k"], ["w", "bias"]][FEEDBACKS.index(self.feedback)]
 
@@ -129,14 +141,25 @@ class SnnTorchNeuron(SequenceNeuron):
         if whole:
             lines += [f"for i in T.serial({c}):", "    old[i] = back[i]"]
         lines.append(f"for i in T.serial({c}):" if whole else f"for i in T.parallel({c}):")
-        add = {"none": "", "one_to_one": f" + back[i] * {at('k')}" if self.feedback == "one_to_one" else "", "all_to_all": " + sum[0]"}
+        add = {
+            "none": "",
+            "one_to_one": f" + back[i] * {at('k')}" if self.feedback == "one_to_one" else "",
+            "all_to_all": " + sum[0]",
+        }
         if whole:
-            lines += ["    sum[0] = T.float32(0)", f"    for j in T.serial({c}):", "        sum[0] = sum[0] + old[j] * w[j, i]"]
+            lines += [
+                "    sum[0] = T.float32(0)",
+                f"    for j in T.serial({c}):",
+                "        sum[0] = sum[0] + old[j] * w[j, i]",
+            ]
             lines.append("    sum[0] = sum[0] + bias[i]")
         th = at("th")
         lines.append(f"    r[0] = T.if_then_else(v[i] > {th}, T.float32(1), T.float32(0))")
         if self.synapse:
-            lines += [f"    cur[i] = {at('alpha')} * cur[i] + x[i]{add[self.feedback]}", f"    v[i] = {at('beta')} * v[i] + cur[i]"]
+            lines += [
+                f"    cur[i] = {at('alpha')} * cur[i] + x[i]{add[self.feedback]}",
+                f"    v[i] = {at('beta')} * v[i] + cur[i]",
+            ]
         else:
             lines.append(f"    v[i] = {at('beta')} * v[i] + x[i]{add[self.feedback]}")
         size = th if self.reset == "subtract" else "v[i]"
@@ -156,7 +179,10 @@ class SnnTorchNeuron(SequenceNeuron):
         if self.feedback != "none":
             lines.append("    back[i] = s[i]")
         state = {"membrane": "v", "current": "cur", "spikes": "back"}
-        params = [(n, t.shape if len(t.shape) == 2 and n == "w" else (t.size,), f32) for n, t in zip(names, site.inputs, strict=True)]
+        params = [
+            (n, t.shape if len(t.shape) == 2 and n == "w" else (t.size,), f32)
+            for n, t in zip(names, site.inputs, strict=True)
+        ]
         params += [(state[n], (c,), f32) for n in self.state_names()]
         params += [("s" if o == "spikes" else f"out{k}", (c,), f32) for k, o in enumerate(self.outputs)]
         scratch = [("r", (1,), f32)] + [("sum", (1,), f32), ("old", (c,), f32)] * whole
@@ -205,7 +231,9 @@ class AlphaNeuron(SequenceNeuron):
 
     def lower(self, site: Site) -> Kernel:
         x, c = site.inputs[0], site.inputs[0].shape[-1]
-        need(site.states != () and x.size == c, "a neuron is lowered one frame at a time: make the graph streaming first")
+        need(
+            site.states != () and x.size == c, "a neuron is lowered one frame at a time: make the graph streaming first"
+        )
         need("spikes" in self.outputs, "a neuron whose spikes nothing reads")
         names = ("x", "alpha", "beta", "tau", "th")
         at = {n: f"{n}[0]" if t.size == 1 else f"{n}[i]" for n, t in zip(names, site.inputs, strict=True)}
@@ -220,7 +248,11 @@ class AlphaNeuron(SequenceNeuron):
         if self.reset == "zero":
             lines += [f"    {n}[i] = {n}[i] - {n}[i] * r[0]" for n in ("exc", "inh", "v")]
         elif self.reset == "subtract":
-            lines += [f"    exc[i] = exc[i] - {at['th']} * r[0]", "    inh[i] = inh[i] - inh[i] * r[0]", "    v[i] = v[i] + r[1] * r[0]"]
+            lines += [
+                f"    exc[i] = exc[i] - {at['th']} * r[0]",
+                "    inh[i] = inh[i] - inh[i] * r[0]",
+                "    v[i] = v[i] + r[1] * r[0]",
+            ]
         lines.append(f"    s[i] = T.if_then_else(v[i] > {at['th']}, T.float32(1), T.float32(0))")
         local = {"spikes": "s", "excitatory": "exc", "inhibitory": "inh", "membrane": "v"}
         lines += [f"    out{k}[i] = {local[o]}[i]" for k, o in enumerate(self.outputs) if o != "spikes"]

@@ -6,11 +6,13 @@ from edgec.passes.assign_layout import AssignLayout
 from edgec.passes.base import Pass
 from edgec.passes.fold_batchnorm import FoldBatchnorm
 from edgec.passes.fold_constants import FoldConstants
+from edgec.passes.fuse import Fuse
 from edgec.passes.make_streaming import MakeStreaming
 
 PASSES: dict[str, type[Pass]] = {
     "fold_constants": FoldConstants,
     "assign_layout": AssignLayout,
     "fold_batchnorm": FoldBatchnorm,
+    "fuse": Fuse,
     "make_streaming": MakeStreaming,
 }

@@ -33,10 +33,12 @@ def compose(first: Perm, second: Perm) -> Perm:
 
 
 def inverse(perm: Perm) -> Perm:
+    """The permutation that undoes one."""
     return tuple(int(k) for k in np.argsort(perm))
 
 
 def is_identity(perm: Perm) -> bool:
+    """Whether a permutation moves nothing."""
     return perm == tuple(range(len(perm)))
 
 
@@ -204,7 +206,9 @@ class Sinker:
             return True
         readers = [n for n in self.graph.nodes if node.output in n.inputs]
         keeps_rows = perm[0] == 0 and len(shape) == 2 and shape[0] == t.shape[0]
-        folds = all(isinstance(n.op, Linear) and n.inputs[0] == node.output and n.inputs[1] in self.consts for n in readers)
+        folds = all(
+            isinstance(n.op, Linear) and n.inputs[0] == node.output and n.inputs[1] in self.consts for n in readers
+        )
         if not (keeps_rows and folds and readers) or node.output in self.graph.outputs:
             return False
         self.emit(node.op, (base,), node)

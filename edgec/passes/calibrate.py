@@ -22,11 +22,16 @@ Data = Iterable[Batch] | Batch | Array | torch.Tensor
 
 BINS = 8192
 PCM_SCALE = 1.0 / 32768.0
+#: shares of the range that clip tries
+CLIPS = np.geomspace(1.0, 0.05, 120)
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """What one tensor held: extremes, mean, root mean square, and a histogram over [-reach, reach]."""
+    """What one tensor held: extremes, mean, root mean square, and a histogram over [-reach, reach].
+
+    `pcm` marks an input whose data came as int16 samples.
+    """
 
     lo: float
     hi: float
@@ -35,6 +40,7 @@ class Statistics:
     count: int
     reach: float
     bins: Array
+    pcm: bool = False
 
     def extremes(self) -> tuple[float, float]:
         """The range seen, widened to hold 0."""
@@ -59,7 +65,7 @@ class Statistics:
             inside = clipped == values
             return float(np.sum(weight * np.where(inside, step * step / 12.0, (values - clipped) ** 2)))
 
-        best = min(np.linspace(1.0, 0.3, 71), key=error)
+        best = min(CLIPS, key=error)
         return lo * float(best), hi * float(best)
 
 
@@ -202,11 +208,13 @@ def calibrate(graph: Graph, batches: Data, batch: int = 32) -> dict[str, Statist
     assert not graph.is_step, "calibrate the whole-sequence graph"
     collectors: dict[str, Collector] = {v.name: Collector() for v in graph.inputs}
     collectors.update({o: Collector() for n in graph.nodes for o in n.outputs})
+    pcm = set(collectors)
     for data in check_batches(graph, batches):
+        pcm &= {name for name, values in data.items() if values.dtype == np.int16}
         for values in evaluate_batches(graph, data, batch):
             for name, collector in collectors.items():
                 collector.add(values[name].numpy())
-    found = {name: c.statistics() for name, c in collectors.items()}
+    found = {name: replace(c.statistics(), pcm=name in pcm) for name, c in collectors.items()}
     broken = [name for name, s in found.items() if not np.isfinite(s.rms)]
     if broken:
         raise InputError(f"calibration: %{broken[0]} overflows float32 on this data")

@@ -41,5 +41,5 @@ class FoldConstants(Pass):
         for name, t, value in zip(node.outputs, node.types, outs, strict=True):
             dtype = "int8" if t.dtype is DType.BIT else t.dtype.value
             data = np.ascontiguousarray(value.numpy().astype(dtype)).reshape(t.shape)
-            results[name] = Const(data, replace(t, time_axis=None))
+            results[name] = Const(data, t)
         return results

@@ -78,9 +78,10 @@ class Quantize(Pass):
     def run(self, graph: Graph) -> Graph:
         if self.calibration is None:
             raise PassError("quantisation needs calibration data, found none", hint="give about 64 typical inputs")
-        builder = Builder(graph, make_plan(graph, self._ranges(graph)))
+        ranges = self._ranges(graph)
+        builder = Builder(graph, make_plan(graph, ranges))
         for v in graph.inputs:
-            add_input(builder, graph, v)
+            add_input(builder, graph, v, ranges[v.name].pcm)
         problems = [p for node in graph.nodes if (p := apply(builder, node)) is not None]
         if problems:
             raise PassError(join_problems("these nodes cannot be computed in integers:", problems), hint=HINT)
@@ -102,10 +103,10 @@ class Quantize(Pass):
 HINT = "replace these ops in the model, or compile it with --precision float32"
 
 
-def add_input(b: Builder, graph: Graph, v: Value) -> None:
-    """PCM arrives as int16, anything else as int8."""
+def add_input(b: Builder, graph: Graph, v: Value, pcm: bool) -> None:
+    """What a front end reads, or was calibrated with int16 samples, arrives as int16 PCM; anything else as int8."""
     users = graph.consumers(v.name)
-    if users and all(isinstance(n.op, LogMel) for n in users):
+    if pcm or (users and all(isinstance(n.op, LogMel) for n in users)):
         b.input(v, DType.I16, Scale(PCM_SCALE))
     else:
         b.input(v, DType.I8, b.plan.int8[v.name])

@@ -11,7 +11,8 @@ from edgec.ir.graph import Const, Graph, Node, Value
 from edgec.ir.types import DType, QuantParams, TensorType
 from edgec.ops.qelementwise import QAffine
 from edgec.ops.quantized import QLinear, Requantize
-from edgec.passes.quantize_numbers import INT32_MAX, Array, Refusal, Scale, fixed_point, ratio
+from edgec.ops.signal import PCM_SCALE
+from edgec.passes.quantize_numbers import BIAS_LIMIT, INT32_MAX, Array, Refusal, Scale, fixed_point, ratio
 from edgec.passes.quantize_plan import Plan
 
 EVERYTHING = (-np.inf, np.inf)
@@ -111,10 +112,16 @@ class Builder:
     def dtype(self, source: Source) -> DType:
         return self.types[source.tensor].dtype
 
-    def activation(self, name: str) -> Source:
-        """A tensor as a matrix product reads it: spikes as they are, anything else int8."""
+    def activation(self, name: str, terms: int = INT32_MAX) -> Source:
+        """A tensor as a product over `terms` inputs reads it: spikes and PCM as they are, anything else int8.
+
+        int16 PCM stays only where any weights of 8 bits keep the sum in int32.
+        """
         source = self.sources[name]
         if self.dtype(source) is DType.BIT and source.stored_as(Scale(1.0)):
+            return source
+        is_pcm = self.dtype(source) is DType.I16 and source.stored_as(Scale(PCM_SCALE))
+        if is_pcm and terms * 127 * 2**15 + BIAS_LIMIT < INT32_MAX:
             return source
         return self.store(name, DType.I8, self.plan.int8[name])
 

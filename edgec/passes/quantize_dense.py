@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 from edgec.ir.graph import Node
@@ -21,6 +23,11 @@ def constants(b: Builder, node: Node) -> tuple[Array, Array]:
     return w, bias
 
 
+def terms(b: Builder, node: Node) -> int:
+    """Products that one output sums up."""
+    return prod(b.graph.type_of(node.inputs[1]).shape[:-1])
+
+
 def layer(b: Builder, node: Node, x: Source, op: QConv1d | QConv2d | QLinear) -> None:
     """A weighted layer on a stored activation: its accumulators stand for the output."""
     w, bias = constants(b, node)
@@ -34,13 +41,13 @@ def layer(b: Builder, node: Node, x: Source, op: QConv1d | QConv2d | QLinear) ->
 
 def linear(b: Builder, node: Node) -> None:
     """A linear layer."""
-    layer(b, node, b.activation(node.inputs[0]), QLinear())
+    layer(b, node, b.activation(node.inputs[0], terms(b, node)), QLinear())
 
 
 def conv1d(b: Builder, node: Node) -> None:
     """Padding is the zero point, so that folding it into the bias is exact at the border too."""
     op: Conv1d = node.op
-    x = b.activation(node.inputs[0])
+    x = b.activation(node.inputs[0], terms(b, node))
     layer(b, node, x, QConv1d(op.stride, op.pad, op.dilation, op.groups, pad_value=x.zero))
 
 
@@ -67,5 +74,5 @@ def lmu_memory(b: Builder, node: Node) -> None:
 def conv2d(b: Builder, node: Node) -> None:
     """As `conv1d`."""
     op: Conv2d = node.op
-    x = b.activation(node.inputs[0])
+    x = b.activation(node.inputs[0], terms(b, node))
     layer(b, node, x, QConv2d(op.stride, op.pad, op.dilation, op.groups, pad_value=x.zero))

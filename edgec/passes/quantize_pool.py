@@ -60,7 +60,8 @@ def running_mean(b: Builder, node: Node) -> None:
     if node.type.time_axis != len(node.type.shape) - 2:
         raise Refusal("its time axis is not the last but one")
     x, target = b.accumulator(node.inputs[0]), b.plan.int8[node.output]
-    multiplier, shift = mean_ratio(x, target, node.type.shape[-1], MEAN_FRAMES)
+    window = node.op.window
+    multiplier, shift = mean_ratio(x, target, node.type.shape[-1], window + 1 if window else MEAN_FRAMES)
     names = (b.const(f"{node.output}_multiplier", multiplier), b.const(f"{node.output}_shift", shift))
     b.emit(QRunningMean(node.op.window, target.scale, target.zero), (x.tensor, *names), node.outputs)
     b.hold(node.output, node.output, target)

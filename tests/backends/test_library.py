@@ -10,8 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from edgec.backends.emit import write_folder
 from edgec.device import Device, open_device
 from edgec.errors import EdgecError
-from edgec.ir.evaluate import StepRunner
+from edgec.ir.evaluate import StepRunner, evaluate
 from edgec.ir.graph import Graph
+from edgec.ops import Conv1d, Linear
+from edgec.ops.elementwise import ACTIVATIONS
 from edgec.passes.make_streaming import MakeStreaming
 from edgec.target import load_target
 from tests.graphs import Builder, conv, lif, streaming_nets
@@ -104,3 +106,16 @@ def test_the_library_has_no_heap_no_stdio_and_no_globals(folder: Path) -> None:
     assert "printf" not in text
     top_level = [line for line in text.splitlines() if line.endswith(";") and line[:1].isalpha()]
     assert [line for line in top_level if not line.startswith(("static const", "EDGEC_STATIC_ASSERT"))] == []
+
+
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
+def test_fused_activations(activation: str, tmp_path: Path) -> None:
+    b = Builder(seed=5)
+    x = b.input("x", 1, 6, 4)
+    y = b.emit(Conv1d(pad=(1, 1), activation=activation), x, b.normal(3, 4, 5), b.normal(5))
+    graph = b.build(b.emit(Linear(activation=activation), y, b.normal(5, 3), b.normal(3)))
+    write_folder(MakeStreaming().run(graph), HOST, tmp_path)
+    data = torch.randn(1, 6, 4)
+    with open_device("host", tmp_path) as device:
+        found = np.concatenate(stream(device, data), 1)
+    np.testing.assert_allclose(found, evaluate(graph, {"x": data})[0].numpy(), rtol=1e-5, atol=1e-5)

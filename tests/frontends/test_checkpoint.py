@@ -16,7 +16,7 @@ from edgec.errors import FrontendError
 from edgec.frontends import archive, load, shipped
 from edgec.ir.evaluate import evaluate
 
-CONFIG = dict(n_mels=4, dim=8, order=4, theta=4, classes=3)
+CONFIG = {"n_mels": 4, "dim": 8, "order": 4, "theta": 4, "classes": 3}
 
 
 class Payload:
@@ -53,7 +53,8 @@ def refused(path, *parts: str) -> str:
 def test_a_checkpoint_gives_the_graph_of_its_network(tmp_path):
     module, data = checkpoint()
     graph = load(save(tmp_path / "small.pt", data))
-    assert graph.name == "small" and graph.inputs[0].type.shape == (1, 16000)
+    assert graph.name == "small"
+    assert graph.inputs[0].type.shape == (1, 16000)
     pcm = torch.randn(1, 16000) * 0.1
     with torch.no_grad():
         torch.testing.assert_close(evaluate(graph, {"pcm": pcm})[0], module(pcm), rtol=1e-5, atol=1e-5)
@@ -96,7 +97,8 @@ def test_an_archive_with_edgec_operators(tmp_path):
         warnings.simplefilter("ignore")
         torch.export.save(torch.export.export(module, (torch.zeros(1, 480),)), path)
     graph = load(path)
-    assert graph.inputs[0].type.time_axis == 1 and any("model.py:" in s for n in graph.nodes for s in n.source)
+    assert graph.inputs[0].type.time_axis == 1
+    assert any("model.py:" in s for n in graph.nodes for s in n.source)
 
 
 def rewrite(path: Path, changes: dict[str, bytes | None], drop: str | None = None) -> Path:
@@ -148,7 +150,13 @@ def test_a_weight_pickled_in_an_archive_never_runs(exported, tmp_path):
     path, marker = exported[1], tmp_path / "ran"
     config = member(path, "model_weights_config.json")
     config["config"]["0.weight"]["use_pickle"] = True
-    rewrite(path, {"data/weights/weight_0": pickled(marker), "data/weights/model_weights_config.json": json.dumps(config).encode()})
+    rewrite(
+        path,
+        {
+            "data/weights/weight_0": pickled(marker),
+            "data/weights/model_weights_config.json": json.dumps(config).encode(),
+        },
+    )
     refused(path, "weight 0.weight is a pickled object")
     assert not marker.exists()
 
@@ -159,14 +167,20 @@ def test_a_constant_pickled_in_an_archive_never_runs(exported, tmp_path, prefix)
     entry = {"path_name": prefix, "is_param": False, "use_pickle": True, "tensor_meta": None}
     config = {"config": {"secret": entry}}
     payload = pickle.dumps(Payload(marker)) if prefix.startswith("opaque") else pickled(marker)
-    rewrite(path, {f"data/constants/{prefix}": payload, "data/constants/model_constants_config.json": json.dumps(config).encode()})
+    rewrite(
+        path,
+        {
+            f"data/constants/{prefix}": payload,
+            "data/constants/model_constants_config.json": json.dumps(config).encode(),
+        },
+    )
     refused(path)
     assert not marker.exists()
 
 
 @pytest.mark.parametrize("name", ["data/weights/model.pt", "data/constants/model.pt", "data/sample_inputs/model.pt"])
 def test_other_pickles_in_an_archive_are_never_read(exported, tmp_path, name):
-    module, path = exported
+    _module, path = exported
     marker = tmp_path / "ran"
     rewrite(path, {name: pickled(marker)})
     assert load(path).nodes
@@ -299,7 +313,11 @@ def test_what_else_people_save(tmp_path):
         torch.jit.save(torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2)), str(tmp_path / "script.pt"))
     refused(tmp_path / "script.pt", "TorchScript", hint)
     refused(save(tmp_path / "old.pt", {**data, "format": "edgec-checkpoint-9"}), "found 'edgec-checkpoint-9'")
-    refused(save(tmp_path / "part.pt", {"format": "edgec-checkpoint-1", "model": 3}), "model: expected str, found int", "config: ")
+    refused(
+        save(tmp_path / "part.pt", {"format": "edgec-checkpoint-1", "model": 3}),
+        "model: expected str, found int",
+        "config: ",
+    )
 
 
 def test_an_archive_under_the_name_of_a_checkpoint(exported):
@@ -324,7 +342,11 @@ def test_config_and_weights_that_disagree(tmp_path):
     weights["extra"] = torch.zeros(1)
     text = refused(save(tmp_path / "y.pt", checkpoint(state_dict=weights)[1]), "head.norm.bias: the config needs it")
     assert "extra: in the state_dict, but the config's network has no such weight" in text
-    refused(save(tmp_path / "z.pt", checkpoint(config={**CONFIG, "width": 3})[1]), "cannot be built from the config", "width")
+    refused(
+        save(tmp_path / "z.pt", checkpoint(config={**CONFIG, "width": 3})[1]),
+        "cannot be built from the config",
+        "width",
+    )
     refused(save(tmp_path / "s.pt", checkpoint(config={**CONFIG, "dim": "wide"})[1]), "cannot be built from the config")
     weights["extra"] = 3
     refused(save(tmp_path / "t.pt", checkpoint(state_dict=weights)[1]), "extra")

@@ -45,7 +45,14 @@ def leaky(reset, late, vectors, rng):
     def make(n):
         beta = vector(rng, n, 0.3, 0.99) if vectors else 0.8
         threshold = vector(rng, n, 0.2, 0.6) if vectors else 0.4
-        return snn.Leaky(beta=beta, threshold=threshold, learn_beta=vectors, learn_threshold=vectors, reset_mechanism=reset, reset_delay=late)
+        return snn.Leaky(
+            beta=beta,
+            threshold=threshold,
+            learn_beta=vectors,
+            learn_threshold=vectors,
+            reset_mechanism=reset,
+            reset_delay=late,
+        )
 
     return make
 
@@ -113,7 +120,9 @@ def test_recurrent_leaky(reset, late, all_to_all):
 
     def make(n):
         options = {"linear_features": n} if all_to_all else {"V": vector(rng, n, -0.5, 0.5)}
-        return snn.RLeaky(beta=0.8, all_to_all=all_to_all, threshold=0.5, reset_mechanism=reset, reset_delay=late, **options)
+        return snn.RLeaky(
+            beta=0.8, all_to_all=all_to_all, threshold=0.5, reset_mechanism=reset, reset_delay=late, **options
+        )
 
     compare(Loop(make), drive(rng))
 
@@ -125,7 +134,9 @@ def test_recurrent_synaptic(reset, all_to_all):
 
     def make(n):
         options = {"linear_features": n} if all_to_all else {"V": 0.3}
-        return snn.RSynaptic(alpha=0.6, beta=0.8, all_to_all=all_to_all, threshold=0.5, reset_mechanism=reset, **options)
+        return snn.RSynaptic(
+            alpha=0.6, beta=0.8, all_to_all=all_to_all, threshold=0.5, reset_mechanism=reset, **options
+        )
 
     compare(Loop(make), drive(torch.Generator().manual_seed(6)))
 
@@ -171,7 +182,9 @@ def test_the_module_is_left_as_it_was():
     module(x)
     before = module.lif1.mem
     load(module, (x,))
-    assert module.lif1.mem is before and "forward" not in module.lif1.__dict__ and "forward" not in module.__dict__
+    assert module.lif1.mem is before
+    assert "forward" not in module.lif1.__dict__
+    assert "forward" not in module.__dict__
 
 
 def test_a_module_of_one_frame_per_call_with_hidden_state():

@@ -12,9 +12,9 @@ with warnings.catch_warnings():
     clock = pytest.importorskip("spikingjelly.clock_driven.neuron")
     from spikingjelly.activation_based import functional, layer
 
-from edgec.errors import FrontendError  # noqa: E402
-from edgec.frontends import load  # noqa: E402
-from edgec.ir.evaluate import evaluate  # noqa: E402
+from edgec.errors import FrontendError
+from edgec.frontends import load
+from edgec.ir.evaluate import evaluate
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 T = 10

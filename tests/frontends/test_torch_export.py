@@ -98,7 +98,10 @@ CALLS = {
     "sum": (lambda x: x.sum(-1), r(1, 3, 4)),
     "transpose": (lambda x: x.transpose(1, 2) * 2, r(1, 3, 4)),
     "permute": (lambda x: x.permute(0, 3, 1, 2) + 1, r(1, 3, 4, 2)),
-    "views": (lambda x: (x.view(1, 12) + 1, x.flatten(1).unsqueeze(1) * 2, x.reshape(1, 2, 6)[:, 0].squeeze(0)), r(1, 3, 4)),
+    "views": (
+        lambda x: (x.view(1, 12) + 1, x.flatten(1).unsqueeze(1) * 2, x.reshape(1, 2, 6)[:, 0].squeeze(0)),
+        r(1, 3, 4),
+    ),
     "cat": (lambda x, y: torch.cat((x, y, x), 1), r(1, 3), r(1, 2)),
     "stack": (lambda x, y: torch.stack((x, y), 2), r(1, 3), r(1, 3)),
     "slices": (lambda x: x[:, 1:3] + x[:, -2:], r(1, 5)),
@@ -153,14 +156,19 @@ def test_a_plain_cnn_keeps_one_permute():
     )  # fmt: skip
     graph = check(randomise(net), r(1, 3, 8, 8))
     names = [n.op.name for n in graph.nodes]
-    assert names.count("permute") == 1 and names[0] == "permute"
+    assert names.count("permute") == 1
+    assert names[0] == "permute"
     assert names.count("affine") == 1
 
 
 class Residual(nn.Module):
     def __init__(self):
         super().__init__()
-        self.stem, self.conv, self.norm = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.stem, self.conv, self.norm = (
+            nn.Conv2d(1, 4, 3, padding=1),
+            nn.Conv2d(4, 4, 3, padding=1),
+            nn.BatchNorm2d(4),
+        )
         self.squeeze, self.excite, self.head = nn.Conv2d(4, 2, 1), nn.Conv2d(2, 4, 1), nn.Linear(4, 3)
         self.gain = nn.Parameter(torch.rand(4, 1, 1))
 
@@ -227,7 +235,8 @@ def test_the_lmuformer_without_permutes_streams():
     for p in (AssignLayout(), FoldConstants(), FoldBatchnorm()):
         graph = p.run(graph)
     names = [n.op.name for n in graph.nodes]
-    assert "permute" not in names and "reshape" not in names
+    assert "permute" not in names
+    assert "reshape" not in names
     assert names.count("affine") == 5  # between the residual stream or the memory and a neuron
     runner = StepRunner(MakeStreaming().run(graph))
     frames = torch.cat([out[0] for out in runner.run({"pcm": pcm})], 1)
@@ -267,15 +276,21 @@ def test_every_unsupported_call_is_listed_with_its_line():
         from_module(Call(forward).eval(), (r(1, 4),), "net")
     text = str(caught.value)
     assert text.startswith("net: the model cannot be imported:")
-    assert "aten::fft_rfft at test_torch_export.py:" in text and "use edgec.nn.LogMel" in text
-    assert "aten::cumsum at test_torch_export.py:" in text and "edgec.nn.RunningMean" in text
+    assert "aten::fft_rfft at test_torch_export.py:" in text
+    assert "use edgec.nn.LogMel" in text
+    assert "aten::cumsum at test_torch_export.py:" in text
+    assert "edgec.nn.RunningMean" in text
     assert "aten::erfinv at test_torch_export.py:" in text
 
 
 REFUSED = {
     "training mode": (nn.Dropout(), (r(1, 3),), "in training mode"),
     "batch": (nn.Linear(3, 2).eval(), (r(2, 3),), "export it with batch 1"),
-    "integers": (nn.Embedding(5, 2).eval(), (torch.zeros(1, 3, dtype=torch.long),), "torch.int64; expected torch.float32"),
+    "integers": (
+        nn.Embedding(5, 2).eval(),
+        (torch.zeros(1, 3, dtype=torch.long),),
+        "torch.int64; expected torch.float32",
+    ),
     "lstm": (nn.LSTM(3, 2).eval(), (r(1, 4, 3),), "recurrent layers are not imported"),
     "branch": (Call(lambda x: x if x.sum() > 0 else -x).eval(), (r(1, 3),), "torch.export cannot trace the module"),
     "constant output": (Call(lambda x: torch.ones(3)).eval(), (r(1, 3),), "no result of the inputs"),

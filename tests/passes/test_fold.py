@@ -43,11 +43,16 @@ const %t : float32[2] = [0.5, 1.0]
 
 
 def test_an_affine_after_a_layer():
-    assert fold(HEAD + """\
+    assert (
+        fold(
+            HEAD
+            + """\
 %c = conv1d(%x, %w, %b) {pad=(1, 0)} : float32[1,3,2] t1  # net.py:1
 %y = affine(%c, %s, %t) : float32[1,3,2] t1  # net.py:2
 return %y
-""") == """\
+"""
+        )
+        == """\
 graph net
 input %x : float32[1,3,1] t1
 const %w : float32[2,1,2] = [2.0, -2.0, 6.0, -4.0]
@@ -55,23 +60,28 @@ const %b : float32[2] = [2.5, 1.0]
 %y = conv1d(%x, %w, %b) {pad=(1, 0)} : float32[1,3,2] t1  # net.py:1; net.py:2
 return %y
 """
+    )
 
 
 def test_an_affine_stays_where_something_else_reads_the_layer():
-    text = HEAD + """\
+    text = (
+        HEAD
+        + """\
 %c = conv1d(%x, %w, %b) {pad=(1, 0)} : float32[1,3,2] t1
 %n = affine(%c, %s, %t) : float32[1,3,2] t1
 %r = relu(%n) : float32[1,3,2] t1
 %y = add(%c, %r) : float32[1,3,2] t1
 return %y
 """
+    )
     assert fold(text) == text
     text = text.replace("return %y", "return %c, %r").replace("%y = add(%c, %r) : float32[1,3,2] t1\n", "")
     assert fold(text) == text
 
 
 def test_affines_merge():
-    assert fold("""\
+    assert (
+        fold("""\
 graph net
 input %x : float32[1,2]
 const %a : float32[2] = [2.0, 3.0]
@@ -79,7 +89,8 @@ const %b : float32[2] = [1.0, 1.0]
 %m = affine(%x, %a, %b) : float32[1,2]
 %y = affine(%m, %b, %a) {axis=1} : float32[1,2]
 return %y
-""") == """\
+""")
+        == """\
 graph net
 input %x : float32[1,2]
 const %a_1 : float32[2] = [2.0, 3.0]
@@ -87,6 +98,7 @@ const %b_1 : float32[2] = [3.0, 4.0]
 %y = affine(%x, %a_1, %b_1) : float32[1,2]
 return %y
 """
+    )
 
 
 FORWARD = """\
@@ -102,7 +114,9 @@ const %t : float32[2] = [0.5, 1.0]
 
 
 def test_an_affine_goes_into_the_next_layer_where_nothing_is_padded():
-    assert fold(FORWARD + "%y = conv1d(%n, %w, %b) : float32[1,2,1] t1\nreturn %y\n") == """\
+    assert (
+        fold(FORWARD + "%y = conv1d(%n, %w, %b) : float32[1,2,1] t1\nreturn %y\n")
+        == """\
 graph net
 input %x : float32[1,3,2] t1
 const %w : float32[2,2,1] = [2.0, -2.0, 6.0, -4.0]
@@ -111,6 +125,7 @@ const %b : float32[1] = [9.0]
 %y = conv1d(%r, %w, %b) : float32[1,2,1] t1
 return %y
 """
+    )
 
 
 def test_an_affine_stays_in_front_of_zero_padding_unless_it_only_scales():
@@ -149,7 +164,9 @@ return %c
 
 
 def test_constants_are_computed():
-    assert fold("""\
+    assert (
+        fold(
+            """\
 graph net
 input %x : float32[1,2]
 const %a : float32[2] = [2.0, -3.0]
@@ -158,7 +175,10 @@ const %p : float32[1,2] = [1.0, 2.0]
 %c = add(%b, %p) : float32[1,2]
 %y = mul(%x, %c) : float32[1,2]
 return %y, %b
-""", FoldConstants()) == """\
+""",
+            FoldConstants(),
+        )
+        == """\
 graph net
 input %x : float32[1,2]
 const %a : float32[2] = [2.0, -3.0]
@@ -167,6 +187,7 @@ const %c : float32[1,2] = [3.0, 2.0]
 %y = mul(%x, %c) : float32[1,2]
 return %y, %b
 """
+    )
 
 
 @st.composite
@@ -188,13 +209,19 @@ def chains(draw):
         channels = builder.type_of(x).shape[-1]
         kind = draw(st.sampled_from(["affine"] * 4 + ["conv1d", "conv1d", "linear", "relu", "add"]))
         if kind == "affine":
-            shift = builder.const("zero", np.zeros(channels, np.float32)) if draw(st.booleans()) else value("t", channels)
-            pool.append(builder.emit(OPS["affine"](axis=draw(st.sampled_from([-1, 2]))), x, value("s", channels), shift))
+            shift = (
+                builder.const("zero", np.zeros(channels, np.float32)) if draw(st.booleans()) else value("t", channels)
+            )
+            pool.append(
+                builder.emit(OPS["affine"](axis=draw(st.sampled_from([-1, 2]))), x, value("s", channels), shift)
+            )
         elif kind == "conv1d":
             groups = draw(st.sampled_from([1, 2]))
             k = draw(st.integers(1, 3))
             pads = draw(st.sampled_from([(0, 0), (1, 1), (2, 0)]))
-            op = OPS["conv1d"](pad=pads if builder.type_of(x).shape[1] < 5 or draw(st.booleans()) else (0, 0), groups=groups)
+            op = OPS["conv1d"](
+                pad=pads if builder.type_of(x).shape[1] < 5 or draw(st.booleans()) else (0, 0), groups=groups
+            )
             try:
                 pool.append(builder.emit(op, x, value("w", k, channels // groups, 4), value("b", 4)))
             except ValueError:

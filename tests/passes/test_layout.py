@@ -35,7 +35,8 @@ def layout(text: str) -> str:
 
 
 def test_inverse_permutes_cancel_around_elementwise_ops():
-    assert layout("""
+    assert (
+        layout("""
 graph net
 input %x : float32[1,4,3] t1
 const %s : float32[3] = [1.0, 2.0, 3.0]
@@ -45,7 +46,8 @@ const %t : float32[3] = [0.5, 0.0, -1.0]
 %c = relu(%b) : float32[1,3,4] t2
 %y = permute(%c) {perm=(0, 2, 1)} : float32[1,4,3] t1
 return %y
-""") == """\
+""")
+        == """\
 graph net
 input %x : float32[1,4,3] t1
 const %s : float32[3] = [1.0, 2.0, 3.0]
@@ -54,10 +56,12 @@ const %t : float32[3] = [0.5, 0.0, -1.0]
 %c = relu(%b) : float32[1,4,3] t1
 return %c
 """
+    )
 
 
 def test_constants_are_permuted_to_fit():
-    assert layout("""
+    assert (
+        layout("""
 graph net
 input %x : float32[1,2,3]
 const %c : float32[3,1] = [1.0, 2.0, 3.0]
@@ -65,31 +69,37 @@ const %c : float32[3,1] = [1.0, 2.0, 3.0]
 %b = mul(%a, %c) : float32[1,3,2]
 %y = permute(%b) {perm=(0, 2, 1)} : float32[1,2,3]
 return %y
-""") == """\
+""")
+        == """\
 graph net
 input %x : float32[1,2,3]
 const %c_permuted : float32[1,1,3] = [1.0, 2.0, 3.0]
 %b = mul(%x, %c_permuted) : float32[1,2,3]
 return %b
 """
+    )
 
 
 def test_a_permute_that_moves_no_bytes_becomes_a_reshape():
-    assert layout("""
+    assert (
+        layout("""
 graph net
 input %x : float32[1,4,1] t1
 %y = permute(%x) {perm=(0, 2, 1)} : float32[1,1,4] t2
 return %y
-""") == """\
+""")
+        == """\
 graph net
 input %x : float32[1,4,1] t1
 %y = reshape(%x) {shape=(1, 1, 4), time_axis=2} : float32[1,1,4] t2
 return %y
 """
+    )
 
 
 def test_what_needs_its_layout_gets_one_permute():
-    assert layout("""
+    assert (
+        layout("""
 graph net
 input %x : float32[1,2,3]
 const %w : float32[2,2] = [1.0, 2.0, 3.0, 4.0]
@@ -99,7 +109,8 @@ const %b : float32[2] = [0.0, 1.0]
 %d = gelu(%a) : float32[1,3,2]
 %y = add(%c, %d) : float32[1,3,2]
 return %y
-""") == """\
+""")
+        == """\
 graph net
 input %x : float32[1,2,3]
 const %w : float32[2,2] = [1.0, 2.0, 3.0, 4.0]
@@ -111,10 +122,12 @@ const %b : float32[2] = [0.0, 1.0]
 %y = add(%c, %d_permuted) : float32[1,3,2]
 return %y
 """
+    )
 
 
 def test_a_flattening_moves_the_permute_into_the_weights():
-    assert layout("""
+    assert (
+        layout("""
 graph net
 input %x : float32[1,2,1,3]
 const %w : float32[6,1] = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
@@ -123,7 +136,8 @@ const %b : float32[1] = [0.0]
 %f = reshape(%a) {shape=(1, 6)} : float32[1,6]
 %y = linear(%f, %w, %b) : float32[1,1]
 return %y
-""") == """\
+""")
+        == """\
 graph net
 input %x : float32[1,2,1,3]
 const %b : float32[1] = [0.0]
@@ -132,29 +146,34 @@ const %w_permuted : float32[6,1] = [0.0, 2.0, 4.0, 1.0, 3.0, 5.0]
 %y = linear(%f, %w_permuted, %b) : float32[1,1]
 return %y
 """
+    )
 
 
 def test_a_mean_takes_its_axis_along():
-    assert layout("""
+    assert (
+        layout("""
 graph net
 input %x : float32[1,5,6,4]
 %a = permute(%x) {perm=(0, 3, 1, 2)} : float32[1,4,5,6]
 %m = mean(%a) {axis=3} : float32[1,4,5]
 %n = mean(%m) {axis=2} : float32[1,4]
 return %n
-""") == """\
+""")
+        == """\
 graph net
 input %x : float32[1,5,6,4]
 %m = mean(%x) {axis=2} : float32[1,5,4]
 %n = mean(%m) : float32[1,4]
 return %n
 """
+    )
 
 
 def test_permutations():
     assert compose((0, 2, 3, 1), (0, 3, 1, 2)) == (0, 1, 2, 3)
     assert compose(inverse((2, 0, 1)), (2, 0, 1)) == (0, 1, 2)
-    assert is_free((0, 2, 1), (1, 7, 1)) and not is_free((0, 2, 1), (1, 7, 2))
+    assert is_free((0, 2, 1), (1, 7, 1))
+    assert not is_free((0, 2, 1), (1, 7, 2))
 
 
 @st.composite
@@ -179,7 +198,12 @@ def graphs(draw):
 def random_node(draw, builder, x, pool, rng):
     t = builder.type_of(x)
     rank = len(t.shape)
-    kind = draw(st.sampled_from(["permute"] * 4 + ["relu", "binary", "const", "affine", "concat", "slice", "mean", "reshape", "linear", "softmax"]))
+    kind = draw(
+        st.sampled_from(
+            ["permute"] * 4
+            + ["relu", "binary", "const", "affine", "concat", "slice", "mean", "reshape", "linear", "softmax"]
+        )
+    )
     if kind == "permute":
         return builder.emit(OPS["permute"](tuple(draw(st.permutations(range(rank))))), x)
     if kind in ("relu", "softmax"):
