@@ -60,7 +60,7 @@ def open_device(
 
 
 def default_kind(folder: Path | str, manifest: Manifest | None = None) -> str:
-    """Where a compiled folder runs unless told otherwise: on this computer if it can, else its target's first device."""
+    """Where a compiled folder runs unless told otherwise: on this computer, or on its target's first device."""
     manifest = manifest or read_manifest(folder)
     return load_target(manifest.target).devices[0] if host_obstacle(Path(folder), manifest) else "host"
 

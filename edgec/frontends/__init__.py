@@ -41,7 +41,8 @@ def load(
         return from_exported(model, name or "model", time_axis)
     if not isinstance(model, nn.Module):
         raise FrontendError(
-            f"expected a shipped model's name, a file, a torch module or an exported program, found {type(model).__name__}"
+            "expected a shipped model's name, a file, a torch module or an exported program,"
+            f" found {type(model).__name__}"
         )
     label = name or type(model).__name__.lower()
     if example_inputs is None:
@@ -75,5 +76,6 @@ def _load_file(model: str, example_inputs: Any, name: str | None, time_axis: Any
         return checkpoint.load_checkpoint(path, label, example_inputs, time_axis)
     raise FrontendError(
         f"{path}: unknown kind of model file {path.suffix!r}",
-        hint=f"edgec reads {', '.join(TORCH_FILES)}: save a module with torch.export.save(torch.export.export(model, inputs), 'model.pt2')",
+        hint=f"edgec reads {', '.join(TORCH_FILES)}; a module is saved with"
+        " torch.export.save(torch.export.export(model, inputs), 'model.pt2')",
     )

@@ -79,7 +79,7 @@ def _conv(call: Call, rank: int) -> str:
         y = call.emit(Conv1d(stride[0], pads[0], dilation[0], groups), x, weight, bias)
     else:
         sides = (*pads[0], *pads[1])
-        y = call.emit(Conv2d((stride[0], stride[1]), sides, (dilation[0], dilation[1]), groups), x, weight, bias)  # type: ignore[arg-type]
+        y = call.emit(Conv2d((stride[0], stride[1]), sides, (dilation[0], dilation[1]), groups), x, weight, bias)
     return call.permute(y, to_second(rank))
 
 

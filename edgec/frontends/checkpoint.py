@@ -22,7 +22,7 @@ WHAT = f'a dict(format="{FORMAT}", model=<shipped model>, config=..., state_dict
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The dictionary in an edgec checkpoint, its entries checked for type. Only plain data and tensors are unpickled."""
+    """The dictionary in an edgec checkpoint, entries checked. Only plain data and tensors are unpickled."""
     with open_zip(path) as archive:
         names = archive.namelist()
     if is_torchscript(names):
@@ -115,7 +115,7 @@ def compare_weights(path: Path, built: dict[str, torch.Tensor], found: dict[Any,
 
 
 def example_of(package: Any, config: dict[str, Any]) -> tuple[torch.Tensor, ...]:
-    """Inputs of a shipped model: its own example_inputs(config), or one second of PCM for one with an audio front end."""
+    """Inputs of a shipped model: its own example_inputs(config), or 100 frames of PCM."""
     if hasattr(package, "example_inputs"):
         return tuple(package.example_inputs(config))
     hop = int(config.get("hop", 160))

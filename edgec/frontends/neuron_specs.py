@@ -102,7 +102,7 @@ def check_snntorch(module: Any) -> str:
     stored = ("subtract", "zero", "none")[int(module.reset_mechanism_val)]
     if reset != stored:
         problems.append(
-            f"reset mechanism {reset!r} of the module, {stored!r} of its buffer: build it with the reset it was trained with"
+            f"reset mechanism {reset!r} of the module, {stored!r} of its buffer: build it as it was trained"
         )
     problems += check_heaviside(module.spike_grad)
     if problems:

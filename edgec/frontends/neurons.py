@@ -43,7 +43,10 @@ def has_neurons(module: nn.Module) -> bool:
 def from_neuron_module(
     module: nn.Module, example_inputs: Sequence[torch.Tensor], name: str, time_axis: TimeAxis = GUESS
 ) -> Graph:
-    """Import a module whose forward runs foreign neurons over time. An output of the last frame becomes one of every frame."""
+    """Import a module whose forward runs foreign neurons over time.
+
+    An output of the last frame becomes one of every frame.
+    """
     specs = find_neurons(module, name)
     with traced(module, specs):
         check_ready(module, name)
@@ -140,11 +143,10 @@ class NeuronImporter(Importer):
             return 0
         axes = [self.indexed_axis(node) for node in self.user_inputs()]
         if all(a is None for a in axes):
-            if any(path for path in self.specs):
-                raise FrontendError(
-                    f"{self.name}: no input is read frame by frame, so the neurons have no time axis",
-                    hint="for a module that takes one frame per call use edgec.load(module, frame, step=True); otherwise pass time_axis",
-                )
+            raise FrontendError(
+                f"{self.name}: no input is read frame by frame, so the neurons have no time axis",
+                hint="for a module of one frame per call use edgec.load(module, frame, step=True); else pass time_axis",
+            )
         return axes
 
     def indexed_axis(self, node: fx.Node) -> int | None:
@@ -202,7 +204,7 @@ class NeuronImporter(Importer):
                 self.builder.source = source_of(node.meta, node.name)
                 self.done[role.kind] = self.convert_frame(node, role)
             return self.done[role.kind]
-        except (Mixed, ValueError) as err:
+        except (Mixed, ValueError, IndexError) as err:
             if not any(isinstance(self.env.get(n), Failed) for n in node.all_input_nodes):
                 self.problems.append(f"{name_of_target(node)} at {source_of(node.meta, node.name)[0]}: {err}")
             return Failed()
@@ -319,7 +321,7 @@ class NeuronImporter(Importer):
     def check_output(self, node: Any) -> str | None:
         role = self.frames.roles.get(node)
         if role is not None and role.frame is not None and role.frame != self.frames.count - 1:
-            return f"an output is frame {role.frame} of {self.frames.count}; return the last frame or a stack of all frames"
+            return f"an output is frame {role.frame} of {self.frames.count}; return the last one or a stack of all"
         return None
 
 

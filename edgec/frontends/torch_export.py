@@ -92,7 +92,8 @@ def without_mutation(ep: ExportedProgram) -> ExportedProgram:
     if not mutates:
         return ep
     with quiet():
-        return ep.run_decompositions({})
+        functional: ExportedProgram = ep.run_decompositions({})
+    return functional
 
 
 @contextmanager
@@ -227,7 +228,7 @@ class Importer:
         self.builder.source = source
         try:
             return CONVERTERS[target](self.call(args, node, target))
-        except ValueError as err:
+        except (ValueError, IndexError) as err:
             self.problems.append(f"{target} at {source[0]}: {err}")
             return Failed()
 

@@ -72,7 +72,8 @@ class Pool2d(Op):
         (x,) = types
         need(x.dtype is DType.F32, f"expected float32, found {x.dtype.value}")
         need(len(x.shape) == 4, f"expected x [B,H,W,C], found {x.shape}")
-        need(x.time_axis in (None, 0) or (x.time_axis == 1 and x.shape[2] == 1), "pooling over a time axis in two dimensions")
+        one_row = x.time_axis == 1 and x.shape[2] == 1
+        need(x.time_axis in (None, 0) or one_row, "pooling over a time axis in two dimensions")
         h = out_extent(x.shape[1], self.kernel[0], self.stride[0], self.pad[:2], 1)
         w = out_extent(x.shape[2], self.kernel[1], self.stride[1], self.pad[2:], 1)
         return (replace(x, shape=(x.shape[0], h, w, x.shape[3]), quant=None),)
@@ -86,7 +87,9 @@ class Pool2d(Op):
         if step.type_of(x).time_axis != 1:
             return step.emit(self, x)  # type: ignore[no-any-return]
         top, bottom = self.pad[:2]
-        window = step.delay_line(x, length=self.kernel[0], left=top, right=bottom, stride=self.stride[0], fill=self.fill)
+        window = step.delay_line(
+            x, length=self.kernel[0], left=top, right=bottom, stride=self.stride[0], fill=self.fill
+        )
         return step.emit(replace(self, stride=(1, 1), pad=(0, 0, *self.pad[2:])), window)  # type: ignore[no-any-return]
 
     def nest(self, site: Site, update: str, finish: str = "") -> Kernel:

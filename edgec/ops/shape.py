@@ -124,7 +124,7 @@ class Slice(Op):
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         (x,) = types
         axis = self.axis % len(x.shape)
-        need(0 <= self.start < self.stop <= x.shape[axis], f"slice {self.start}:{self.stop} of axis {axis} of {x.shape}")
+        need(0 <= self.start < self.stop <= x.shape[axis], f"slice {self.start}:{self.stop} of {x.shape}")
         need(x.time_axis != axis, "the time axis is cut")
         packed = x.dtype is DType.BIT and axis == len(x.shape) - 1
         need(not packed or self.start % 32 == 0, "packed spikes are cut at multiples of 32 channels")

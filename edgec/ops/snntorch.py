@@ -1,7 +1,8 @@
 """snnTorch's neurons beyond the plain leaky one, in its own order of float operations.
 
 All fire when the membrane is above (not at) the threshold. The reset comes one frame late, computed from the old
-membrane r = V > threshold, unless said otherwise. Read in snnTorch 1.0: Leaky, Lapicque, Synaptic, Alpha, RLeaky, RSynaptic.
+membrane r = V > threshold, unless said otherwise. Source: snnTorch 1.0's Leaky, Lapicque, Synaptic, Alpha, RLeaky and
+RSynaptic.
 """
 
 from __future__ import annotations
@@ -70,8 +71,8 @@ class SequenceNeuron(Op):
 class SnnTorchNeuron(SequenceNeuron):
     """x, beta, threshold [, alpha] [, v | w, bias] -> spikes [, membrane, current].
 
-    With synapse: I = alpha I + X, H = beta V + I; without: H = beta V + X. Feedback of the last frame's spikes S is added
-    to X: v * S (one_to_one, v [1] or [C]) or S w + bias (all_to_all, w [C,C]). Reset by r = V > threshold: subtract:
+    With synapse: I = alpha I + X, H = beta V + I; without: H = beta V + X. Feedback of the last frame's spikes S is
+    added to X: v * S (one_to_one, v [1] or [C]) or S w + bias (all_to_all, w [C,C]). Reset by r = V > threshold: subtract:
     H - r * threshold; zero: 0 where r (the input of that frame is lost). Without delayed_reset the membrane is then
     corrected in the same frame: H - (S - r) * threshold, or H - (S - r) * H.
     """

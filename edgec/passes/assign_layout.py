@@ -150,7 +150,7 @@ class Sinker:
         return True
 
     def operand(self, name: str, perm: Perm, broadcasts: bool) -> str | None:
-        """How an operand is had in the layout before `perm`: as it is, as a changed constant, as a view, or not at all."""
+        """How to get an operand in the layout before `perm`: as is, a changed constant, a view, or not at all."""
         base, own = self.split(name)
         if own == perm and name in self.pending:
             return "base"
@@ -196,7 +196,7 @@ class Sinker:
         return True
 
     def sink_reshape(self, node: Node) -> bool:
-        """A reshape of a permute that moves no bytes is a reshape; one that flattens for linear layers changes weights."""
+        """A permute that moves no bytes joins the reshape; one before a flattening goes into the linear layers."""
         base, perm = self.split(node.inputs[0])
         t, shape = self.types[base], node.op.shape
         if is_identity(perm):

@@ -22,8 +22,8 @@ Data = Iterable[Batch] | Batch | Array | torch.Tensor
 
 BINS = 8192
 PCM_SCALE = 1.0 / 32768.0
-#: shares of the range that clip tries
-CLIPS = np.geomspace(1.0, 0.05, 120)
+#: shares of the range that `clip` tries; less than half would cut off what calibration happened to see rarely
+CLIPS = np.geomspace(1.0, 0.5, 70)
 
 
 @dataclass(frozen=True)

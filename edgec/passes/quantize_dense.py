@@ -17,6 +17,8 @@ from edgec.passes.quantize_numbers import Array, Refusal, Scale, bounds, quantiz
 
 def constants(b: Builder, node: Node) -> tuple[Array, Array]:
     """Weights and bias of a layer."""
+    if node.op.activation:
+        raise Refusal(f"its {node.op.activation} is already fused into it", "run quantize before fuse")
     w, bias = b.data(node.inputs[1]), b.data(node.inputs[2])
     if w is None or bias is None:
         raise Refusal("its weights are computed, not constant")

@@ -288,14 +288,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--network", default="lmuformer", choices=("lmuformer", "teacher"))
     parser.add_argument("--teacher", type=Path, help="best.pt of a --network teacher run, to learn from")
     parser.add_argument("--trust", type=float, default=0.7, help="share of the teacher in the targets")
-    parser.add_argument("--epochs", type=int, default=180)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--lr", type=float, default=8e-3)
+    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--lr", type=float, default=5e-3)
     parser.add_argument("--weight-decay", type=float, default=0.03)
     parser.add_argument("--smoothing", type=float, default=0.05)
     parser.add_argument("--ema", type=float, default=0.995)
-    parser.add_argument("--rate-target", type=float, default=0.1)
-    parser.add_argument("--rate-weight", type=float, default=0.5)
+    parser.add_argument("--rate-target", type=float, default=0.15)
+    parser.add_argument("--rate-weight", type=float, default=0.3)
     parser.add_argument(
         "--strength", type=float, default=0.6, help="of the augmentation at the end (half at the start)"
     )
@@ -304,7 +304,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="multiply matrices in bfloat16 (neurons stay in float32)",
     )  # fmt: skip
     parser.add_argument("--causal", action="store_true", help="convolutions without look-ahead")
-    parser.add_argument("--validate-every", type=int, default=2, help="epochs between validations")
+    parser.add_argument("--validate-every", type=int, default=1, help="epochs between validations")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args(arguments)

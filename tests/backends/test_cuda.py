@@ -162,10 +162,10 @@ def test_nvcc_compiles_kernels_and_library(tmp_path):
 
 def test_without_a_gpu_the_error_says_so_before_anything_is_compiled(tmp_path, monkeypatch):
     monkeypatch.setattr("edgec.device.cuda._DRIVER", "libno-such-driver.so")
-    with pytest.raises(ToolchainError, match="no CUDA GPU: the driver libno-such-driver.so is not installed"):
+    with pytest.raises(ToolchainError, match=r"no CUDA GPU: the driver libno-such-driver.so is not installed"):
         open_device("cuda", net_folder(tmp_path))
     assert default_kind(tmp_path) == "cuda"
-    with pytest.raises(ToolchainError, match="'net' for cuda-sm90 cannot run on this computer: net.cu is for a CUDA GPU"):
+    with pytest.raises(ToolchainError, match=r"cuda-sm90 cannot run on this computer: net.cu is for a CUDA GPU"):
         open_device("host", tmp_path)
 
 
@@ -182,7 +182,7 @@ def test_the_gpu_must_be_new_enough(found, fits, monkeypatch):
     if fits:
         check_gpu(load_target("cuda-sm90"))
         return
-    with pytest.raises(ToolchainError, match=r"needs a GPU of compute capability 9.0 or later, this computer's has 8.9"):
+    with pytest.raises(ToolchainError, match=r"needs a GPU of compute capability 9.0 or later, this .* has 8.9"):
         check_gpu(load_target("cuda-sm90"))
 
 

@@ -1,4 +1,4 @@
-"""Networks with spikingjelly 0.0.0.0.14 neurons against spikingjelly itself (installed with --no-deps, it needs torch only)."""
+"""Networks with spikingjelly 0.0.0.0.14 neurons against spikingjelly itself (pip install --no-deps)."""
 
 import warnings
 

@@ -301,3 +301,25 @@ def test_membrane_as_an_output() -> None:
     data = samples(graph)
     integer = quantized(graph, data)
     assert compare(graph, integer, data)[-1].sqnr > 30
+
+
+def test_pcm_into_a_convolution_stays_int16_where_int32_holds_the_sums() -> None:
+    b = Builder()
+    x = b.input("x", 1, 400, 1)
+    y = b.emit(Conv1d(stride=4), x, b.normal(40, 1, 6, scale=0.3), b.normal(6))
+    graph = b.build(linear(b, b.emit(Relu(), y), 3))
+    data = (np.random.default_rng(0).normal(size=(8, 400, 1)) * 3000).astype(np.int16)
+    integer = quantized(graph, data)
+    assert integer.inputs[0].type.dtype is DType.I16
+    assert integer.nodes[0].inputs[0] == "x"
+    assert compare(graph, integer, {"x": data})[0].sqnr > 35
+    assert quantized(wide(600), np.zeros((2, 2, 600), np.int16) + np.int16(9)).nodes[0].op.name == "requantize"
+
+
+@pytest.mark.parametrize("window", [0, 7])
+def test_running_mean_keeps_its_window(window: int) -> None:
+    b = Builder()
+    x = linear(b, b.input("x", 1, 30, 6), 4)
+    graph = b.build(b.emit(RunningMean(window), x))
+    assert quantized(graph).nodes[-1].op.window == window
+    assert final_sqnr(graph) > 28

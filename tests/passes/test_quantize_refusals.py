@@ -9,6 +9,7 @@ from edgec.errors import PassError
 from edgec.ir.graph import Graph
 from edgec.ops import Add, Affine, Div, Lif, Linear, LmuMemory, MatMul, Mul, Relu, RunningMean, Softmax
 from edgec.passes.calibrate import calibrate
+from edgec.passes.fuse import Fuse
 from edgec.passes.quantize import Quantize
 from tests.graphs import Builder
 from tests.passes.quantize_tools import samples
@@ -65,6 +66,12 @@ def test_computed_weights() -> None:
     graph = b.build(b.emit(Linear(), x, w, b.normal(4)))
     data = {"x": np.ones((4, 4), np.float32), "w": np.ones((4, 4), np.float32)}
     assert refused(graph, data) == message("%t0 = linear (net.py:1): its weights are computed, not constant")
+
+
+def test_a_fused_activation() -> None:
+    b, x = start()
+    graph = Fuse().run(b.build(b.emit(Relu(), b.emit(Linear(), x, b.normal(4, 2), b.normal(2)))))
+    assert "its relu is already fused into it; run quantize before fuse" in refused(graph)
 
 
 def test_broadcast_addition() -> None:

@@ -1,0 +1,128 @@
+"""Write the generated tables: docs/ops.md, docs/targets.md, docs/cli.md and the figures in README.md.
+
+    python docs/generate.py [--check]
+
+--check writes nothing and fails when a file is not current; the test suite runs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAD = "<!-- written by docs/generate.py -->\n"
+BEGIN, END = "<!-- figures: written by docs/generate.py from bench/lmuformer.json -->", "<!-- end of figures -->"
+
+
+def ops_page() -> str:
+    """One row an op: what it is, whether it streams, which kernels it has."""
+    from edgec.kernels import TABLES
+    from edgec.ops import OPS
+    from edgec.ops.base import Op
+
+    rows = ["| op | what | streams | kernels |", "|---|---|---|---|"]
+    for name, op in sorted(OPS.items()):
+        streams = op.framewise or op.stream is not None or op.state_types is not Op.state_types
+        variants = [v for table in TABLES.values() for v, _ in table.get(op, ())]
+        kernels = (["view"] if op.is_view else []) + (["generic"] if op.lower is not None else []) + variants
+        what = (op.__doc__ or "").strip().splitlines()[0].replace("|", "\\|")
+        rows.append(f"| `{name}` | {what} | {'yes' if streams else ''} | {', '.join(dict.fromkeys(kernels))} |")
+    return HEAD + "# Ops\n\nEvery op of the IR (`edgec ops`).\n\n" + "\n".join(rows) + "\n"
+
+
+def targets_page() -> str:
+    """One row a target."""
+    from edgec.target import list_targets, load_target
+
+    rows = ["| target | what | core | backend | kernel sets | flash | RAM | clock | devices |", "|---|---|---|---|---|---|---|---|---|"]
+    for name in list_targets():
+        t = load_target(name)
+        rows.append(
+            f"| `{name}` | {t.summary} | {t.cpu} | {t.backend} | {', '.join(t.isa)} | {t.flash_bytes >> 10:,} K "
+            f"| {t.ram_bytes >> 10:,} K | {t.clock_hz / 1e6:g} MHz | {', '.join(t.devices)} |"
+        )
+    return HEAD + "# Targets\n\nEvery file of `targets/` (`edgec targets`).\n\n" + "\n".join(rows) + "\n"
+
+
+def cli_page() -> str:
+    """The help of every command."""
+    from edgec.cli import parser
+
+    os.environ["COLUMNS"] = "100"
+    top = parser()
+    parts = [HEAD + "# Command line\n", block(top)]
+    for action in top._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, sub in action.choices.items():
+                parts += [f"\n## edgec {name}\n", block(sub)]
+    return "\n".join(parts) + "\n"
+
+
+def block(parser: argparse.ArgumentParser) -> str:
+    text = io.StringIO()
+    parser.print_help(text)
+    return "```\n" + text.getvalue().rstrip() + "\n```"
+
+
+def figures(data: dict[str, Any]) -> str:
+    """The tables of measured figures."""
+    rows = ["| | torch, float | compiled float32 | compiled int8 |", "|---|---:|---:|---:|"]
+    both = [data["float32"], data["int8"]]
+
+    def row(label: str, torch_value: str, values: list[str]) -> None:
+        rows.append("| " + " | ".join([label, torch_value, *values]) + " |")
+
+    row(f"accuracy, {data['clips']} test clips, streamed", f"{100 * data['torch_accuracy']:.1f} %", [f"{100 * d['accuracy']:.1f} %" for d in both])
+    row("flash of the model in the linked image", "", [f"{d['flash']:,} B" for d in both])
+    row("of it weights and tables", "", [f"{d['weights']:,} B" for d in both])
+    row("RAM: state + arena + stack", "", [f"{d['state']:,} + {d['arena']:,} + {d['stack']:,} B" for d in both])
+    row("instructions per frame, mean", "", [f"{d['instructions_mean']:,}" for d in both])
+    row("instructions per frame, worst", "", [f"{d['instructions_worst']:,}" for d in both])
+    row("instructions per dense-equivalent MAC, mean", "", [f"{d['instructions_per_mac']:.2f}" for d in both])
+    row("delay in frames of 10 ms", "", [str(d["delay"]) for d in both])
+    note = (
+        f"{data['int8']['macs']:,} dense-equivalent MACs a frame. Instructions are counted on the emulated Cortex-M7 over "
+        f"{data['int8']['frames']:,} frames of the shipped clips; stack is the high-water mark of the painted stack; flash is "
+        "text + rodata + data of the linked image without the harness. Command: `make bench`."
+    )
+    return "\n".join(rows) + "\n\n" + note
+
+
+def readme() -> str:
+    """README.md with its figures replaced."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    data = json.loads((ROOT / "bench" / "lmuformer.json").read_text(encoding="utf-8"))
+    return f"{before}{BEGIN}\n{figures(data)}\n{END}{after}"
+
+
+def pages() -> dict[Path, str]:
+    """Every generated file and its text."""
+    docs = ROOT / "docs"
+    return {docs / "ops.md": ops_page(), docs / "targets.md": targets_page(), docs / "cli.md": cli_page(), ROOT / "README.md": readme()}
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--check", action="store_true")
+    check = arguments.parse_args().check
+    stale = []
+    for path, text in pages().items():
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            stale.append(str(path.relative_to(ROOT)))
+            if not check:
+                path.write_text(text, encoding="utf-8")
+    if stale:
+        print(("not current, run `make docs`: " if check else "wrote ") + ", ".join(stale))
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
