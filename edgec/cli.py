@@ -31,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--latency", help="longest frame allowed, such as 10ms")
     c.add_argument("--emit", default="c", choices=("c", "image"), help="image: keep the linked image as well")
     c.add_argument("--toolchain", default="zig", choices=("zig", "gcc"))
+    c.add_argument("--time-axis", type=int, help="input axis that counts frames (default: 1 if the model has ops on sequences)")
     c.add_argument("--whole", action="store_true", help="one call takes the whole window: derive no streaming step")
     c.add_argument("--dump-ir", metavar="DIR", help="write the graph after every pass")
 

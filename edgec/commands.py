@@ -44,6 +44,7 @@ def compile_command(a: argparse.Namespace) -> None:
         compiled = compile_model(
             a.model, a.target, a.out, precision=a.precision, calibration=a.calibration, budget=budget,
             emit_kind=a.emit, toolchain=a.toolchain, streaming=not a.whole, dump_ir=a.dump_ir, progress=progress,
+            time_axis="guess" if a.time_axis is None else a.time_axis,
         )  # fmt: skip
         progress("")
     print_report(compiled.report)

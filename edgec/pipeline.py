@@ -114,6 +114,7 @@ def compile_model(
     budget: Budget = Budget(),
     emit_kind: str = "c",
     example_inputs: Any = None,
+    time_axis: int | str | None = "guess",
     toolchain: str = "zig",
     streaming: bool = True,
     dump_ir: str | Path | None = None,
@@ -121,6 +122,7 @@ def compile_model(
 ) -> CompiledModel:
     """Compile a model file, shipped model name, torch module or Graph for a target into the folder `out`.
 
+    time_axis: the input axis that counts frames; by default axis 1 where the model has ops on sequences.
     calibration: path of an .npz or an array [N, ...] of model inputs; the model's own set where it ships one. Raises an
     EdgecError for anything the user can mend; then `out` is left as it was.
     """
@@ -130,7 +132,7 @@ def compile_model(
         raise InputError(f"unknown output kind {emit_kind!r}", hint=f"one of {', '.join(EMITS)}")
     goal = load_target(target) if isinstance(target, str) else target
     progress("import")
-    graph = model if isinstance(model, Graph) else frontends.load(model, example_inputs)
+    graph = model if isinstance(model, Graph) else frontends.load(model, example_inputs, time_axis=time_axis)
     out = Path(out) if out is not None else Path("out") / f"{graph.name}-{goal.name}"
     check_output(out)
     extras = extras_of(model)

@@ -148,6 +148,48 @@ def test_bad_model_files(kind: str, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert not (tmp_path / "ran").exists(), "code in the model file ran"
 
 
+class Unsupported(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.sort(x, dim=-1).values
+        return torch.cumprod(y, dim=-1)
+
+
+def test_every_unsupported_op_is_listed_with_its_source_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.export.save(torch.export.export(Unsupported().eval(), (torch.zeros(1, 8, 4),)), tmp_path / "net.pt2")
+    err = refused(capsys, "compile", str(tmp_path / "net.pt2"), "--precision", "float32", "-o", str(tmp_path / "o"))
+    for op, code in (("sort", "torch.sort(x"), ("cumprod", "torch.cumprod(y")):
+        lines = Path(__file__).read_text().splitlines()
+        number = next(k for k, line in enumerate(lines, 1) if code in line and "code in" not in line and '("' not in line)
+        assert re.search(rf"{op}.*test_cli\.py:{number}\b", err), err
+
+
+class TwoLayers(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = torch.nn.Conv1d(4, 8, 3, padding=1), torch.nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(torch.relu(self.first(x.transpose(1, 2))).transpose(1, 2))
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_a_users_exported_program_compiles(precision: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A .pt2 of the user's own: the compiled C against the user's module; a time axis is only streamed when named."""
+    torch.manual_seed(0)
+    module, x = TwoLayers().eval(), torch.randn(32, 20, 4)
+    torch.export.save(torch.export.export(module, (x[:1],)), tmp_path / "net.pt2")
+    np.savez(tmp_path / "c.npz", x.numpy())
+    arguments = ["--precision", precision, "--calibration", str(tmp_path / "c.npz"), "--time-axis", "1", "-o", str(tmp_path / "o")]
+    assert run(capsys, "compile", str(tmp_path / "net.pt2"), *arguments)[0] == 0
+    import edgec
+
+    with torch.no_grad():
+        expected = module(x[:1])[0].numpy()
+    found = edgec.open(str(tmp_path / "o")).run(x[0].numpy()).reshape(20, 3)
+    error = float(np.abs(found - expected).max() / np.abs(expected).max())
+    assert error < (1e-5 if precision == "float32" else 0.05)
+
+
 # ---- bad input: everything else of a compile ----
 
 
