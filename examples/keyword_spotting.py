@@ -23,10 +23,11 @@ from rich.table import Table
 
 import edgec
 from edgec.compiled import CompiledModel, frames, to_device, to_real
+from edgec.device import Device
 from edgec.profile.clips import read_wav
 
 MODEL = Path(__file__).resolve().parent.parent / "models" / "lmuformer"
-console = Console()
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
 
 
 def bars(scores: np.ndarray, labels: list[str], title: str) -> Table:
@@ -39,11 +40,13 @@ def bars(scores: np.ndarray, labels: list[str], title: str) -> Table:
     return table
 
 
-def stream_clip(device: object, model: CompiledModel, pcm: np.ndarray, labels: list[str], title: str) -> tuple[int, list[int]]:
-    """Feed one clip frame by frame; the detected class and the instructions of every frame."""
+def stream_clip(device: Device, model: CompiledModel, pcm: np.ndarray, labels: list[str], title: str) -> tuple[int, list[int]]:
+    """Feed one clip frame by frame, showing the running scores; the detected class and the instructions of every frame."""
     spec, out_spec = model.manifest.inputs[0], model.manifest.outputs[0]
     device.reset()
-    counts, scores = [], np.zeros(len(labels), np.float32)
+    counts: list[int] = []
+    trail: list[str] = []
+    scores = np.zeros(len(labels), np.float32)
     with Live(console=console, refresh_per_second=8, transient=True) as live:
         for t, frame in enumerate(frames(pcm, spec)):
             out = device.step([to_device(frame, spec)])
@@ -52,8 +55,11 @@ def stream_clip(device: object, model: CompiledModel, pcm: np.ndarray, labels: l
                 scores = to_real(out[0], out_spec).reshape(-1)
             if t % 10 == 9:
                 live.update(bars(scores, labels, f"{title}, {10 * (t + 1)} ms"))
+            if t % 25 == 24:
+                trail.append(f"{10 * (t + 1)} ms {labels[int(scores.argmax())]} {scores.max():.2f}")
         while (out := device.flush()) is not None:
             scores = to_real(out[0], out_spec).reshape(-1)
+    console.print(f"     {title:<28} " + ", ".join(trail), style="dim")
     return int(scores.argmax()), counts
 
 
@@ -80,14 +86,14 @@ def main() -> None:
                 every += counts
                 right += labels[found] == row["label"]
                 mark = "ok " if labels[found] == row["label"] else "MISS"
-                console.print(f"{mark:4} {row['file']:<28} heard {labels[found]:<12} true {row['label']:<12} "
-                              f"worst {max(counts):>8,} mean {np.mean(counts):>9,.0f} instructions a frame", highlight=False)  # fmt: skip
+                heard = f"heard {labels[found]:<12} true {row['label']:<12}"
+                console.print(f"{mark:4} {row['file']:<28} {heard} worst {max(counts):>8,} mean {np.mean(counts):>9,.0f} instructions a frame")
     budget = part["clock_hz"] * part["budget_ms"] / 1e3
     console.print(f"\n{right} of {len(rows)} clips right; delay {model.manifest.delay} frames of 10 ms")
     if any(every):
         console.print(f"instructions a frame, counted on the emulated core: {max(every):,} worst, {np.mean(every):,.0f} mean; "
                       f"{part['budget_ms']:g} ms at {part['clock_hz'] / 1e6:g} MHz are {budget:,.0f} cycles "
-                      f"({100 * max(every) / budget:.1f} % at one instruction per cycle)", highlight=False)  # fmt: skip
+                      f"({100 * max(every) / budget:.1f} % at one instruction per cycle)")  # fmt: skip
 
 
 if __name__ == "__main__":

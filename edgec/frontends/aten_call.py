@@ -50,7 +50,7 @@ LAYER_CALLS = frozenset(
 
 def name_of(node: fx.Node, target: str, prefix: str = "") -> str:
     """What the tensors of a call are called: `embed.norm0`, `mixer.cat`."""
-    path, short = module_path(node.meta.get("nn_module_stack")).removeprefix(prefix), target.split("::")[-1]
+    path, short = module_path(node.meta.get("nn_module_stack"), prefix), target.split("::")[-1]
     if not path:
         return short
     return path if short in LAYER_CALLS else f"{path}.{short}"

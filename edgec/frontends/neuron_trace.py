@@ -36,14 +36,18 @@ def _neuron_sequence_fake(x: Tensor, path: str, results: int) -> list[Tensor]:
     return [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(results)]
 
 
-def find_neurons(module: nn.Module, name: str) -> dict[nn.Module, NeuronSpec]:
-    """Every foreign neuron in a module; one FrontendError lists all that are not supported."""
+def find_neurons(module: nn.Module, name: str, prefix: str = "") -> dict[nn.Module, NeuronSpec]:
+    """Every foreign neuron in a module; one FrontendError lists all that are not supported.
+
+    prefix: of the paths, where the user's module is inside another.
+    """
     specs, problems = {}, []
-    for path, child in module.named_modules():
+    for full, child in module.named_modules():
+        path = f"{full}.".removeprefix(prefix).rstrip(".") or "neuron"
         try:
             spec = read_neuron(child, path)
         except Unsupported as err:
-            problems.append(f"{path or '(the model itself)'}: {err}")
+            problems.append(f"{path}: {err}")
             continue
         if spec is not None:
             specs[child] = spec

@@ -27,6 +27,7 @@ from edgec.ops.spiking import Lif
 from edgec.ops.timeline import RunningMean
 
 STEP_FRAMES = 3
+PREFIX = "step."  # of everything inside Loop
 
 
 def has_neurons(module: nn.Module) -> bool:
@@ -83,7 +84,7 @@ def from_step_module(
     carry = carry or {}
     inputs = [x if k in carry else x.unsqueeze(0).expand(STEP_FRAMES, *x.shape) for k, x in enumerate(example_frame)]
     loop = Loop(module, carry).train(module.training)
-    specs = find_neurons(loop, name)
+    specs = find_neurons(loop, name, PREFIX)
     if not specs:
         raise FrontendError(
             f"{name}: the module has no neurons, so a frame has no state; import it with edgec.load(module, inputs)"
@@ -96,7 +97,7 @@ def from_step_module(
         ep,
         name,
         {s.path: s for s in specs.values()},
-        prefix="step.",
+        prefix=PREFIX,
         input_names=tuple(signature(module.forward).parameters),
     ).run(axes)
     return without_carried(graph, name)
@@ -201,12 +202,14 @@ class NeuronImporter(Importer):
             if role.frame is None:
                 return self.join(node, role.joined) if role.joined is not None else self.convert_whole(node)
             if role.kind not in self.done:
-                self.builder.source = source_of(node.meta, node.name)
+                self.builder.source = source_of(node.meta, node.name, self.prefix)
                 self.done[role.kind] = self.convert_frame(node, role)
             return self.done[role.kind]
         except (Mixed, ValueError, IndexError) as err:
             if not any(isinstance(self.env.get(n), Failed) for n in node.all_input_nodes):
-                self.problems.append(f"{name_of_target(node)} at {source_of(node.meta, node.name)[0]}: {err}")
+                self.problems.append(
+                    f"{name_of_target(node)} at {source_of(node.meta, node.name, self.prefix)[0]}: {err}"
+                )
             return Failed()
 
     def convert_whole(self, node: fx.Node) -> Any:
@@ -254,7 +257,7 @@ class NeuronImporter(Importer):
             return name
         if not frame_shape or frame_shape[0] != 1:
             raise ValueError(f"a frame has shape {frame_shape}; expected a batch axis of 1 in front")
-        call = Call(self.builder, {}, node, "lift")
+        call = Call(self.builder, {}, node, "frames", self.prefix)
         axis = self.builder.type_of(name).time_axis
         rank = len(self.builder.type_of(name).shape)
         assert axis is not None
@@ -266,8 +269,8 @@ class NeuronImporter(Importer):
         name, count = self.env[part], self.frames.count
         if not isinstance(name, str):
             return name
-        self.builder.source = source_of(node.meta, node.name)
-        call = Call(self.builder, {}, node, name_of_target(node))
+        self.builder.source = source_of(node.meta, node.name, self.prefix)
+        call = Call(self.builder, {}, node, name_of_target(node), self.prefix)
         target = call.result_shape
         dim: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
         axis = dim % len(target)
@@ -279,7 +282,7 @@ class NeuronImporter(Importer):
 
     def sum(self, name: Any, node: fx.Node) -> Any:
         """A sum over the frames: the mean so far times their number, right after the last frame."""
-        call = Call(self.builder, {}, node, "sum")
+        call = Call(self.builder, {}, node, "sum", self.prefix)
         t = self.builder.type_of(name)
         flat = call.reshape(name, (t.shape[0], prod(t.shape[1:])))
         mean = call.emit(RunningMean(), flat)
@@ -288,7 +291,7 @@ class NeuronImporter(Importer):
 
     def neuron(self, x: str, spec: NeuronSpec, node: fx.Node) -> tuple[str, ...]:
         """All results of a neuron on frames [T,...]: its channels are all elements of a frame, channels last."""
-        call = Call(self.builder, {}, node, "lif")
+        call = Call(self.builder, {}, node, "lif", self.prefix)
         shape = self.builder.type_of(x).shape
         order = (0, *range(2, len(shape)), 1) if len(shape) > 2 else tuple(range(len(shape)))
         back = tuple(int(k) for k in np.argsort(order))
@@ -312,8 +315,8 @@ class NeuronImporter(Importer):
             raise ValueError(
                 f"a multi-step neuron takes [T,1,...] with time on axis 0, found {t.shape} with time axis {t.time_axis}"
             )
-        self.builder.source = source_of(node.meta, node.name)
-        call = Call(self.builder, {}, node, "lif")
+        self.builder.source = source_of(node.meta, node.name, self.prefix)
+        call = Call(self.builder, {}, node, "lif", self.prefix)
         frames = call.reshape(x, (t.shape[0], *t.shape[2:]))
         outs = self.neuron(frames, self.specs[str(node.args[1])], node)
         return tuple(call.reshape(o, t.shape) for o in outs)

@@ -23,14 +23,15 @@ def source_line(stack_trace: str | None) -> str | None:
     return f"{name}:{line}"
 
 
-def module_path(stack: Any) -> str:
-    """`embed.norm0`: the path of the innermost module that was running."""
+def module_path(stack: Any, prefix: str = "") -> str:
+    """`embed.norm0`: the path of the innermost module that was running, without the prefix."""
     path = str(list(stack.values())[-1][0]) if stack else ""
+    path = f"{path}.".removeprefix(prefix).rstrip(".")
     return re.sub(r"@\d+", "", path)  # torch numbers the calls of a module that is called more than once
 
 
-def source_of(meta: Any, fallback: str) -> tuple[str, ...]:
+def source_of(meta: Any, fallback: str, prefix: str = "") -> tuple[str, ...]:
     """What `Node.source` gets: source line and module path."""
-    line, path = source_line(meta.get("stack_trace")), module_path(meta.get("nn_module_stack"))
+    line, path = source_line(meta.get("stack_trace")), module_path(meta.get("nn_module_stack"), prefix)
     text = " ".join(part for part in (line, path) if part)
     return (text or fallback,)

@@ -209,7 +209,7 @@ class Importer:
 
     def convert(self, node: fx.Node) -> Any:
         """The value of one call; a problem is noted and stands as Failed."""
-        target, source = target_name(node.target), source_of(node.meta, node.name)
+        target, source = target_name(node.target), source_of(node.meta, node.name, self.prefix)
         if target in IGNORED:
             return None
         if target not in CONVERTERS:

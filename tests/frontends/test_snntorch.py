@@ -316,3 +316,13 @@ def test_one_frame_is_too_few():
     module = Bad(snn.Leaky(beta=0.9), plain).eval()
     with pytest.raises(FrontendError, match="one frame, too few"):
         load(module, (torch.randn(1, 1, INPUTS),))
+
+
+def test_names_in_a_step_module_are_the_users():
+    module = nn.Sequential(nn.Linear(INPUTS, CLASSES), snn.Leaky(beta=0.9, init_hidden=True)).eval()
+    graph = load(module, (torch.randn(1, INPUTS),), step=True)
+    names = {*graph.consts, *(o for n in graph.nodes for o in n.outputs), *(s for n in graph.nodes for s in n.source)}
+    assert not any("step" in n for n in names)
+    neuron = snn.Leaky(beta=0.9, init_hidden=True).eval()
+    graph = load(neuron, (torch.randn(1, INPUTS),), step=True)
+    assert "neuron.beta" in graph.consts
