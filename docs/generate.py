@@ -40,7 +40,10 @@ def targets_page() -> str:
     """One row a target."""
     from edgec.target import list_targets, load_target
 
-    rows = ["| target | what | core | backend | kernel sets | flash | RAM | clock | devices |", "|---|---|---|---|---|---|---|---|---|"]
+    rows = [
+        "| target | what | core | backend | kernel sets | flash | RAM | clock | devices |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
     for name in list_targets():
         t = load_target(name)
         rows.append(
@@ -78,7 +81,11 @@ def figures(data: dict[str, Any]) -> str:
     def row(label: str, torch_value: str, values: list[str]) -> None:
         rows.append("| " + " | ".join([label, torch_value, *values]) + " |")
 
-    row(f"accuracy, {data['clips']} test clips, streamed", f"{100 * data['torch_accuracy']:.1f} %", [f"{100 * d['accuracy']:.1f} %" for d in both])
+    row(
+        f"accuracy, {data['clips']} test clips, streamed",
+        f"{100 * data['torch_accuracy']:.1f} %",
+        [f"{100 * d['accuracy']:.1f} %" for d in both],
+    )
     row("flash of the model in the linked image", "", [f"{d['flash']:,} B" for d in both])
     row("of it weights and tables", "", [f"{d['weights']:,} B" for d in both])
     row("RAM: state + arena + stack", "", [f"{d['state']:,} + {d['arena']:,} + {d['stack']:,} B" for d in both])
@@ -106,7 +113,12 @@ def readme() -> str:
 def pages() -> dict[Path, str]:
     """Every generated file and its text."""
     docs = ROOT / "docs"
-    return {docs / "ops.md": ops_page(), docs / "targets.md": targets_page(), docs / "cli.md": cli_page(), ROOT / "README.md": readme()}
+    return {
+        docs / "ops.md": ops_page(),
+        docs / "targets.md": targets_page(),
+        docs / "cli.md": cli_page(),
+        ROOT / "README.md": readme(),
+    }
 
 
 def main() -> int:

@@ -25,13 +25,18 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--target", default="cortex-m7", help="a name from `edgec targets`, or a target file (.toml)")
     c.add_argument("-o", "--out", help="output folder, absent or empty (default: out/MODEL-TARGET)")
     c.add_argument("--precision", default="int8", choices=("int8", "float32"))
-    c.add_argument("--calibration", help=".npz whose first array [N, ...] holds model inputs (default: calibration.npz beside the model)")
+    c.add_argument(
+        "--calibration",
+        help=".npz whose first array [N, ...] holds model inputs (default: calibration.npz beside the model)",
+    )
     c.add_argument("--flash", help="most flash allowed, such as 1M")
     c.add_argument("--ram", help="most RAM allowed (state + arena + stack), such as 128K")
     c.add_argument("--latency", help="longest frame allowed, such as 10ms")
     c.add_argument("--emit", default="c", choices=("c", "image"), help="image: keep the linked image as well")
     c.add_argument("--toolchain", default="zig", choices=("zig", "gcc"))
-    c.add_argument("--time-axis", type=int, help="input axis that counts frames (default: 1 if the model has ops on sequences)")
+    c.add_argument(
+        "--time-axis", type=int, help="input axis that counts frames (default: 1 if the model has ops on sequences)"
+    )
     c.add_argument("--whole", action="store_true", help="one call takes the whole window: derive no streaming step")
     c.add_argument("--dump-ir", metavar="DIR", help="write the graph after every pass")
 
@@ -57,7 +62,9 @@ def parser() -> argparse.ArgumentParser:
 
     o = commands.add_parser("opt", help="run passes on the text form of a graph")
     o.add_argument("file", help="graph in text form (.ir), or - for standard input")
-    o.add_argument("--passes", default="", help="comma-separated: fold_constants,assign_layout,fold_batchnorm,fuse,make_streaming")
+    o.add_argument(
+        "--passes", default="", help="comma-separated: fold_constants,assign_layout,fold_batchnorm,fuse,make_streaming"
+    )
     return top
 
 

@@ -61,7 +61,17 @@ def print_report(report: dict[str, Any]) -> None:
     for r in report["layers"]:
         rate = "" if r["spike_rate"] is None else f"{100 * r['spike_rate']:.1f} %"
         shape = "x".join(map(str, r["shape"]))
-        table.add_row(r["name"], r["op"], r["variant"], shape, r["precision"], f"{r['macs']:,}", f"{r['flash']:,}", f"{r['ram']:,}", rate)
+        table.add_row(
+            r["name"],
+            r["op"],
+            r["variant"],
+            shape,
+            r["precision"],
+            f"{r['macs']:,}",
+            f"{r['flash']:,}",
+            f"{r['ram']:,}",
+            rate,
+        )
     console.print(table)
     t = report["totals"]
     stack = "?" if t["stack"] is None else f"{t['stack']:,}"
@@ -99,7 +109,9 @@ def run_command(a: argparse.Namespace) -> None:
         while (out := device.flush()) is not None:
             _keep(outputs, out, out_spec, a.stream, labels)
     if not outputs:
-        raise InputError(f"{a.clip}: too short, the model gave no output", hint=f"its delay is {model.manifest.delay} frames")
+        raise InputError(
+            f"{a.clip}: too short, the model gave no output", hint=f"its delay is {model.manifest.delay} frames"
+        )
     console.print(f"{len(outputs)} outputs on {on}; the last: {describe(outputs[-1], labels)}")
     if any(counts):
         console.print(f"instructions per frame: {max(counts):,} worst, {np.mean(counts):,.0f} mean (counted)")
@@ -147,16 +159,22 @@ def profile_command(a: argparse.Namespace) -> None:
 
     model = CompiledModel(a.folder)
     result = profile(model, read_clip(a.clip, model) if a.clip else default_input(model))
-    table = Table(title=f"{model.manifest.name}: instructions per frame, counted on the emulated core", title_justify="left")
+    table = Table(
+        title=f"{model.manifest.name}: instructions per frame, counted on the emulated core", title_justify="left"
+    )
     for column in ("layer", "op", "variant"):
         table.add_column(column, overflow="fold")
     for column in ("mean", "worst", "share", "per MAC"):
         table.add_column(column, justify="right")
     for row in result.rows:
         per_mac = f"{row.mean / row.macs:.2f}" if row.macs else ""
-        table.add_row(row.name, row.op, row.variant, f"{row.mean:,.0f}", f"{row.worst:,}", f"{100 * row.share:.1f} %", per_mac)
+        table.add_row(
+            row.name, row.op, row.variant, f"{row.mean:,.0f}", f"{row.worst:,}", f"{100 * row.share:.1f} %", per_mac
+        )
     console.print(table)
-    console.print(f"per frame: {result.mean:,.0f} mean, {result.worst:,} worst over {result.frames} frames; {result.how}")
+    console.print(
+        f"per frame: {result.mean:,.0f} mean, {result.worst:,} worst over {result.frames} frames; {result.how}"
+    )
     if a.html:
         Path(a.html).write_text(html_page(model.manifest.name, result), encoding="utf-8")
         console.print(f"wrote {a.html}")
@@ -218,7 +236,12 @@ def ops_command(a: argparse.Namespace) -> None:
         table.add_column(column, overflow="fold")
     for name, op in sorted(OPS.items()):
         streams = "yes" if op.framewise or op.stream is not None or op.state_types is not Op.state_types else "no"
-        table.add_row(name, (op.__doc__ or "").splitlines()[0], streams, "generic" if op.lower is not None else "view" if op.is_view else "no")
+        table.add_row(
+            name,
+            (op.__doc__ or "").splitlines()[0],
+            streams,
+            "generic" if op.lower is not None else "view" if op.is_view else "no",
+        )
     console.print(table)
 
 

@@ -23,7 +23,9 @@ def to_device(x: Array, spec: TensorSpec) -> Array:
     """A frame in the device's integers: those pass as they are, real values are scaled, rounded and clamped."""
     x = np.asarray(x)
     if x.size != int(np.prod(spec.shape)):
-        raise InputError(f"input {spec.name!r}: expected {spec.dtype}{list(spec.shape)}, found {x.dtype}{list(x.shape)}")
+        raise InputError(
+            f"input {spec.name!r}: expected {spec.dtype}{list(spec.shape)}, found {x.dtype}{list(x.shape)}"
+        )
     if not np.isfinite(x).all():
         raise InputError(f"input {spec.name!r}: expected finite values, found NaN or infinity")
     if x.dtype != np.dtype(spec.dtype) and np.issubdtype(np.dtype(spec.dtype), np.integer):

@@ -101,7 +101,9 @@ def check_output(out: Path) -> None:
         raise InputError(f"output folder {out} is not empty", hint="give another folder with -o, or remove this one")
     parent = next(p for p in [out, *out.resolve().parents] if p.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise InputError(f"output folder {out} cannot be written: {parent} is not a writable folder", hint="give another with -o")
+        raise InputError(
+            f"output folder {out} cannot be written: {parent} is not a writable folder", hint="give another with -o"
+        )
 
 
 def compile_model(
@@ -146,10 +148,21 @@ def compile_model(
         plan = emit.write_folder(stages.step, goal, folder)
         _write_graphs(stages, folder)
         progress("measure")
-        report = build_report(folder, goal, plan, stages.whole, data, precision=precision, toolchain=toolchain, keep_image=emit_kind == "image")
+        report = build_report(
+            folder,
+            goal,
+            plan,
+            stages.whole,
+            data,
+            precision=precision,
+            toolchain=toolchain,
+            keep_image=emit_kind == "image",
+        )
         check_budget(report, budget)
         rates = [n.op.sample_rate for n in graph.nodes if hasattr(n.op, "sample_rate")]
-        _write_json(folder / "report.json", report | {"labels": extras.labels, "sample_rate": rates[0] if rates else None})
+        _write_json(
+            folder / "report.json", report | {"labels": extras.labels, "sample_rate": rates[0] if rates else None}
+        )
         if data is not None:
             np.save(folder / "sample.npy", data[0])
         _move(folder, out)
@@ -178,7 +191,9 @@ def read_calibration(source: Any, precision: str) -> np.ndarray[Any, Any] | None
     except EdgecError:
         raise
     except Exception as err:  # numpy raises many kinds for files that are not archives
-        raise InputError(f"calibration file {path} cannot be read: {err}", hint="expected an .npz written by numpy.savez") from err
+        raise InputError(
+            f"calibration file {path} cannot be read: {err}", hint="expected an .npz written by numpy.savez"
+        ) from err
 
 
 def _write_graphs(stages: Stages, folder: Path) -> None:

@@ -40,7 +40,9 @@ def bars(scores: np.ndarray, labels: list[str], title: str) -> Table:
     return table
 
 
-def stream_clip(device: Device, model: CompiledModel, pcm: np.ndarray, labels: list[str], title: str) -> tuple[int, list[int]]:
+def stream_clip(
+    device: Device, model: CompiledModel, pcm: np.ndarray, labels: list[str], title: str
+) -> tuple[int, list[int]]:
     """Feed one clip frame by frame, showing the running scores; the detected class and the instructions of every frame."""
     spec, out_spec = model.manifest.inputs[0], model.manifest.outputs[0]
     device.reset()
@@ -70,7 +72,17 @@ def main() -> None:
     a = arguments.parse_args()
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work) / "lmuformer-m7"
-        command = [sys.executable, "-m", "edgec", "compile", str(MODEL / "lmuformer.pt"), "--target", "cortex-m7", "-o", str(folder)]
+        command = [
+            sys.executable,
+            "-m",
+            "edgec",
+            "compile",
+            str(MODEL / "lmuformer.pt"),
+            "--target",
+            "cortex-m7",
+            "-o",
+            str(folder),
+        ]
         console.print("$ edgec " + " ".join(command[3:]))
         subprocess.run(command, check=True)
         model = edgec.open(str(folder))
@@ -82,12 +94,16 @@ def main() -> None:
         right, every = 0, []
         with model.device(kind, counting=kind == "unicorn") as device:
             for row in rows:
-                found, counts = stream_clip(device, model, read_wav(MODEL / "clips" / row["file"], 16000), labels, row["file"])
+                found, counts = stream_clip(
+                    device, model, read_wav(MODEL / "clips" / row["file"], 16000), labels, row["file"]
+                )
                 every += counts
                 right += labels[found] == row["label"]
                 mark = "ok " if labels[found] == row["label"] else "MISS"
                 heard = f"heard {labels[found]:<12} true {row['label']:<12}"
-                console.print(f"{mark:4} {row['file']:<28} {heard} worst {max(counts):>8,} mean {np.mean(counts):>9,.0f} instructions a frame")
+                console.print(
+                    f"{mark:4} {row['file']:<28} {heard} worst {max(counts):>8,} mean {np.mean(counts):>9,.0f} instructions a frame"
+                )
     budget = part["clock_hz"] * part["budget_ms"] / 1e3
     console.print(f"\n{right} of {len(rows)} clips right; delay {model.manifest.delay} frames of 10 ms")
     if any(every):

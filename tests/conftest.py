@@ -25,7 +25,10 @@ def lmuformer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from edgec.cli import main
 
     folder = tmp_path_factory.mktemp("lmuformer") / "m7"
-    assert main(["compile", str(MODEL / "lmuformer.pt"), "--target", "cortex-m7", "-o", str(folder), "--emit", "image"]) == 0
+    assert (
+        main(["compile", str(MODEL / "lmuformer.pt"), "--target", "cortex-m7", "-o", str(folder), "--emit", "image"])
+        == 0
+    )
     return folder
 
 

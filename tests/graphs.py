@@ -54,7 +54,12 @@ class Builder:
 
 def conv(b: Builder, x: str, channels: int, k: int, pad: tuple[int, int], dilation: int = 1) -> str:
     c = b.types[x].shape[2]
-    return b.emit(Conv1d(pad=pad, dilation=dilation), x, b.normal(k, c, channels, scale=1.5 / np.sqrt(k * c)), b.normal(channels, scale=0.2))
+    return b.emit(
+        Conv1d(pad=pad, dilation=dilation),
+        x,
+        b.normal(k, c, channels, scale=1.5 / np.sqrt(k * c)),
+        b.normal(channels, scale=0.2),
+    )
 
 
 def lif(b: Builder, x: str, **options: Any) -> str:
@@ -108,7 +113,9 @@ def _dense(draw: Any, b: Builder, x: str) -> str:
 def _memory(draw: Any, b: Builder, x: str) -> str:
     c = b.types[x].shape[2]
     u = b.emit(Linear(), x, b.normal(c, 1), b.normal(1))
-    return b.emit(LmuMemory(draw(st.integers(1, 4)), draw(st.integers(2, 9)), draw(st.sampled_from(["fir", "recurrent"]))), u)
+    return b.emit(
+        LmuMemory(draw(st.integers(1, 4)), draw(st.integers(2, 9)), draw(st.sampled_from(["fir", "recurrent"]))), u
+    )
 
 
 _BLOCKS = [_conv, _lif, _residual, _concat, _dense, _memory]

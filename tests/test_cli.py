@@ -79,7 +79,9 @@ def test_run_prints_the_word(lmuformer: Path, capsys: pytest.CaptureFixture[str]
     assert "100 outputs on host" in out
 
 
-def test_profile_accounts_for_every_instruction(lmuformer: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_profile_accounts_for_every_instruction(
+    lmuformer: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     page = tmp_path / "profile.html"
     code, out, _ = run(capsys, "profile", str(lmuformer), "--html", str(page))
     assert code == 0
@@ -154,12 +156,16 @@ class Unsupported(torch.nn.Module):
         return torch.cumprod(y, dim=-1)
 
 
-def test_every_unsupported_op_is_listed_with_its_source_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_unsupported_op_is_listed_with_its_source_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     torch.export.save(torch.export.export(Unsupported().eval(), (torch.zeros(1, 8, 4),)), tmp_path / "net.pt2")
     err = refused(capsys, "compile", str(tmp_path / "net.pt2"), "--precision", "float32", "-o", str(tmp_path / "o"))
     for op, code in (("sort", "torch.sort(x"), ("cumprod", "torch.cumprod(y")):
         lines = Path(__file__).read_text().splitlines()
-        number = next(k for k, line in enumerate(lines, 1) if code in line and "code in" not in line and '("' not in line)
+        number = next(
+            k for k, line in enumerate(lines, 1) if code in line and "code in" not in line and '("' not in line
+        )
         assert re.search(rf"{op}.*test_cli\.py:{number}\b", err), err
 
 
@@ -179,7 +185,16 @@ def test_a_users_exported_program_compiles(precision: str, tmp_path: Path, capsy
     module, x = TwoLayers().eval(), torch.randn(32, 20, 4)
     torch.export.save(torch.export.export(module, (x[:1],)), tmp_path / "net.pt2")
     np.savez(tmp_path / "c.npz", x.numpy())
-    arguments = ["--precision", precision, "--calibration", str(tmp_path / "c.npz"), "--time-axis", "1", "-o", str(tmp_path / "o")]
+    arguments = [
+        "--precision",
+        precision,
+        "--calibration",
+        str(tmp_path / "c.npz"),
+        "--time-axis",
+        "1",
+        "-o",
+        str(tmp_path / "o"),
+    ]
     assert run(capsys, "compile", str(tmp_path / "net.pt2"), *arguments)[0] == 0
     import edgec
 
@@ -212,8 +227,12 @@ def test_bad_calibration(array: np.ndarray, message: str, tmp_path: Path, capsys
 
 def test_calibration_that_is_no_archive(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "c.npz").write_bytes(b"nothing")
-    assert "c.npz" in refused(capsys, "compile", CHECKPOINT, "--calibration", str(tmp_path / "c.npz"), "-o", str(tmp_path / "o"))
-    assert "c2.npz" in refused(capsys, "compile", CHECKPOINT, "--calibration", str(tmp_path / "c2.npz"), "-o", str(tmp_path / "o"))
+    assert "c.npz" in refused(
+        capsys, "compile", CHECKPOINT, "--calibration", str(tmp_path / "c.npz"), "-o", str(tmp_path / "o")
+    )
+    assert "c2.npz" in refused(
+        capsys, "compile", CHECKPOINT, "--calibration", str(tmp_path / "c2.npz"), "-o", str(tmp_path / "o")
+    )
 
 
 def test_unknown_target_and_bad_target_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -229,8 +248,12 @@ def test_unknown_target_and_bad_target_file(tmp_path: Path, capsys: pytest.Captu
     assert "mine.toml" in err
 
 
-@pytest.mark.parametrize(("option", "value", "what"), [("--flash", "100K", "flash"), ("--ram", "2K", "RAM"), ("--latency", "1us", "latency")])
-def test_over_budget_shows_who_uses_what(option: str, value: str, what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("option", "value", "what"), [("--flash", "100K", "flash"), ("--ram", "2K", "RAM"), ("--latency", "1us", "latency")]
+)
+def test_over_budget_shows_who_uses_what(
+    option: str, value: str, what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "o"
     err = refused(capsys, "compile", CHECKPOINT, option, value, "-o", str(out))
     assert f"{what}: " in err
@@ -239,7 +262,9 @@ def test_over_budget_shows_who_uses_what(option: str, value: str, what: str, tmp
 
 
 @pytest.mark.parametrize(("option", "value"), [("--flash", "lots"), ("--ram", "-3K"), ("--latency", "10")])
-def test_budgets_that_are_no_quantities(option: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_budgets_that_are_no_quantities(
+    option: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert value in refused(capsys, "compile", CHECKPOINT, f"{option}={value}", "-o", str(tmp_path / "o"))
 
 

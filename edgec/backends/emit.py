@@ -14,6 +14,7 @@ from edgec.plan import Call, Plan, make_plan
 from edgec.runtime import HEADERS, header_text
 from edgec.target import Target
 
+
 def name_kernels(calls: Sequence[Call]) -> tuple[dict[int, str], list[NamedKernel]]:
     """One function per distinct kernel: nodes with the same text share it."""
     symbols: dict[int, str] = {}

@@ -159,8 +159,7 @@ class Writer:
     def call_comment(self, call: Call) -> str:
         node = call.node
         types = " -> ".join(
-            ", ".join(print_type(t) for t in ts)
-            for ts in (self.graph.input_types(node)[:1], node.types)
+            ", ".join(print_type(t) for t in ts) for ts in (self.graph.input_types(node)[:1], node.types)
         )
         source = f"  ({'; '.join(node.source)})" if node.source else ""
         return comment_safe(f"{call.index}: {node.op.name} [{call.variant}] {types}{source}")

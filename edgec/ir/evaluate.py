@@ -27,7 +27,12 @@ def initial_states(graph: Graph) -> Tensors:
     }
 
 
-def evaluate_all(graph: Graph, inputs: Mapping[str, torch.Tensor], states: Tensors | None = None, active: Sequence[bool] | None = None) -> Tensors:
+def evaluate_all(
+    graph: Graph,
+    inputs: Mapping[str, torch.Tensor],
+    states: Tensors | None = None,
+    active: Sequence[bool] | None = None,
+) -> Tensors:
     """Every tensor of the graph by name. A step graph reads and updates `states`; `active` says which nodes run."""
     values: Tensors = {n: as_tensor(c.data, c.type) for n, c in graph.consts.items()}
     for v in graph.inputs:
@@ -93,7 +98,10 @@ class StepRunner:
         assert axis is not None and hop is not None
         frames = inputs[first.name].shape[axis] // hop
         for t in range(frames):
-            piece = {v.name: inputs[v.name].narrow(v.type.time_axis or 0, t * (v.type.frames or 1), v.type.frames or 1) for v in self.graph.inputs}
+            piece = {
+                v.name: inputs[v.name].narrow(v.type.time_axis or 0, t * (v.type.frames or 1), v.type.frames or 1)
+                for v in self.graph.inputs
+            }
             out = self.step(piece)
             if out is not None:
                 yield out

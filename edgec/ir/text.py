@@ -1,11 +1,11 @@
 """The text form of a graph: what `--dump-ir` writes, `edgec opt` reads and pass tests compare. It round-trips.
 
-    graph net
-    input %x : float32[1,100,40] t1
-    const %w : int8[3,40,128] q([0.01,...],0,2) = [1, -3, ...]
-    state %line : bit[1,3,128] = 0
-    %y = conv1d(%x, %w, %b) {pad=(1,1)} : float32[1,100,128] t1  # model.py:41
-    return %y
+graph net
+input %x : float32[1,100,40] t1
+const %w : int8[3,40,128] q([0.01,...],0,2) = [1, -3, ...]
+state %line : bit[1,3,128] = 0
+%y = conv1d(%x, %w, %b) {pad=(1,1)} : float32[1,100,128] t1  # model.py:41
+return %y
 """
 
 from __future__ import annotations
@@ -35,9 +35,7 @@ def print_type(t: TensorType) -> str:
 
 def print_attributes(op: Any) -> str:
     """Fields that differ from their defaults, as ` {name=value, ...}`."""
-    parts = [
-        f"{f.name}={getattr(op, f.name)!r}" for f in dataclasses.fields(op) if getattr(op, f.name) != f.default
-    ]
+    parts = [f"{f.name}={getattr(op, f.name)!r}" for f in dataclasses.fields(op) if getattr(op, f.name) != f.default]
     return " {" + ", ".join(parts) + "}" if parts else ""
 
 

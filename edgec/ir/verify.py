@@ -49,7 +49,9 @@ def verify(graph: Graph) -> None:
         problem = _node_problem(graph, node, known, owned)
         if problem is not None:
             where = f" (from {'; '.join(node.source)})" if node.source else ""
-            raise VerifyError(f"node %{node.outputs[0]} = {node.op.name}{where}: {problem}\n{surroundings(graph, index)}")
+            raise VerifyError(
+                f"node %{node.outputs[0]} = {node.op.name}{where}: {problem}\n{surroundings(graph, index)}"
+            )
         known.update(node.outputs)
         owned.update(node.states)
     missing = [o for o in graph.outputs if o not in known]

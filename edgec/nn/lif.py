@@ -33,6 +33,10 @@ class _Rule(NamedTuple):
             return h - threshold * spiked
         return h
 
+    def start(self) -> float:
+        """The membrane before the first step: at rest, which a same-step hard reset defines (spikingjelly)."""
+        return self.v_reset if self.reset == "hard" and not self.delayed_reset else 0.0
+
     def subtracts_late(self) -> bool:
         return self.reset == "subtract" and self.delayed_reset
 
@@ -59,7 +63,7 @@ def _integrate(x: Tensor, beta: Tensor, threshold: Tensor, rule: _Rule, axis: in
     """Run the time loop and return h, the membrane before the same-step reset."""
     h_all = torch.empty_like(x, memory_format=torch.contiguous_format)
     gain = 1 - beta
-    v = torch.zeros_like(x.select(axis, 0))
+    v = torch.full_like(x.select(axis, 0), rule.start())
     spiked: Tensor | None = None
     for x_t, h in zip(x.unbind(axis), h_all.unbind(axis), strict=True):
         if rule.decay_input:
@@ -131,9 +135,9 @@ def _lif_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor])
     ctx.save_for_backward(x, beta, threshold, spikes, membrane)
 
 
-def _previous(values: Tensor, axis: int) -> Tensor:
-    """Shift by one step along the axis: zeros first, the last step dropped."""
-    first = torch.zeros_like(values.narrow(axis, 0, 1))
+def _previous(values: Tensor, axis: int, start: float = 0.0) -> Tensor:
+    """Shift by one step along the axis: `start` first, the last step dropped."""
+    first = torch.full_like(values.narrow(axis, 0, 1), start)
     return torch.cat((first, values.narrow(axis, 0, values.shape[axis] - 1)), axis)
 
 
@@ -149,8 +153,8 @@ def _membranes(
     """Recover (h, the decayed membrane v[t-1]) of every step from the two saved outputs."""
     if rule.delayed_reset:
         v = rule.after_reset(membrane, spikes.bool(), threshold)
-        return membrane, _previous(v, axis)
-    before = _previous(membrane, axis)
+        return membrane, _previous(v, axis, rule.start())
+    before = _previous(membrane, axis, rule.start())
     h = before + (x - before) * (1 - beta) if rule.decay_input else beta * before + x
     return h, before
 

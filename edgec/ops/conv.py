@@ -34,8 +34,12 @@ class Conv1d(Op):
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         x, w, bias = types
-        need(len(x.shape) == 3 and len(w.shape) == 3, f"expected x [B,T,C] and w [K,C,O], found {x.shape} and {w.shape}")
-        need(x.shape[2] == w.shape[1] * self.groups, f"x has {x.shape[2]} channels, w expects {w.shape[1] * self.groups}")
+        need(
+            len(x.shape) == 3 and len(w.shape) == 3, f"expected x [B,T,C] and w [K,C,O], found {x.shape} and {w.shape}"
+        )
+        need(
+            x.shape[2] == w.shape[1] * self.groups, f"x has {x.shape[2]} channels, w expects {w.shape[1] * self.groups}"
+        )
         check_activation(self.activation)
         need(bias.shape == (w.shape[2],), f"expected bias of shape ({w.shape[2]},), found {bias.shape}")
         frames = out_extent(x.shape[1], w.shape[0], self.stride, self.pad, self.dilation)
@@ -64,7 +68,15 @@ class Conv1d(Op):
         y[n, t, o] = bias[o]
         for k, c in T.grid({k}, {cg}):
             y[n, t, o] = y[n, t, o] + {load} * w[k, c, o]{activation_text(self.activation, "y[n, t, o]", "        ")}"""
-        return Kernel(body, (("x", (b, t, c), "float32"), ("w", (k, cg, o), "float32"), ("bias", (o,), "float32"), ("y", (b, frames, o), "float32")))
+        return Kernel(
+            body,
+            (
+                ("x", (b, t, c), "float32"),
+                ("w", (k, cg, o), "float32"),
+                ("bias", (o,), "float32"),
+                ("y", (b, frames, o), "float32"),
+            ),
+        )
 
     def cost(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
         k, cg, _ = inputs[1].shape
@@ -84,8 +96,13 @@ class Conv2d(Op):
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         x, w, bias = types
-        need(len(x.shape) == 4 and len(w.shape) == 4, f"expected x [B,H,W,C] and w [KH,KW,C,O], found {x.shape} and {w.shape}")
-        need(x.shape[3] == w.shape[2] * self.groups, f"x has {x.shape[3]} channels, w expects {w.shape[2] * self.groups}")
+        need(
+            len(x.shape) == 4 and len(w.shape) == 4,
+            f"expected x [B,H,W,C] and w [KH,KW,C,O], found {x.shape} and {w.shape}",
+        )
+        need(
+            x.shape[3] == w.shape[2] * self.groups, f"x has {x.shape[3]} channels, w expects {w.shape[2] * self.groups}"
+        )
         check_activation(self.activation)
         need(bias.shape == (w.shape[3],), f"expected bias of shape ({w.shape[3]},), found {bias.shape}")
         need(x.time_axis in (None, 0), "convolving over a time axis in two dimensions")
@@ -114,7 +131,10 @@ class Conv2d(Op):
         for p, q, c in T.grid({kh}, {kw}, {cg}):
             y[n, i, j, o] = y[n, i, j, o] + {load} * w[p, q, c, o]{activation_text(self.activation, "y[n, i, j, o]", "        ")}"""
         f32 = "float32"
-        return Kernel(body, (("x", (b, h, v, c), f32), ("w", (kh, kw, cg, o), f32), ("bias", (o,), f32), ("y", (b, oh, ov, o), f32)))
+        return Kernel(
+            body,
+            (("x", (b, h, v, c), f32), ("w", (kh, kw, cg, o), f32), ("bias", (o,), f32), ("y", (b, oh, ov, o), f32)),
+        )
 
     def cost(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
         kh, kw, cg, _ = inputs[1].shape

@@ -42,7 +42,15 @@ class Linear(Op):
         y[r, o] = bias[o]
         for i in T.serial({i}):
             y[r, o] = y[r, o] + x[r, i] * w[i, o]{activation_text(self.activation, "y[r, o]", "        ")}"""
-        return Kernel(body, (("x", (rows, i), "float32"), ("w", (i, o), "float32"), ("bias", (o,), "float32"), ("y", (rows, o), "float32")))
+        return Kernel(
+            body,
+            (
+                ("x", (rows, i), "float32"),
+                ("w", (i, o), "float32"),
+                ("bias", (o,), "float32"),
+                ("y", (rows, o), "float32"),
+            ),
+        )
 
     def cost(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
         return Cost(outputs[0].size * inputs[1].shape[0])
@@ -79,5 +87,3 @@ class MatMul(Op):
 
     def cost(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
         return Cost(outputs[0].size * inputs[0].shape[-1])
-
-

@@ -15,7 +15,10 @@ from edgec.ops.base import Kernel, Op, Site, need, same_time
 
 def broadcast(a: TensorType, b: TensorType) -> TensorType:
     """Type of an elementwise result: numpy broadcasting, float32."""
-    need(a.dtype is DType.F32 and b.dtype is DType.F32, f"expected float32 operands, found {a.dtype.value}, {b.dtype.value}")
+    need(
+        a.dtype is DType.F32 and b.dtype is DType.F32,
+        f"expected float32 operands, found {a.dtype.value}, {b.dtype.value}",
+    )
     try:
         shape = np.broadcast_shapes(a.shape, b.shape)
     except ValueError as err:
@@ -128,7 +131,10 @@ class Affine(Op):
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         x, scale, shift = types
         channels = x.shape[self.axis]
-        need(scale.shape == shift.shape == (channels,), f"expected scale and shift of shape ({channels},), found {scale.shape}, {shift.shape}")
+        need(
+            scale.shape == shift.shape == (channels,),
+            f"expected scale and shift of shape ({channels},), found {scale.shape}, {shift.shape}",
+        )
         return (replace(x, quant=None),)
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
@@ -146,7 +152,15 @@ class Affine(Op):
         c = f"(i // {inner}) % {scale.size}"
         body = f"for i in T.parallel({x.size}):\n    y[i] = x[i] * scale[{c}] + shift[{c}]"
         vec = ("float32",)
-        return Kernel(body, (("x", (x.size,), *vec), ("scale", scale.shape, *vec), ("shift", scale.shape, *vec), ("y", (x.size,), *vec)))
+        return Kernel(
+            body,
+            (
+                ("x", (x.size,), *vec),
+                ("scale", scale.shape, *vec),
+                ("shift", scale.shape, *vec),
+                ("y", (x.size,), *vec),
+            ),
+        )
 
     def permuted(self, perm: Sequence[int], types: Sequence[TensorType]) -> Op | None:
         return Affine(axis=list(perm)[self.axis % len(perm)])
@@ -226,7 +240,9 @@ class Gelu(Unary):
     """x * Phi(x), the erf form."""
 
     name: ClassVar[str] = "gelu"
-    c: ClassVar[str] = "T.float32(0.5) * x[i] * (T.float32(1) + " + extern("erff", "x[i] * T.float32(0.7071067811865476)") + ")"
+    c: ClassVar[str] = (
+        "T.float32(0.5) * x[i] * (T.float32(1) + " + extern("erff", "x[i] * T.float32(0.7071067811865476)") + ")"
+    )
     torch_function: ClassVar[Any] = staticmethod(torch.nn.functional.gelu)
 
 

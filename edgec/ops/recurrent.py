@@ -71,7 +71,14 @@ for i in T.parallel({q}):
         m[i] = m[i] + a[i, j] * old[j]
     y[i] = m[i]"""
         f32 = "float32"
-        params = (("u", (1,), f32), ("a", (q, q), f32), ("b", (q,), f32), ("m", (q,), f32), ("y", (q,), f32), ("old", (q,), f32))
+        params = (
+            ("u", (1,), f32),
+            ("a", (q, q), f32),
+            ("b", (q,), f32),
+            ("m", (q,), f32),
+            ("y", (q,), f32),
+            ("old", (q,), f32),
+        )
         consts = {"a": a.astype(np.float32), "b": b.reshape(-1).astype(np.float32)}
         return Kernel(body, params, consts, scratch=4 * q)
 

@@ -24,7 +24,9 @@ class Permute(Op):
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         (x,) = types
         need(sorted(self.perm) == list(range(len(x.shape))), f"perm {self.perm} does not fit shape {x.shape}")
-        need(x.dtype is not DType.BIT or self.perm[-1] == len(self.perm) - 1, "packed spikes cannot move their last axis")
+        need(
+            x.dtype is not DType.BIT or self.perm[-1] == len(self.perm) - 1, "packed spikes cannot move their last axis"
+        )
         time = None if x.time_axis is None else self.perm.index(x.time_axis)
         return (replace(x, shape=tuple(x.shape[p] for p in self.perm), time_axis=time),)
 
@@ -56,7 +58,10 @@ class Reshape(Op):
         if x.time_axis is not None:
             need(self.time_axis is not None, f"reshape {x.shape} -> {self.shape} folds the time axis into another")
             assert self.time_axis is not None
-            need(self.shape[self.time_axis] == x.frames, f"time axis has {x.frames} frames, axis {self.time_axis} of {self.shape} does not")
+            need(
+                self.shape[self.time_axis] == x.frames,
+                f"time axis has {x.frames} frames, axis {self.time_axis} of {self.shape} does not",
+            )
         need(x.dtype is not DType.BIT or self.shape[-1] == x.shape[-1], "packed spikes cannot change their last axis")
         return (replace(x, shape=self.shape, time_axis=self.time_axis),)
 
@@ -86,7 +91,10 @@ class Concat(Op):
         time = same_time(types)
         need(time != axis, "concatenation along the time axis")
         last = axis == len(types[0].shape) - 1
-        need(types[0].dtype is not DType.BIT or not last or all(t.shape[-1] % 32 == 0 for t in types[:-1]), "packed spikes join at multiples of 32 channels")
+        need(
+            types[0].dtype is not DType.BIT or not last or all(t.shape[-1] % 32 == 0 for t in types[:-1]),
+            "packed spikes join at multiples of 32 channels",
+        )
         shape = list(types[0].shape)
         shape[axis] = sum(t.shape[axis] for t in types)
         quant = types[0].quant if len({t.quant for t in types}) == 1 else None

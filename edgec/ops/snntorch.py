@@ -73,8 +73,8 @@ class SnnTorchNeuron(SequenceNeuron):
 
     With synapse: I = alpha I + X, H = beta V + I; without: H = beta V + X. Feedback of the last frame's spikes S is
     added to X: v * S (one_to_one, v [1] or [C]) or S w + bias (all_to_all, w [C,C]). Reset by r = V > threshold:
-    subtract: H - r * threshold; zero: 0 where r (the input of that frame is lost). Without delayed_reset the membrane is then
-    corrected in the same frame: H - (S - r) * threshold, or H - (S - r) * H.
+    subtract: H - r * threshold; zero: 0 where r (the input of that frame is lost). Without delayed_reset the membrane
+    is then corrected in the same frame: H - (S - r) * threshold, or H - (S - r) * H.
     """
 
     name: ClassVar[str] = "snntorch_neuron"

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from edgec.ir.types import DType, TensorType
+from edgec.ir.types import TensorType
 from edgec.ops.base import Kernel, Op, Site, need
 
 RESETS = ("hard", "subtract", "none")
@@ -43,13 +43,21 @@ class Lif(Op):
         need(x.time_axis is not None, "the neuron's input has no time axis")
         need(x.time_axis != len(x.shape) - 1, "the neuron's last axis must be channels, found the time axis")
         for label, t in (("beta", beta), ("threshold", threshold)):
-            need(t.shape in ((1,), (x.shape[-1],)), f"expected {label} of shape (1,) or ({x.shape[-1]},), found {t.shape}")
+            need(
+                t.shape in ((1,), (x.shape[-1],)),
+                f"expected {label} of shape (1,) or ({x.shape[-1]},), found {t.shape}",
+            )
         return (x, x) if self.membrane else (x,)
 
     def state_types(self, types: Sequence[TensorType]) -> tuple[tuple[TensorType, float], ...]:
         x = types[0]
         start = self.v_reset if self.reset == "hard" and not self.delayed_reset else 0.0
-        return ((replace(x, shape=tuple(1 if k == x.time_axis else n for k, n in enumerate(x.shape)), time_axis=None), start),)
+        return (
+            (
+                replace(x, shape=tuple(1 if k == x.time_axis else n for k, n in enumerate(x.shape)), time_axis=None),
+                start,
+            ),
+        )
 
     def run(
         self, tensors: Sequence[torch.Tensor], states: Sequence[torch.Tensor] = ()
@@ -107,7 +115,13 @@ class Lif(Op):
         if self.membrane:
             lines.append("    m[i] = v[i]")
         f32 = "float32"
-        params = [("x", (c,), f32), ("beta", beta.shape, f32), ("th", threshold.shape, f32), ("v", (c,), f32), ("s", (c,), f32)]
+        params = [
+            ("x", (c,), f32),
+            ("beta", beta.shape, f32),
+            ("th", threshold.shape, f32),
+            ("v", (c,), f32),
+            ("s", (c,), f32),
+        ]
         return Kernel("\n".join(lines), tuple(params + [("m", (c,), f32)] * self.membrane))
 
     def stream(self, step: Any, x: str, beta: str, threshold: str) -> Any:

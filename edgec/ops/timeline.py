@@ -191,7 +191,12 @@ for i in T.parallel({n}):
         y[i] = y[i] + ring[k, i]
     y[i] = y[i] / count[0]
 position[0] = T.if_then_else(at + 1 == {self.window}, 0, at + 1)"""
-            params = (("x", (n,), f32), ("ring", (self.window, n), f32), ("count", (1,), f32), ("position", (1,), "int32"))
+            params = (
+                ("x", (n,), f32),
+                ("ring", (self.window, n), f32),
+                ("count", (1,), f32),
+                ("position", (1,), "int32"),
+            )
             return Kernel(body, (*params, ("y", (n,), f32)))
         body = f"""count[0] = count[0] + T.float32(1)
 for i in T.parallel({n}):

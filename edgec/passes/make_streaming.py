@@ -157,7 +157,9 @@ class MakeStreaming(Pass):
         renamed: dict[str, str] = {}
         for v in graph.inputs:
             if v.type.time_axis is None:
-                raise PassError(f"input %{v.name} names no time axis, so there is nothing to stream; compile with --whole")
+                raise PassError(
+                    f"input %{v.name} names no time axis, so there is nothing to stream; compile with --whole"
+                )
             step.types[v.name], step.when[v.name] = with_frames(v.type, hop), When()
         step.used |= {v.name for v in graph.inputs} | set(graph.consts)
         step.consts.update(graph.consts)
@@ -174,7 +176,10 @@ class MakeStreaming(Pass):
                 continue
             renamed.update(zip(node.outputs, outs, strict=True))
         if problems:
-            raise PassError(join_problems("these nodes cannot run frame by frame:", problems), hint="compile the whole window with --whole")
+            raise PassError(
+                join_problems("these nodes cannot run frame by frame:", problems),
+                hint="compile the whole window with --whole",
+            )
         built = self._finish(graph, step, [renamed[o] for o in graph.outputs])
         return restore_names(built, {new: old for old, new in renamed.items()})
 

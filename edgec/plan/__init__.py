@@ -1,5 +1,5 @@
 """The memory plan of a step graph: where every tensor lies, and every byte of state."""
 
-from edgec.plan.plan import Call, Plan, Place, make_plan
+from edgec.plan.plan import Call, Place, Plan, make_plan
 
 __all__ = ["Call", "Place", "Plan", "make_plan"]

@@ -152,9 +152,7 @@ def _buffers(graph: Graph, calls: tuple[Call, ...], owner: Mapping[str, str]) ->
 def make_plan(graph: Graph, select: Select) -> Plan:
     """Lower every node and lay out memory. `select` maps an op and its site to a kernel variant."""
     consts: dict[str, np.ndarray[Any, Any]] = {}
-    calls = tuple(
-        _make_call(graph, k, node, select, consts) for k, node in enumerate(graph.nodes) if not is_view(node)
-    )
+    calls = tuple(_make_call(graph, k, node, select, consts) for k, node in enumerate(graph.nodes) if not is_view(node))
     owner = resolve_views(graph)
     shared = share_in_place(graph, owner)
     calls = tuple(replace(c, in_place=c.index in shared) for c in calls)

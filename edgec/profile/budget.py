@@ -49,9 +49,13 @@ def check_budget(report: dict[str, Any], budget: Budget) -> None:
             problems.append(f"{label}: {used:,} bytes used, {limit:,} allowed")
     if budget.latency_ms is not None:
         if totals["latency_ms"] is None:
-            problems.append("latency: not known, because no emulator counted instructions (pip install 'edgec[emulator]')")
+            problems.append(
+                "latency: not known, because no emulator counted instructions (pip install 'edgec[emulator]')"
+            )
         elif totals["latency_ms"] > budget.latency_ms:
-            problems.append(f"latency: {totals['latency_ms']:.3f} ms for the worst frame, {budget.latency_ms:g} ms allowed")
+            problems.append(
+                f"latency: {totals['latency_ms']:.3f} ms for the worst frame, {budget.latency_ms:g} ms allowed"
+            )
     if problems:
         raise BudgetError("over budget\n  " + "\n  ".join(problems) + "\n" + users_table(report))
 

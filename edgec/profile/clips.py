@@ -22,11 +22,15 @@ def read_wav(path: str | Path, rate: int | None) -> Array:
     except FileNotFoundError as err:
         raise InputError(f"{path}: no such file") from err
     except (wave.Error, EOFError, OSError) as err:
-        raise InputError(f"{path} is not a PCM wav file: {err}", hint="convert it: sox IN -r 16000 -c 1 -b 16 OUT.wav") from err
+        raise InputError(
+            f"{path} is not a PCM wav file: {err}", hint="convert it: sox IN -r 16000 -c 1 -b 16 OUT.wav"
+        ) from err
     if (width, channels) != (2, 1):
         raise InputError(f"{path}: expected 16-bit mono, found {8 * width}-bit with {channels} channels")
     if rate is not None and found != rate:
-        raise InputError(f"{path}: expected {rate} Hz, found {found} Hz", hint=f"resample it: sox {path} -r {rate} OUT.wav")
+        raise InputError(
+            f"{path}: expected {rate} Hz, found {found} Hz", hint=f"resample it: sox {path} -r {rate} OUT.wav"
+        )
     return np.frombuffer(data[: len(data) // 2 * 2], dtype="<i2").astype(np.int16)
 
 

@@ -139,7 +139,9 @@ def verify_model(model: CompiledModel, x: Array, kind: str = "host") -> Verifica
     return _conclude(step, nodes, sums, f"{kind} against the reference over {count} frames")
 
 
-def _compare(sums: _Sums, dumped: list[Array], node: Any, values: Mapping[str, torch.Tensor], exact: Mapping[str, torch.Tensor]) -> None:
+def _compare(
+    sums: _Sums, dumped: list[Array], node: Any, values: Mapping[str, torch.Tensor], exact: Mapping[str, torch.Tensor]
+) -> None:
     for name, t, found in zip(node.outputs, node.types, dumped, strict=True):
         _add_device(sums, as_stored(values[name], t), found)
         if name in exact:
@@ -154,7 +156,18 @@ def _conclude(step: Graph, nodes: Any, sums: Mapping[int, _Sums], how: str) -> V
         if s.compared:
             sqnr = float("inf") if s.noise == 0 else 10 * float(np.log10(max(s.signal, 1e-30) / s.noise))
         name = step.nodes[n.id].outputs[0]
-        rows.append(Row(name, n.op, n.source, s.mismatches, s.elements, s.device_error, s.float_error if s.compared else None, sqnr))
+        rows.append(
+            Row(
+                name,
+                n.op,
+                n.source,
+                s.mismatches,
+                s.elements,
+                s.device_error,
+                s.float_error if s.compared else None,
+                sqnr,
+            )
+        )
     first = next((r for r in rows if r.mismatches), None)
     if first is None:
         return Verification(tuple(rows), True, None, how, f"all {len(rows)} layers agree with the reference")

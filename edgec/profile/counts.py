@@ -53,7 +53,9 @@ def profile(model: CompiledModel, x: np.ndarray[Any, Any]) -> Profile:
         counts = [c.get(node, 0) for c in per_node]
         r = layers.get(node, rest)
         share = sum(counts) / max(1, sum(totals))
-        rows.append(Row(r["name"], r["op"], r["variant"], r["source"], float(np.mean(counts)), max(counts), share, r["macs"]))
+        rows.append(
+            Row(r["name"], r["op"], r["variant"], r["source"], float(np.mean(counts)), max(counts), share, r["macs"])
+        )
     return Profile(tuple(rows), float(np.mean(totals)), max(totals), len(totals), how)
 
 

@@ -85,7 +85,9 @@ def _layer(plan: Plan, call: Call, code: Mapping[str, int], rates: Mapping[str, 
     arena = sum(t.bytes for o, t in zip(node.outputs, node.types, strict=True) if plan.places[o].storage == "arena")
     states = sum(plan.graph.state(s).type.bytes for s in node.states)
     weights = [t.dtype.value for i, t in zip(node.inputs, inputs, strict=True) if i in plan.graph.consts]
-    precision = inputs[0].dtype.value + (f" x {weights[0]}" if weights and node.op.cost(inputs, node.types).macs else "")
+    precision = inputs[0].dtype.value + (
+        f" x {weights[0]}" if weights and node.op.cost(inputs, node.types).macs else ""
+    )
     return {
         "id": call.index, "name": node.outputs[0], "op": node.op.name, "variant": call.variant,
         "shape": list(node.types[0].shape), "precision": precision, "macs": node.op.cost(inputs, node.types).macs,

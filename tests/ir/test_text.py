@@ -61,7 +61,11 @@ def test_the_small_graph_parses() -> None:
     [
         ("linear(%x", "linier(%x", "line 5: unknown op 'linier'"),
         ("linear(%x", "linear(%z", "reads %z, which nothing before it defines"),
-        (": float32[1,4,1] t1  #", ": float32[1,4,9] t1  #", "its operands give float32[1,4,1] t1, the node says float32[1,4,9] t1"),
+        (
+            ": float32[1,4,1] t1  #",
+            ": float32[1,4,9] t1  #",
+            "its operands give float32[1,4,1] t1, the node says float32[1,4,9] t1",
+        ),
         ("[1.0, -1.0]", "[1.0]", "line 3: expected 2 values for float32[2,1], found 1"),
         ("float32[2,1]", "floot32[2,1]", "line 3: expected a type"),
         ("return %y", "return %q", "returns %q, which nothing defines"),

@@ -32,8 +32,9 @@ class Surrogate(torch.autograd.Function):
 
 
 def naive(x, beta, threshold, decay_input, reset, v_reset, strict, delayed) -> tuple[Tensor, Tensor]:
-    """One step at a time, differentiated by autograd."""
-    v, owed = torch.zeros_like(x[:, 0]), torch.zeros_like(x[:, 0])
+    """One step at a time, differentiated by autograd. At rest the membrane is v_reset, as in spikingjelly."""
+    start = v_reset if reset == "hard" and not delayed else 0.0
+    v, owed = torch.full_like(x[:, 0], start), torch.zeros_like(x[:, 0])
     spikes, membranes = [], []
     for x_t in x.unbind(1):
         h = v + (x_t - v) * (1 - beta) if decay_input else beta * v + x_t

@@ -7,7 +7,7 @@ from edgec.errors import PassError
 from edgec.ir.evaluate import StepRunner, evaluate
 from edgec.ir.graph import Graph
 from edgec.ir.verify import verify
-from edgec.ops import Add, Conv1d, LmuMemory, Mean, MatMul
+from edgec.ops import Add, Conv1d, LmuMemory, MatMul, Mean
 from edgec.passes.make_streaming import MakeStreaming
 from tests.graphs import Builder, conv, lif, streaming_nets
 

@@ -120,9 +120,7 @@ def test_no_calibration_data() -> None:
     b, x = start()
     with pytest.raises(PassError) as error:
         Quantize().run(b.build(b.emit(Relu(), x)))
-    assert str(error.value) == (
-        "quantisation needs calibration data, found none\n  hint: give about 64 typical inputs"
-    )
+    assert str(error.value) == ("quantisation needs calibration data, found none\n  hint: give about 64 typical inputs")
 
 
 def test_statistics_of_another_graph() -> None:
@@ -132,6 +130,4 @@ def test_statistics_of_another_graph() -> None:
     larger = b.build(b.emit(RunningMean(), "t0"))
     with pytest.raises(PassError) as error:
         Quantize(found).run(larger)
-    assert str(error.value) == (
-        "%t1 has no calibration statistics\n  hint: calibrate the graph that is quantised"
-    )
+    assert str(error.value) == ("%t1 has no calibration statistics\n  hint: calibrate the graph that is quantised")

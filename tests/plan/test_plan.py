@@ -78,5 +78,8 @@ def test_an_operand_that_lives_on_is_not_overwritten() -> None:
     b = Builder()
     x = conv(b, b.input("x", 1, 5, 8), 8, 1, (0, 0))
     y = b.emit(Relu(), x)
-    plan = make_plan(MakeStreaming().run(b.build(conv(b, b.emit(Add(), x, y), 8, 1, (0, 0)))), lambda op, site: ("generic", op.lower(site)))
+    plan = make_plan(
+        MakeStreaming().run(b.build(conv(b, b.emit(Add(), x, y), 8, 1, (0, 0)))),
+        lambda op, site: ("generic", op.lower(site)),
+    )
     assert [c.node.op.name for c in plan.calls if c.in_place] == ["add"]

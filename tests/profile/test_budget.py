@@ -5,12 +5,17 @@ from edgec.profile.budget import Budget, check_budget, parse_latency, parse_size
 
 REPORT = {
     "part": {"flash": 1000, "ram": 500},
-    "layers": [{"name": "big", "flash": 700, "ram": 10, "macs": 5}, {"name": "small", "flash": 1, "ram": 300, "macs": 2}],
+    "layers": [
+        {"name": "big", "flash": 700, "ram": 10, "macs": 5},
+        {"name": "small", "flash": 1, "ram": 300, "macs": 2},
+    ],
     "totals": {"flash": 800, "ram": 400, "state": 100, "arena": 200, "stack": 100, "latency_ms": 2.0},
 }
 
 
-@pytest.mark.parametrize(("text", "value"), [("1M", 1 << 20), ("128K", 128 << 10), ("77", 77), ("1.5KB", 1536), ("2MiB", 2 << 20)])
+@pytest.mark.parametrize(
+    ("text", "value"), [("1M", 1 << 20), ("128K", 128 << 10), ("77", 77), ("1.5KB", 1536), ("2MiB", 2 << 20)]
+)
 def test_sizes(text: str, value: int) -> None:
     assert parse_size(text) == value
 
@@ -34,7 +39,13 @@ def test_over_budget_names_users_and_all_excesses() -> None:
     with pytest.raises(BudgetError) as info:
         check_budget(REPORT, Budget(flash=799, ram=399, latency_ms=1.9))
     text = str(info.value)
-    for part in ("flash: 800 bytes used, 799 allowed", "RAM: 400", "latency: 2.000 ms", "big", "state 100 + arena 200 + stack 100"):
+    for part in (
+        "flash: 800 bytes used, 799 allowed",
+        "RAM: 400",
+        "latency: 2.000 ms",
+        "big",
+        "state 100 + arena 200 + stack 100",
+    ):
         assert part in text
 
 
