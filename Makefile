@@ -16,6 +16,7 @@ $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --retries 1 --timeout 60 --extra-index-url $(TORCH_INDEX) 'torch>=2.13,<2.14'
 	$(PIP) install -e '.[test]'
+	$(PIP) install --no-deps 'spikingjelly==0.0.0.0.14' # its neurons alone: its other dependencies pull in torchvision
 	touch $@
 
 setup: $(VENV)/.ready ## create .venv with everything

@@ -20,8 +20,6 @@ def lif(call: Call) -> tuple[str, str | None]:
     axis = call.axis("time_axis", len(t.shape))
     if t.time_axis != axis:
         raise ValueError(f"the neuron runs along axis {axis} of {t.shape}, but time is {describe(t.time_axis)}")
-    if call["v_reset"] != 0.0 and call["reset"] == "hard":
-        raise ValueError(f"edgec::lif with v_reset {call['v_reset']}; only 0 is supported")
     per_channel = {
         key: call.const(call.stem(key, key), call.constant(key).reshape(-1)) for key in ("beta", "threshold")
     }
@@ -29,7 +27,7 @@ def lif(call: Call) -> tuple[str, str | None]:
     op = Lif(
         decay_input=bool(call["decay_input"]),
         reset=str(call["reset"]),
-        v_reset=0.0,
+        v_reset=float(call["v_reset"]),
         strict=bool(call["strict"]),
         delayed_reset=bool(call["delayed_reset"]),
         membrane=used,

@@ -53,6 +53,8 @@ class Conv1d(Op):
 
     def stream(self, step: Any, x: str, w: str, bias: str) -> str:
         """History of the filter's span, then the filter at one position; right padding is delay."""
+        if step.type_of(x).time_axis != 1:  # the filter runs along another axis: frames do not mix
+            return step.emit(self, x, w, bias)  # type: ignore[no-any-return]
         span = self.dilation * (step.type_of(w).shape[0] - 1) + 1
         window = step.delay_line(x, length=span, left=self.pad[0], right=self.pad[1], stride=self.stride)
         return step.emit(replace(self, pad=(0, 0), stride=1), window, w, bias)  # type: ignore[no-any-return]
@@ -88,6 +90,7 @@ class Conv2d(Op):
     """2-D convolution: x [B,H,W,C], w [KH,KW,C/groups,O], bias [O] -> [B,H',W',O]."""
 
     name: ClassVar[str] = "conv2d"
+    framewise: ClassVar[bool] = True
     stride: tuple[int, int] = (1, 1)
     pad: tuple[int, int, int, int] = (0, 0, 0, 0)  # top, bottom, left, right
     dilation: tuple[int, int] = (1, 1)
@@ -105,7 +108,7 @@ class Conv2d(Op):
         )
         check_activation(self.activation)
         need(bias.shape == (w.shape[3],), f"expected bias of shape ({w.shape[3]},), found {bias.shape}")
-        need(x.time_axis in (None, 0), "convolving over a time axis in two dimensions")
+        need(x.time_axis in (None, 0), "a 2-D convolution does not run along time: time is the batch axis or absent")
         h = out_extent(x.shape[1], w.shape[0], self.stride[0], self.pad[:2], self.dilation[0])
         v = out_extent(x.shape[2], w.shape[1], self.stride[1], self.pad[2:], self.dilation[1])
         return (TensorType((x.shape[0], h, v, w.shape[3]), DType.F32, None, x.time_axis),)

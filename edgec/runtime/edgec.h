@@ -49,7 +49,7 @@ extern "C" {
 #endif
 
 /* True when p may be read as an object that needs `n`-byte alignment (n a power of two). */
-#define EDGEC_ALIGNED(p, n) ((((uintptr_t)(p)) & ((uintptr_t)(n)-1u)) == 0u)
+#define EDGEC_ALIGNED(p, n) ((((uintptr_t)(p)) & ((uintptr_t)(n) - 1u)) == 0u)
 
 /* A profile build reports the end of every node to the port; a product build has nothing here. */
 #ifdef EDGEC_PROFILE
