@@ -9,17 +9,18 @@ from edgec.ops.dense import Linear, MatMul
 from edgec.ops.elementwise import Add, Affine, Clip, Div, Gelu, Mul, Relu, Relu6, Sigmoid, Sub, Tanh
 from edgec.ops.norm import LayerNorm
 from edgec.ops.pool import AvgPool2d, MaxPool2d, Mean
-from edgec.ops.qconv import QConv2d
+from edgec.ops.qconv import QConv2d, QConv2dRequantize
 from edgec.ops.qelementwise import QAffine
 from edgec.ops.qneuron import QLifSaturating
 from edgec.ops.qpool import QAvgPool2d, QMaxPool2d, QMean
 from edgec.ops.qspiking import QLif, QRunningMean
 from edgec.ops.quantized import QAdd, QConv1d, QLinear, QLmuFir, QLut, Requantize
 from edgec.ops.recurrent import LmuMemory, LmuTaps
-from edgec.ops.shape import Concat, Permute, Reshape, Slice
+from edgec.ops.shape import Concat, Pad, Permute, Reshape, Slice
 from edgec.ops.signal import LogMel, QLogMel
 from edgec.ops.snntorch import AlphaNeuron, SnnTorchNeuron
 from edgec.ops.spiking import Lif
+from edgec.ops.tflite import TfliteAdd, TfliteAvgPool2d, TfliteSoftmax
 from edgec.ops.timeline import Delay, DelayLine, HistoryToFeatures, RunningMean
 
 OPS: dict[str, type[Op]] = {
@@ -46,12 +47,14 @@ OPS: dict[str, type[Op]] = {
     "max_pool2d": MaxPool2d,
     "mean": Mean,
     "mul": Mul,
+    "pad": Pad,
     "permute": Permute,
     "qadd": QAdd,
     "qaffine": QAffine,
     "qavg_pool2d": QAvgPool2d,
     "qconv1d": QConv1d,
     "qconv2d": QConv2d,
+    "qconv2d_requantize": QConv2dRequantize,
     "qlif": QLif,
     "qlif_saturating": QLifSaturating,
     "qlinear": QLinear,
@@ -72,4 +75,7 @@ OPS: dict[str, type[Op]] = {
     "softmax": Softmax,
     "sub": Sub,
     "tanh": Tanh,
+    "tflite_add": TfliteAdd,
+    "tflite_avg_pool2d": TfliteAvgPool2d,
+    "tflite_softmax": TfliteSoftmax,
 }

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from edgec.ir.types import DType, TensorType
 from edgec.ops.base import Cost, Kernel, Op, Site, ctype, need
 from edgec.ops.conv import out_extent
-from edgec.ops.quantized import accumulator, element, exact, rows_of
+from edgec.ops.quantized import Requantize, accumulator, element, exact, rows_of
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class QConv2d(Op):
     """Integer Conv2d: x [B,H,W,C], w [KH,KW,C/groups,O], bias int32 [O] -> int32 [B,H,W,O]; padding is `pad_value`."""
 
     name: ClassVar[str] = "qconv2d"
+    framewise: ClassVar[bool] = True
     stride: tuple[int, int] = (1, 1)
     pad: tuple[int, int, int, int] = (0, 0, 0, 0)  # top, bottom, left, right
     dilation: tuple[int, int] = (1, 1)
@@ -66,3 +67,56 @@ class QConv2d(Op):
     def cost(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
         kh, kw, cg, _ = inputs[1].shape
         return Cost(outputs[0].size * kh * kw * cg)
+
+
+@dataclass(frozen=True)
+class QConv2dRequantize(QConv2d):
+    """QConv2d whose accumulators are requantised pixel by pixel: operands x, w, bias, multiplier [O], shift [O].
+
+    The fields from `dtype` on are those of Requantize. The accumulators of one pixel are all that exists at a time.
+    """
+
+    name: ClassVar[str] = "qconv2d_requantize"
+    dtype: str = "int8"
+    scale: float = 1.0
+    zero_point: int = 0
+    lo: int = -128
+    hi: int = 127
+    rounding: str = "single"
+
+    @property
+    def requantization(self) -> Requantize:
+        """The second half as an op of its own."""
+        return Requantize(self.dtype, self.scale, self.zero_point, self.lo, self.hi, self.rounding)
+
+    def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        x, w, bias, multiplier, shift = types
+        (total,) = super().infer((x, w, bias))
+        return self.requantization.infer((total, multiplier, shift))
+
+    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
+        x, w, bias, multiplier, shift = tensors
+        return self.requantization.reference(super().reference(x, w, bias), multiplier, shift)
+
+    def lower(self, site: Site) -> Kernel:
+        x, w, _, multiplier, _ = site.inputs
+        (b, h, v, _), (kh, kw, cg, o), (_, oh, ov, _) = x.shape, w.shape, site.outputs[0].shape
+        per_group = o // self.groups
+        row = f"i * {self.stride[0]} + p * {self.dilation[0]} - {self.pad[0]}"
+        col = f"j * {self.stride[1]} + q * {self.dilation[1]} - {self.pad[2]}"
+        load = f'T.cast(x[(n * {h} + {row}) * {v} + {col}, o // {per_group} * {cg} + c], "int32")'
+        if any(self.pad):
+            inside = f"{row} >= 0 and {row} < {h} and {col} >= 0 and {col} < {v}"
+            load = f"T.if_then_else({inside}, {load}, {self.pad_value})"
+        lines = self.requantization.element_lines("total[o]", "o" if multiplier.size > 1 else "0", "y[n, i, j, o]")
+        finish = "\n".join(f"        {line}" for line in lines)
+        body = f"""for n, i, j in T.grid({b}, {oh}, {ov}):
+    for o in T.serial({o}):
+        total[o] = bias[o]
+        for p, q, c in T.grid({kh}, {kw}, {cg}):
+            total[o] = total[o] + {load} * T.cast(w[p, q, c, o], "int32")
+    for o in T.serial({o}):
+{finish}"""
+        scales = tuple((name, multiplier.shape, "int32") for name in ("multiplier", "shift"))
+        params = (("x", rows_of(x), ctype(x.dtype)), ("w", w.shape, "int8"), ("bias", (o,), "int32"), *scales)
+        return Kernel(body, (*params, ("y", (b, oh, ov, o), self.dtype), ("total", (o,), "int32")), scratch=4 * o)

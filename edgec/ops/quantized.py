@@ -251,14 +251,17 @@ class Requantize(Op):
         x, multiplier, shift = tensors
         return (requantize(x, multiplier, shift, self.rounding) + self.zero_point).clamp(self.lo, self.hi)
 
+    def element_lines(self, x: str, channel: str, y: str) -> list[str]:
+        """TVMScript for one element: y from x with the multiplier and shift of a channel."""
+        scaled = _SINGLE if self.rounding == "single" else _TFLITE
+        lines = scaled.format(x=x, m=f"multiplier[{channel}]", s=f"shift[{channel}]").splitlines()
+        value = f"scaled + T.int64({self.zero_point})"
+        return [*lines, f"{y} = {clamped(value, self.lo, self.hi, DType(self.dtype), 'int64')}"]
+
     def lower(self, site: Site) -> Kernel:
         x, multiplier, _ = site.inputs
         rows, channels = rows_of(x)
-        c = "c" if multiplier.size > 1 else "0"
-        scaled = _SINGLE if self.rounding == "single" else _TFLITE
-        lines = scaled.format(x="x[r, c]", m=f"multiplier[{c}]", s=f"shift[{c}]").splitlines()
-        value = f"scaled + T.int64({self.zero_point})"
-        lines.append(f"y[r, c] = {clamped(value, self.lo, self.hi, DType(self.dtype), 'int64')}")
+        lines = self.element_lines("x[r, c]", "c" if multiplier.size > 1 else "0", "y[r, c]")
         inner = "\n".join(f"        {line}" for line in lines)
         body = f"for r in T.parallel({rows}):\n    for c in T.parallel({channels}):\n{inner}"
         scales = tuple((name, multiplier.shape, "int32") for name in ("multiplier", "shift"))

@@ -155,3 +155,43 @@ class Slice(Op):
 
     def permuted(self, perm: Sequence[int], types: Sequence[TensorType]) -> Op | None:
         return replace(self, axis=list(perm)[self.axis % len(perm)])
+
+
+@dataclass(frozen=True)
+class Pad(Op):
+    """`value` before and after the elements of each axis that is not time: amounts (before, after) axis by axis."""
+
+    name: ClassVar[str] = "pad"
+    framewise: ClassVar[bool] = True
+    amounts: tuple[int, ...] = ()
+    value: float = 0
+
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        return list(zip(self.amounts[::2], self.amounts[1::2], strict=True))
+
+    def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        (x,) = types
+        need(len(self.amounts) == 2 * len(x.shape) and min(self.amounts) >= 0, f"amounts {self.amounts} for {x.shape}")
+        need(x.time_axis is None or self.pairs[x.time_axis] == (0, 0), "the time axis is padded")
+        need(x.dtype is not DType.BIT, "packed spikes cannot be padded")
+        return (replace(x, shape=tuple(n + sum(p) for n, p in zip(x.shape, self.pairs, strict=True))),)
+
+    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
+        widths = [n for pair in reversed(self.pairs) for n in pair]
+        return torch.nn.functional.pad(tensors[0], widths, value=self.value)
+
+    def lower(self, site: Site) -> Kernel:
+        (x,), (y,) = site.inputs, site.outputs
+        names = [f"i{k}" for k in range(len(y.shape))]
+        spans = zip(names, x.shape, self.pairs, strict=True)
+        inside = [f"{i} >= {p[0]} and {i} < {p[0] + n}" for i, n, p in spans if p != (0, 0)] or ["T.bool(True)"]
+        source = ", ".join(f"{i} - {p[0]}" for i, p in zip(names, self.pairs, strict=True))
+        fill = f"T.float32({self.value})" if x.dtype is DType.F32 else f"T.{x.dtype.value}({int(self.value)})"
+        loop = "T.grid" if len(names) > 1 else "T.serial"
+        body = f"""for {", ".join(names)} in {loop}({", ".join(map(str, y.shape))}):
+    y[{", ".join(names)}] = T.if_then_else({" and ".join(inside)}, x[{source}], {fill})"""
+        return Kernel(body, params_of(site, ["x", "y"]))
+
+    def permuted(self, perm: Sequence[int], types: Sequence[TensorType]) -> Op | None:
+        return replace(self, amounts=tuple(n for axis in perm for n in self.pairs[axis]))

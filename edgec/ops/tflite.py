@@ -1,0 +1,211 @@
+"""Integer ops whose rounding is that of TFLite's reference kernels, bit for bit: add, average pool, softmax."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+
+from edgec.ir.types import DType, QuantParams, TensorType
+from edgec.ops.base import Kernel, Op, Site, ctype, need
+from edgec.ops.qpool import QPool2d
+from edgec.ops.quantized import clamped
+
+LEFT_SHIFT = 20  # of the operands of an add, before they meet at a common scale
+ACCUMULATOR_BITS = 12  # integer bits of a softmax's sum
+MAX_CLASSES = 512  # of a softmax: gemmlowp's final shift is at most 31
+NEAR_48_17, NEAR_32_17 = 1515870810, -1010580540  # 48/17 and -32/17 with 29 fraction bits
+
+
+def high_mul(a: torch.Tensor | int, b: torch.Tensor | int) -> torch.Tensor:
+    """gemmlowp's SaturatingRoundingDoublingHighMul without the one saturating case: (2ab + 2**31) >> 32."""
+    return (torch.as_tensor(a) * b + (1 << 30)) >> 31
+
+
+def rounding_shift(x: torch.Tensor, shift: torch.Tensor | int) -> torch.Tensor:
+    """gemmlowp's RoundingDivideByPOT: half away from zero."""
+    half = (torch.as_tensor(1, dtype=torch.int64) << torch.as_tensor(shift)) >> 1
+    return torch.where(half > 0, (x + half - (x < 0).to(torch.int64)) >> shift, x)
+
+
+def reciprocal(x: torch.Tensor) -> torch.Tensor:
+    """gemmlowp's one_over_one_plus_x_for_x_in_0_1, 31 fraction bits: three Newton steps from 48/17 - 32/17 d."""
+    half = (x + (1 << 31)) >> 1  # RoundingHalfSum with 2**31 - 1, both not negative
+    near = NEAR_48_17 + high_mul(half, NEAR_32_17)
+    for _ in range(3):
+        near = near + (high_mul(near, (1 << 29) - high_mul(half, near)) << 2)
+    return (near << 1).clamp(max=2**31 - 1)
+
+
+def high_mul_text(a: str, b: str) -> str:
+    """`high_mul` of two int32 expressions in TVMScript, int32."""
+    product = f'T.cast({a}, "int64") * T.cast({b}, "int64") + T.int64({1 << 30})'
+    return f'T.cast(T.shift_right({product}, T.int64(31)), "int32")'
+
+
+def halved(x: str, shift: str) -> str:
+    """TVMScript: x >= 0 divided by 2**(shift + 1), half up, without overflow."""
+    return f"T.shift_right(T.shift_right({x}, {shift}) + 1, 1)"
+
+
+@dataclass(frozen=True)
+class TfliteAdd(Op):
+    """int8 a + b: both shifted left by 20, brought to a common scale, added, brought to the output's scale.
+
+    Every factor is multiplier / 2**(31 + shift) with multiplier in [2**30, 2**31): `ma` and `sa` of a, `mb` and `sb` of
+    b, `my` and `sy` of the output. `sign` -1 subtracts b.
+    """
+
+    name: ClassVar[str] = "tflite_add"
+    framewise: ClassVar[bool] = True
+    inplace: ClassVar[tuple[int, ...]] = (0, 1)
+    scale: float = 1.0
+    zero_point: int = 0
+    za: int = 0
+    zb: int = 0
+    ma: int = 1 << 30
+    sa: int = 0
+    mb: int = 1 << 30
+    sb: int = 0
+    my: int = 1 << 30
+    sy: int = 0
+    sign: int = 1
+    lo: int = -128
+    hi: int = 127
+
+    def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        a, b = types
+        need(a.shape == b.shape and a.time_axis == b.time_axis, f"operands differ: {a.shape}, {b.shape}")
+        need(a.dtype is b.dtype is DType.I8, f"expected int8, found {a.dtype.value} and {b.dtype.value}")
+        return (replace(a, quant=QuantParams((self.scale,), self.zero_point)),)
+
+    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
+        a = rounding_shift(high_mul((tensors[0] - self.za) << LEFT_SHIFT, self.ma), self.sa)
+        b = rounding_shift(high_mul((tensors[1] - self.zb) << LEFT_SHIFT, self.mb), self.sb)
+        y = rounding_shift(high_mul(a + self.sign * b, self.my), self.sy)
+        return (y + self.zero_point).clamp(self.lo, self.hi)
+
+    def lower(self, site: Site) -> Kernel:
+        n = site.outputs[0].size
+
+        def scaled(name: str, value: str, multiplier: int, shift: int) -> list[str]:
+            high = f"{name}_high: T.let[T.int32] = {high_mul_text(value, f'T.int32({multiplier})')}"
+            moved = f"{name}_high"
+            if shift:
+                away = f"{moved} + T.int32({(1 << shift) >> 1}) + T.shift_right({moved}, T.int32(31))"
+                moved = f"T.shift_right({away}, T.int32({shift}))"
+            return [high, f"{name}_scaled: T.let[T.int32] = {moved}"]
+
+        def operand(name: str, zero: int, multiplier: int, shift: int) -> list[str]:
+            value = f'(T.cast({name}[i], "int32") - T.int32({zero})) * T.int32({1 << LEFT_SHIFT})'
+            return scaled(name, value, multiplier, shift)
+
+        lines = [*operand("a", self.za, self.ma, self.sa), *operand("b", self.zb, self.mb, self.sb)]
+        lines += scaled("sum", f"(a_scaled {'+' if self.sign > 0 else '-'} b_scaled)", self.my, self.sy)
+        total = f"sum_scaled + T.int32({self.zero_point})"
+        lines.append(f"y[i] = {clamped(total, self.lo, self.hi, DType.I8, 'int32')}")
+        body = f"for i in T.parallel({n}):\n" + "\n".join(f"    {line}" for line in lines)
+        return Kernel(body, (("a", (n,), "int8"), ("b", (n,), "int8"), ("y", (n,), "int8")))
+
+
+@dataclass(frozen=True)
+class TfliteAvgPool2d(QPool2d):
+    """Mean of the elements of each window that lie inside the image, half away from zero; scale and zero point stay."""
+
+    name: ClassVar[str] = "tflite_avg_pool2d"
+
+    def counts(self, x: TensorType) -> torch.Tensor:
+        """How many elements each window has inside the image: [OH, OW]."""
+        top, bottom, left, right = self.pad
+        ones = F.pad(torch.ones(1, 1, x.shape[1], x.shape[2], dtype=torch.float64), (left, right, top, bottom))
+        windows = F.avg_pool2d(ones, self.kernel, self.stride, divisor_override=1)
+        return windows[0, 0].round().to(torch.int64)
+
+    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
+        (x,) = tensors
+        (kh, kw), n = self.kernel, self.counts(TensorType(tuple(x.shape))).unsqueeze(-1)
+        windows = replace(self, pad_value=0).padded(x).unfold(2, kh, self.stride[0]).unfold(3, kw, self.stride[1])
+        total = windows.sum((-1, -2)).permute(0, 2, 3, 1).to(torch.int64)
+        half = torch.div(n, 2, rounding_mode="floor")
+        return torch.div(torch.where(total > 0, total + half, total - half), n, rounding_mode="trunc")
+
+    def lower(self, site: Site) -> Kernel:
+        _, h, w, _ = site.inputs[0].shape
+        plain = replace(self, pad_value=0)
+        if not any(self.pad):
+            n = str(prod(self.kernel))
+        else:
+            spans = []
+            for axis, extent, k in (("i", h, 0), ("j", w, 1)):
+                first = f"({axis} * {self.stride[k]} - {self.pad[2 * k]})"
+                spans.append(f"(T.min({first} + {self.kernel[k]}, {extent}) - T.max({first}, 0))")
+            n = " * ".join(spans)
+        half = f"T.truncdiv({n}, 2)"
+        rounded = f"T.if_then_else(total[o] > 0, total[o] + {half}, total[o] - {half})"
+        return plain.nest(site, "0", "total[o] + {v}", f'T.cast(T.truncdiv({rounded}, {n}), "int8")')
+
+
+@dataclass(frozen=True)
+class TfliteSoftmax(Op):
+    """Softmax over the last axis of int8 with scale 1/256 and zero point -128, in gemmlowp's fixed point.
+
+    `exps` int32 [N] holds exp(-k * beta * scale) with 31 fraction bits for k = max - x; its last entry, for all k >= N - 1,
+    is 0 or the table has 256 entries.
+    """
+
+    name: ClassVar[str] = "tflite_softmax"
+
+    def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        x, exps = types
+        need(x.dtype is DType.I8, f"expected int8, found {x.dtype.value}")
+        need(x.shape[-1] < MAX_CLASSES, f"expected fewer than {MAX_CLASSES} classes, found {x.shape[-1]}")
+        fits = exps.dtype is DType.I32 and len(exps.shape) == 1 and exps.shape[0] <= 256
+        need(fits and x.time_axis != len(x.shape) - 1, f"expected int32 exponentials [N <= 256], found {exps.shape}")
+        return (replace(x, quant=QuantParams((1 / 256,), -128)),)
+
+    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
+        x, exps = tensors
+        k = (x.amax(-1, keepdim=True) - x).clamp(max=exps.shape[0] - 1)
+        e = exps[k]
+        total = rounding_shift(e, ACCUMULATOR_BITS).sum(-1, keepdim=True)
+        headroom = 32 - torch.log2(total.to(torch.float64)).floor().to(torch.int64) - 1
+        scale = reciprocal((total << headroom) - (1 << 31))
+        shift = ACCUMULATOR_BITS - headroom + 31 - 8
+        return (rounding_shift(high_mul(scale, e), shift) - 128).clamp(-128, 127)
+
+    def lower(self, site: Site) -> Kernel:
+        x, exps = site.inputs
+        rows, c, last = prod(x.shape[:-1]), x.shape[-1], exps.shape[0] - 1
+        e = f'exps[T.min(top[0] - T.cast(x[r, c], "int32"), {last})]'
+        product = high_mul_text("half", "near[0]")
+        step = high_mul_text("near[0]", f"(T.int32({1 << 29}) - {product})")
+        body = f"""near = T.alloc_buffer((1,), "int32")
+top = T.alloc_buffer((1,), "int32")
+shift = T.alloc_buffer((1,), "int32")
+total = T.alloc_buffer((1,), "uint32")
+for r in T.serial({rows}):
+    top[0] = -128
+    for c in T.serial({c}):
+        top[0] = T.max(top[0], T.cast(x[r, c], "int32"))
+    total[0] = T.uint32(0)
+    for c in T.serial({c}):
+        total[0] = total[0] + T.cast({halved(e, str(ACCUMULATOR_BITS - 1))}, "uint32")
+    shift[0] = {ACCUMULATOR_BITS + 31 - 8}
+    for b in T.serial(31):
+        if total[0] < T.uint32({1 << 31}):
+            total[0] = T.shift_left(total[0], T.uint32(1))
+            shift[0] = shift[0] - 1
+    half: T.let[T.int32] = T.cast(T.shift_right(total[0], T.uint32(1)), "int32")
+    near[0] = T.int32({NEAR_48_17}) + {high_mul_text("half", f"T.int32({NEAR_32_17})")}
+    for k in T.serial(3):
+        near[0] = near[0] + {step} * 4
+    near[0] = T.min(near[0], {(1 << 30) - 1}) * 2 + T.if_then_else(near[0] >= {1 << 30}, 1, 0)
+    for c in T.serial({c}):
+        raw: T.let[T.int32] = {high_mul_text("near[0]", e)}
+        y[r, c] = {clamped(f"{halved('raw', 'shift[0] - 1')} - 128", -128, 127, DType.I8, "int32")}"""
+        params = (("x", (rows, c), ctype(x.dtype)), ("exps", exps.shape, "int32"), ("y", (rows, c), "int8"))
+        return Kernel(body, params)
