@@ -3,7 +3,8 @@
     python bench/lmuformer.py [--data ../shared/data/speech_commands]
 
 Writes bench/lmuformer.json, from which docs/generate.py makes the tables of README.md. Accuracy needs the data set; the
-rest is measured on the clips that ship with the model. Nothing here is timed: instructions are counted on the emulated core.
+rest is measured on the clips that ship with the model. Nothing here is timed: instructions are counted on the emulated
+core.
 """
 
 from __future__ import annotations

@@ -68,6 +68,7 @@ def cli_page() -> str:
 
 
 def block(parser: argparse.ArgumentParser) -> str:
+    """The help of one parser as a code block."""
     text = io.StringIO()
     parser.print_help(text)
     return "```\n" + text.getvalue().rstrip() + "\n```"
@@ -94,9 +95,9 @@ def figures(data: dict[str, Any]) -> str:
     row("instructions per dense-equivalent MAC, mean", "", [f"{d['instructions_per_mac']:.2f}" for d in both])
     row("delay in frames of 10 ms", "", [str(d["delay"]) for d in both])
     note = (
-        f"{data['int8']['macs']:,} dense-equivalent MACs a frame. Instructions are counted on the emulated Cortex-M7 over "
-        f"{data['int8']['frames']:,} frames of the shipped clips; stack is the high-water mark of the painted stack; flash is "
-        "text + rodata + data of the linked image without the harness. Command: `make bench`."
+        f"{data['int8']['macs']:,} dense-equivalent MACs a frame. Instructions are counted on the emulated Cortex-M7 "
+        f"over {data['int8']['frames']:,} frames of the shipped clips; stack is the high-water mark of the painted "
+        "stack; flash is text + rodata + data of the linked image without the harness. Command: `make bench`."
     )
     return "\n".join(rows) + "\n\n" + note
 
@@ -122,6 +123,7 @@ def pages() -> dict[Path, str]:
 
 
 def main() -> int:
+    """Write the pages, or check them."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--check", action="store_true")
     check = arguments.parse_args().check

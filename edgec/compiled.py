@@ -93,7 +93,7 @@ class CompiledModel:
         return np.stack([o for o in outs if o is not None])
 
     def graph(self, name: str = "step") -> Graph:
-        """The graph that runs (step), its whole-sequence form (whole), or the float graph it was made from (reference)."""
+        """The graph that runs (step), its whole-sequence form (whole), or the float graph of both (reference)."""
         from edgec.ops import OPS
 
         text = (self.folder / "ir" / f"{name}.ir").read_text(encoding="utf-8")

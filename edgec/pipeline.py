@@ -113,7 +113,7 @@ def compile_model(
     *,
     precision: str = "int8",
     calibration: Any = None,
-    budget: Budget = Budget(),
+    budget: Budget | None = None,
     emit_kind: str = "c",
     example_inputs: Any = None,
     time_axis: int | str | None = "guess",
@@ -158,7 +158,7 @@ def compile_model(
             toolchain=toolchain,
             keep_image=emit_kind == "image",
         )
-        check_budget(report, budget)
+        check_budget(report, budget or Budget())
         rates = [n.op.sample_rate for n in graph.nodes if hasattr(n.op, "sample_rate")]
         _write_json(
             folder / "report.json", report | {"labels": extras.labels, "sample_rate": rates[0] if rates else None}

@@ -1,0 +1,1 @@
+"""Generated code: kernels through TVM, the library around them."""

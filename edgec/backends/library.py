@@ -53,10 +53,7 @@ def literal(value: Any, dtype: str) -> str:
 def values_text(data: np.ndarray[Any, Any]) -> str:
     """Initialiser values, wrapped."""
     flat, dtype = data.reshape(-1).tolist(), data.dtype.name
-    if dtype in ("int8", "int16", "uint8", "uint16"):
-        words = list(map(str, flat))
-    else:
-        words = [literal(v, dtype) for v in flat]
+    words = list(map(str, flat)) if data.dtype.itemsize <= 2 else [literal(v, dtype) for v in flat]
     per_line = 24 if data.dtype.itemsize == 1 else 12
     return "\n".join("    " + ", ".join(words[k : k + per_line]) + "," for k in range(0, len(words), per_line))
 
@@ -80,7 +77,8 @@ class Port:
         q = self.type.quant
         return {
             "name": self.field, "ctype": self.ctype, "dtype": memory_dtype(self.type),
-            "shape": list(self.type.storage_shape), "bytes": self.type.bytes, "scale": q.scale[0] if q else 1.0, "zero_point": q.zero_point if q else 0,
+            "shape": list(self.type.storage_shape), "bytes": self.type.bytes,
+            "scale": q.scale[0] if q else 1.0, "zero_point": q.zero_point if q else 0,
         }  # fmt: skip
 
 
@@ -179,7 +177,8 @@ class Writer:
         rows = []
         for name, data in self.plan.consts.items():
             comment = comment_safe(f"{name} {data.dtype.name}{list(data.shape)}")
-            rows.append({"symbol": self.const_symbols[name], "ctype": CTYPES[data.dtype.name], "count": max(1, data.size),
+            ctype, count = CTYPES[data.dtype.name], max(1, data.size)
+            rows.append({"symbol": self.const_symbols[name], "ctype": ctype, "count": count,
                          "comment": comment, "text": values_text(data)})  # fmt: skip
         for (ctype, count, value), symbol in self.fills.items():
             rows.append({"symbol": symbol, "ctype": ctype, "count": count, "comment": "padding",
@@ -199,7 +198,13 @@ class Writer:
 
 
 def comment_safe(text: str) -> str:
+    """Text that cannot end the comment it stands in."""
     return text.replace("*/", "* /")
+
+
+def mentions(name: str, text: str) -> bool:
+    """Whether C text uses a name."""
+    return re.search(rf"\b{name}\b", text) is not None
 
 
 def wrap_frame(graph: Graph) -> int:
@@ -214,7 +219,8 @@ def write_library(
     """Text of <name>.h and <name>.c. `kernels` is the C text that defines (or declares) the kernel functions."""
     graph, writer = plan.graph, Writer(plan, symbols)
     groups = writer.groups()
-    text = str(groups)
+    calls = " ".join(c["text"] for g in groups for c in g["calls"])
+    text = calls + " ".join(g["condition"] for g in groups)
     out_when = writer.when_of(graph.outputs[0])
     ready = condition(out_when, graph.flush_steps, "s->frame") or "1"
     used = max((m.end for m in plan.members), default=16)
@@ -224,9 +230,9 @@ def write_library(
         "consts": writer.const_rows(), "members": writer.member_rows(), "tail": plan.state_bytes - used,
         "state_bytes": plan.state_bytes, "arena_bytes": max(8, plan.arena_bytes), "delay": graph.delay,
         "flush_steps": graph.flush_steps, "ready_step": ready, "ready_flush": ready,
-        "uses_frame": re.search(r"\bframe\b", text) is not None, "uses_flushed": re.search(r"\bflushed\b", text) is not None,
+        "uses_frame": mentions("frame", text), "uses_flushed": mentions("flushed", text),
         "wrap_at": _FRAME_LIMIT - 1, "wrap_to": wrap_frame(graph), "magic": zlib.crc32(graph.name.encode()) | 1,
-        "unused": [n for n in ("s", "arena") if re.search(rf"\b{n}\b", " ".join(c["text"] for g in groups for c in g["calls"])) is None],
+        "unused": [n for n in ("s", "arena") if not mentions(n, calls)],
     }  # fmt: skip
     env = environment()
     return {
@@ -254,8 +260,8 @@ def _slot(plan: Plan, name: str, t: TensorType) -> dict[str, Any]:
     offset = place.offset
     if place.storage == "output":
         offset = sum(plan.graph.type_of(o).bytes for o in plan.graph.outputs[: place.offset])
-    return {"name": name, "dtype": memory_dtype(t), "shape": list(t.storage_shape), "storage": place.storage, "offset": offset,
-            "bytes": t.bytes, "type": print_type(t), "scale": list(q.scale) if q else [1.0],
+    return {"name": name, "dtype": memory_dtype(t), "shape": list(t.storage_shape), "storage": place.storage,
+            "offset": offset, "bytes": t.bytes, "type": print_type(t), "scale": list(q.scale) if q else [1.0],
             "zero_point": q.zero_point if q else 0}  # fmt: skip
 
 

@@ -95,7 +95,8 @@ class StepRunner:
         """All outputs for whole input sequences, flush included."""
         first = self.graph.inputs[0]
         axis, hop = first.type.time_axis, first.type.frames
-        assert axis is not None and hop is not None
+        assert axis is not None
+        assert hop is not None
         frames = inputs[first.name].shape[axis] // hop
         for t in range(frames):
             piece = {

@@ -88,7 +88,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """A network. On a step graph `delay` is the delay of its outputs in frames, `flush_steps` how many steps drain it."""
+    """A network. On a step graph `delay` is that of its outputs in frames, `flush_steps` how many steps drain it."""
 
     name: str
     inputs: tuple[Value, ...]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from enum import Enum
+from enum import StrEnum
 from math import prod
 
 
-class DType(str, Enum):
+class DType(StrEnum):
     """Element types. BIT is a spike: packed 32 to a word along the last axis, every row word-aligned."""
 
     F32 = "float32"

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def _counts(x: Tensor, time_axis: int, window: int) -> Tensor:
-    """1, 2, ... T (at most `window`) along the time axis, shaped to broadcast against x; ValueError for a bad option."""
+    """1, 2, ... T (at most `window`) along the time axis, to broadcast against x; ValueError for a bad option."""
     if not -x.dim() <= time_axis < x.dim():
         raise ValueError(f"edgec::running_mean: time_axis {time_axis} is not an axis of x, shape {tuple(x.shape)}")
     if window < 0:
@@ -61,7 +61,7 @@ running_mean.register_autograd(_running_mean_backward, setup_context=_running_me
 
 
 class RunningMean(nn.Module):
-    """Any-time readout: [B,T,C] -> [B,T,C], step t holding the mean over steps 0..t, or over the last `window` of them."""
+    """Any-time readout: [B,T,C] -> [B,T,C], step t holding the mean over steps 0..t or the last `window` of them."""
 
     def __init__(self, window: int = 0) -> None:
         super().__init__()

@@ -32,11 +32,11 @@ class Cost:
 class Kernel:
     """A TVMScript function over one node's buffers.
 
-    `params` are (name, shape, element type) in this order: the node's inputs without those in `drops`; further constants
-    (tables) of `consts`; the node's states; its outputs, unless the output is the state; scratch if `scratch` > 0. A
-    constant input whose parameter name is in `consts` is replaced by that array (packed weights). `body` is the text
-    below the parameters; loops marked T.parallel may run in any order. `scratch` is arena bytes alive only while the
-    node runs.
+    `params` are (name, shape, element type) in this order: the node's inputs without those in `drops`; further
+    constants (tables) of `consts`; the node's states; its outputs, unless the output is the state; scratch if
+    `scratch` > 0. A constant input whose parameter name is in `consts` is replaced by that array (packed weights).
+    `body` is the text below the parameters; loops marked T.parallel may run in any order. `scratch` is arena bytes
+    alive only while the node runs.
     """
 
     body: str

@@ -127,12 +127,14 @@ class Conv2d(Op):
         col = f"j * {self.stride[1]} + q * {self.dilation[1]} - {self.pad[2]}"
         load = f"x[n, {row}, {col}, (o // {o // self.groups}) * {cg} + c]"
         if any(self.pad):
-            load = f"T.if_then_else(({row}) >= 0 and ({row}) < {h} and ({col}) >= 0 and ({col}) < {v}, {load}, T.float32(0))"
+            inside = f"({row}) >= 0 and ({row}) < {h} and ({col}) >= 0 and ({col}) < {v}"
+            load = f"T.if_then_else({inside}, {load}, T.float32(0))"
+        activation = activation_text(self.activation, "y[n, i, j, o]", "        ")
         body = f"""for o in T.parallel({o}):
     for n, i, j in T.grid({b}, {oh}, {ov}):
         y[n, i, j, o] = bias[o]
         for p, q, c in T.grid({kh}, {kw}, {cg}):
-            y[n, i, j, o] = y[n, i, j, o] + {load} * w[p, q, c, o]{activation_text(self.activation, "y[n, i, j, o]", "        ")}"""
+            y[n, i, j, o] = y[n, i, j, o] + {load} * w[p, q, c, o]{activation}"""
         f32 = "float32"
         return Kernel(
             body,

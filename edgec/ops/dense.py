@@ -74,7 +74,7 @@ class MatMul(Op):
         return a @ (b.transpose(-1, -2) if self.transpose_b else b)
 
     def lower(self, site: Site) -> Kernel:
-        a, b = site.inputs
+        a = site.inputs[0]
         m, k, n = a.shape[-2], a.shape[-1], site.outputs[0].shape[-1]
         rows = a.size // (m * k)
         b_shape, b_at = ((rows, n, k), "b[r, n, k]") if self.transpose_b else ((rows, k, n), "b[r, k, n]")

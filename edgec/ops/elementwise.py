@@ -213,6 +213,7 @@ def activation_text(activation: str, element: str, indent: str) -> str:
 
 
 def check_activation(activation: str) -> None:
+    """ValueError for a name that is no activation."""
     known = sorted(ACTIVATIONS)
     need(not activation or activation in ACTIVATIONS, f"expected activation one of {known}, found {activation!r}")
 

@@ -17,7 +17,7 @@ from edgec.ops.base import Cost, Kernel, Op, Site, need
 
 @dataclass(frozen=True)
 class LmuMemory(Op):
-    """m[t] = Abar m[t-1] + Bbar u[t] (recurrent), or its first theta impulse-response taps (fir): u [B,T,1] -> [B,T,order]."""
+    """m[t] = Abar m[t-1] + Bbar u[t] (recurrent), or its first theta impulse responses (fir): u [B,T,1] -> [B,T,q]."""
 
     name: ClassVar[str] = "lmu_memory"
     order: int = 1

@@ -37,7 +37,8 @@ class Permute(Op):
         x, y = site.inputs[0].storage_shape, site.outputs[0].storage_shape
         names = [f"i{k}" for k in range(len(y))]
         source = [names[self.perm.index(axis)] for axis in range(len(x))]
-        body = f"for {', '.join(names)} in T.grid({', '.join(map(str, y))}):\n    y[{', '.join(names)}] = x[{', '.join(source)}]"
+        at = ", ".join(names)
+        body = f"for {at} in T.grid({', '.join(map(str, y))}):\n    y[{at}] = x[{', '.join(source)}]"
         if len(names) == 1:
             body = body.replace("T.grid", "T.serial")
         return Kernel(body, params_of(site, ["x", "y"]))
@@ -192,6 +193,3 @@ class Pad(Op):
         body = f"""for {", ".join(names)} in {loop}({", ".join(map(str, y.shape))}):
     y[{", ".join(names)}] = T.if_then_else({" and ".join(inside)}, x[{source}], {fill})"""
         return Kernel(body, params_of(site, ["x", "y"]))
-
-    def permuted(self, perm: Sequence[int], types: Sequence[TensorType]) -> Op | None:
-        return replace(self, amounts=tuple(n for axis in perm for n in self.pairs[axis]))

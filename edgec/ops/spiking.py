@@ -26,7 +26,7 @@ class Lif(Op):
     x [B,T,C]; beta and threshold [1] or [C] -> spikes [B,T,C] of 0.0/1.0, and the membrane when `membrane` is set.
     decay_input: H = V + (X - V) * (1 - beta); otherwise H = beta * V + X. A spike is H > threshold if strict else
     H >= threshold. Reset hard: V = v_reset at a spike; subtract: V = H - threshold * S; none: V = H. delayed_reset
-    applies the reset at the next frame, from the old membrane (snnTorch). Source: facts of each library in docs/neurons.md.
+    applies the reset at the next frame, from the old membrane (snnTorch). See docs/neurons.md.
     """
 
     name: ClassVar[str] = "lif"

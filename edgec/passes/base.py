@@ -10,7 +10,7 @@ from edgec.ir.graph import Graph
 
 @dataclass(frozen=True)
 class Pass:
-    """A pure function from graph to graph. `tolerance` is how far outputs may move; 0 means the pass is exact up to rounding."""
+    """A pure function from graph to graph. `tolerance` is how far outputs may move; 0: exact up to float rounding."""
 
     name: ClassVar[str]
     tolerance: ClassVar[float] = 0.0

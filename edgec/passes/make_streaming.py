@@ -1,8 +1,8 @@
 """Derive the per-frame step graph, its state and its delay from a whole-sequence graph.
 
-Every op says with its stream rule how it works on one frame: a convolution keeps a delay line, a neuron its membrane, a
-mean over time a running mean. Right (non-causal) padding becomes delay; branches of different delay are aligned; a stride
-along time becomes a period at which a node runs.
+Every op says with its stream rule how it works on one frame: a convolution keeps a delay line, a neuron its membrane,
+a mean over time a running mean. Right (non-causal) padding becomes delay; branches of different delay are aligned; a
+stride along time becomes a period at which a node runs.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class StepBuilder:
         return name
 
     def delay_line(self, x: str, length: int, left: int, right: int = 0, stride: int = 1, fill: float = 0.0) -> str:
-        """The last `length` elements of x along time: what a filter padded by left and right sees at its newest position.
+        """The last `length` elements of x along time: what a filter padded by left, right sees at its newest position.
 
         The filter's output j needs x up to element j * stride + length - 1 - left, so it comes that much later than x.
         """
@@ -76,7 +76,7 @@ class StepBuilder:
         return line
 
     def emit(self, op: Any, *inputs: str) -> Any:
-        """A node on one frame; operands of different delay are aligned first. One name, or a tuple for several outputs."""
+        """A node on one frame; operands of different delay are aligned first. One name, or a tuple of outputs."""
         live = [self.when[i] for i in inputs if i in self.when]
         latest = max(live, key=lambda w: w.first, default=When())
         if any(w.period != latest.period for w in live):

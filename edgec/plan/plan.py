@@ -17,7 +17,7 @@ from edgec.plan.state import Member, lay_out
 
 @dataclass(frozen=True)
 class Place:
-    """Where a tensor lies: storage is input, output, const, state or arena; offset in bytes, or an index of the I/O list."""
+    """Where a tensor lies: storage is input, output, const, state or arena; offset in bytes, or index of the input."""
 
     storage: str
     offset: int
@@ -62,6 +62,7 @@ def site_of(graph: Graph, node: Node) -> Site:
 
 
 def is_view(node: Node) -> bool:
+    """Whether a node is only another shape of its input's memory."""
     return bool(node.op.is_view)
 
 

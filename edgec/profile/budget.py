@@ -14,7 +14,7 @@ _TIMES = {"ns": 1e-6, "us": 1e-3, "ms": 1.0, "s": 1e3}
 
 @dataclass(frozen=True)
 class Budget:
-    """Upper bounds: flash and RAM in bytes, latency of the worst frame in milliseconds. None: no bound but the part's."""
+    """Upper bounds: flash and RAM in bytes, worst frame in milliseconds. None: no bound but the part's."""
 
     flash: int | None = None
     ram: int | None = None

@@ -1,4 +1,4 @@
-"""The report of a compile: what every layer costs, measured on the linked image and the emulated core where possible."""
+"""The report of a compile: what every layer costs, measured on the linked image and the emulated core if possible."""
 
 from __future__ import annotations
 
@@ -162,6 +162,7 @@ def _compile_cuda(folder: Path, target: Target, keep_image: bool, how: dict[str,
 
 
 def folder_name(folder: Path) -> str:
+    """The model's name, as its manifest has it."""
     return read_manifest(folder).name
 
 

@@ -134,5 +134,6 @@ def test_a_million_frames_leave_no_trace(model: edgec.CompiledModel) -> None:
         new = [device.step([f]) for f in tail]
     settled = 500
     for a, b in zip(old[settled:], new[settled:], strict=True):
-        assert a is not None and b is not None
+        assert a is not None
+        assert b is not None
         np.testing.assert_array_equal(a[0], b[0])
