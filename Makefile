@@ -25,7 +25,7 @@ demo: setup ## compile the shipped LMUFormer and stream speech through the emula
 	$(BIN)/python examples/keyword_spotting.py
 
 test: setup ## the test suite (tests that need qemu or arm-none-eabi-gcc are skipped where these are absent)
-	$(BIN)/python -m pytest -n $(JOBS) -m 'not nightly'
+	$(BIN)/python -m pytest -n $(JOBS) -m 'not nightly' -rs
 
 test-qemu: setup ## only the tests that run qemu
 	$(BIN)/python -m pytest -n $(JOBS) -k qemu -rs

@@ -35,6 +35,8 @@ from edgec.profile.report import build_report
 from edgec.target import Target, load_target
 
 PRECISIONS = ("int8", "float32")
+QUANTISED = "quantised"  # the precision of a graph that holds no float tensor: it stays as it is
+WHOLE_WINDOW = "whole window, as no input names a time axis: one call is one inference"
 EMITS = ("c", "image")
 
 Progress = Callable[[str], None]
@@ -68,7 +70,9 @@ def extras_of(model: Any) -> Extras:
 
 
 def passes_for(precision: str, calibration: Any, streaming: bool) -> list[Pass]:
-    """The passes in the order they run."""
+    """The passes in the order they run; a graph that comes quantised only streams."""
+    if precision == QUANTISED:
+        return [MakeStreaming()] if streaming else []
     passes: list[Pass] = [
         FoldConstants(),
         AssignLayout(),  # before batch-norm folding: a permute between convolution and batch norm would hide the pair
@@ -80,6 +84,16 @@ def passes_for(precision: str, calibration: Any, streaming: bool) -> list[Pass]:
     if streaming:
         passes.append(MakeStreaming())  # last: integer and float graphs stream by the same rules
     return passes
+
+
+def kind_of(graph: Graph, precision: str) -> str:
+    """The precision asked for, or QUANTISED for a graph without float tensors."""
+    types = [v.type for v in graph.inputs] + [t for n in graph.nodes for t in n.types]
+    if any(t.dtype.is_float for t in types):
+        return precision
+    if precision != "int8":
+        raise InputError(f"{graph.name} comes quantised to int8, so {precision} cannot be had", hint="leave out --precision")
+    return QUANTISED
 
 
 def transform(graph: Graph, passes: Sequence[Pass], progress: Progress, dump: Path | None = None) -> list[Graph]:
@@ -125,8 +139,9 @@ def compile_model(
     """Compile a model file, shipped model name, torch module or Graph for a target into the folder `out`.
 
     time_axis: the input axis that counts frames; by default axis 1 where the model has ops on sequences.
-    calibration: path of an .npz or an array [N, ...] of model inputs; the model's own set where it ships one. Raises an
-    EdgecError for anything the user can mend; then `out` is left as it was.
+    calibration: path of an .npz or an array [N, ...] of model inputs; the model's own set where it ships one. A graph
+    whose inputs name no time axis is compiled as a whole window: one call is one inference. Raises an EdgecError for
+    anything the user can mend; then `out` is left as it was.
     """
     if precision not in PRECISIONS:
         raise InputError(f"unknown precision {precision!r}", hint=f"one of {', '.join(PRECISIONS)}")
@@ -138,10 +153,14 @@ def compile_model(
     out = Path(out) if out is not None else Path("out") / f"{graph.name}-{goal.name}"
     check_output(out)
     extras = extras_of(model)
-    data = read_calibration(calibration if calibration is not None else extras.calibration, precision)
-    passes = passes_for(precision, data, streaming)
-    graphs = transform(graph, passes, progress, None if dump_ir is None else Path(dump_ir))
-    stages = Stages(graphs[3], graphs[-2] if streaming else graphs[-1], graphs[-1])
+    kind = kind_of(graph, precision)
+    data = read_calibration(calibration if calibration is not None else extras.calibration, kind)
+    timeless = all(v.type.time_axis is None for v in graph.inputs)
+    if streaming and timeless:
+        progress("whole window")
+    streaming = streaming and not timeless
+    graphs = transform(graph, passes_for(kind, data, streaming), progress, None if dump_ir is None else Path(dump_ir))
+    stages = Stages(graphs[0 if kind == QUANTISED else 3], graphs[-2] if streaming else graphs[-1], graphs[-1])
     folder = Path(tempfile.mkdtemp(prefix="edgec-"))
     try:
         progress("generate code")
@@ -172,7 +191,7 @@ def compile_model(
 
 
 def read_calibration(source: Any, precision: str) -> np.ndarray[Any, Any] | None:
-    """Calibration inputs as one array [N, ...]."""
+    """Calibration inputs as one array [N, ...]; a graph that comes quantised needs none."""
     if source is None:
         if precision == "int8":
             raise InputError(

@@ -142,8 +142,10 @@ def bad_models(tmp_path: Path) -> dict[str, Path]:
 
 @pytest.mark.parametrize(
     "kind",
-    ["missing", "empty", "truncated", "random", "folder", "pickle"]
-    + ["torch_pickle", "module", "state_dict", "bomb", "wav"],
+    [
+        *("missing", "empty", "truncated", "random", "folder"),
+        *("pickle", "torch_pickle", "module", "state_dict", "bomb", "wav"),
+    ],
 )  # fmt: skip
 def test_bad_model_files(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, out = bad_models(tmp_path)[kind], tmp_path / "out"

@@ -26,7 +26,7 @@ def load(
 ) -> Graph:
     """The graph of a model. FrontendError says why it cannot be imported and what to do.
 
-    model: the name of a shipped model ("lmuformer"), the path of a .pt or .pt2 file, a torch module (then
+    model: the name of a shipped model ("lmuformer"), the path of a .pt, .pt2 or .tflite file, a torch module (then
     `example_inputs` is needed) or a torch.export.ExportedProgram. time_axis: which axis of the inputs counts frames.
     step: the module takes one frame per call and its neurons keep their state; example_inputs are then one frame.
     """
@@ -74,8 +74,12 @@ def _load_file(model: str, example_inputs: Any, name: str | None, time_axis: Any
         return checkpoint.load_archive(path, label, time_axis)
     if path.suffix.lower() in TORCH_FILES or path.is_dir():
         return checkpoint.load_checkpoint(path, label, example_inputs, time_axis)
+    if path.suffix.lower() == ".tflite":
+        from edgec.frontends.tflite import load_tflite
+
+        return load_tflite(path, label, time_axis)
     raise FrontendError(
         f"{path}: unknown kind of model file {path.suffix!r}",
-        hint=f"edgec reads {', '.join(TORCH_FILES)}; a module is saved with"
+        hint=f"edgec reads {', '.join((*TORCH_FILES, '.tflite'))}; a module is saved with"
         " torch.export.save(torch.export.export(model, inputs), 'model.pt2')",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import exp, floor, frexp, inf
+from math import floor, frexp, inf
 
 import numpy as np
 import numpy.typing as npt
@@ -104,11 +104,6 @@ def softmax_table(beta: float, scale: float) -> npt.NDArray[np.int32]:
     radius = floor(((1 << DIFF_BITS) - 1) * 2.0 ** (31 - DIFF_BITS) / 2.0**left)
     values = [exp_negative(high_mul(-k << left, multiplier)) for k in range(min(radius, 255) + 1)]
     return np.array(values if len(values) == 256 else [*values, 0], np.int32)
-
-
-def sigmoid(x: float) -> float:
-    """The logistic function."""
-    return 1.0 / (1.0 + exp(-x)) if x >= 0 else exp(x) / (1.0 + exp(x))
 
 
 def same_padding(extent: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:

@@ -41,7 +41,7 @@ class Lif(Op):
         x, beta, threshold = types
         need(self.reset in RESETS, f"expected reset one of {RESETS}, found {self.reset!r}")
         need(x.time_axis is not None, "the neuron's input has no time axis")
-        need(x.time_axis != len(x.shape) - 1, "the neuron's last axis must be channels, found the time axis")
+        need(x.time_axis == len(x.shape) - 2, "the neuron's time axis must be the last but one, before the channels")
         for label, t in (("beta", beta), ("threshold", threshold)):
             need(
                 t.shape in ((1,), (x.shape[-1],)),

@@ -146,9 +146,9 @@ class Augment:
         return (position >= start) & (position < start + size)
 
     def mix(self, mels: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Mixup, keeping 1 - strength u^4/2 of each clip (u uniform). mels: [B,T,M], targets: [B,classes]."""
+        """Mixup, keeping 1 - strength u^2/2 of each clip (u uniform). mels: [B,T,M], targets: [B,classes]."""
         g = self.generator
-        kept = 1 - 0.5 * self.strength * _uniform(len(mels), 0, 1, g) ** 4
+        kept = 1 - 0.5 * self.strength * _uniform(len(mels), 0, 1, g).square()
         other = torch.randperm(len(mels), generator=g)
         return (
             torch.lerp(mels[other], mels, kept[:, :, None]),

@@ -1,0 +1,105 @@
+"""From the records of a TFLite file to a graph: float edges are cut off, every operator is converted, problems gathered."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from edgec.errors import FrontendError, join_problems
+from edgec.frontends.builder import GraphBuilder
+from edgec.frontends.tflite import HOW_TO_MAKE, TfModel, TfOp
+from edgec.frontends.tflite_ops import CONVERTERS, Call, int8_type
+from edgec.ir.graph import Graph
+
+SHOWN = 12
+
+
+def without_float_edges(model: TfModel) -> TfModel:
+    """QUANTIZE of a float input and DEQUANTIZE to a float output removed: the graph then starts and ends in int8."""
+    kinds = [t.kind for t in model.tensors]
+    inputs, outputs, ops = list(model.inputs), list(model.outputs), list(model.ops)
+    for op in model.ops:
+        if len(op.inputs) != 1 or len(op.outputs) != 1:
+            continue
+        (x,), (y,) = op.inputs, op.outputs
+        readers = [o for o in model.ops if x in o.inputs]
+        if op.kind == "QUANTIZE" and x in inputs and kinds[x] == "FLOAT32" and readers == [op]:
+            inputs[inputs.index(x)] = y
+            ops.remove(op)
+        if op.kind == "DEQUANTIZE" and y in outputs and kinds[x] == "INT8":
+            outputs[outputs.index(y)] = x
+            ops.remove(op)
+    return replace(model, ops=tuple(ops), inputs=tuple(inputs), outputs=tuple(outputs))
+
+
+def check_quantised(model: TfModel, where: str, unknown: bool) -> None:
+    """FrontendError for a model whose activations are not int8; a few may belong to `unknown` operators."""
+    activations = {k for op in model.ops for k in op.outputs} | set(model.inputs)
+    others = [k for k in sorted(activations) if model.tensors[k].kind != "INT8"]
+    if not others or (unknown and 2 * len(others) < len(activations)):
+        return
+    first = model.tensors[others[0]]
+    raise FrontendError(
+        f"{where}: the model is not int8-quantised: {len(others)} of its {len(activations)} activation tensors are not"
+        f" INT8, the first is {first.label} ({first.kind})",
+        hint=HOW_TO_MAKE,
+    )
+
+
+def convert_op(model: TfModel, op: TfOp, build: GraphBuilder, names: dict[int, str]) -> str | None:
+    """One operator into the builder; what does not fit, or None."""
+    call = Call(model, op, build, names)
+    try:
+        y = int8_type(call.result)
+        name = CONVERTERS[op.kind](call)
+    except (ValueError, OverflowError, ZeroDivisionError) as err:
+        return str(err)
+    if build.type_of(name).shape != y.shape:
+        return f"gives shape {build.type_of(name).shape}, the file says {y.shape}"
+    names[op.outputs[0]] = name
+    return None
+
+
+def convert(model: TfModel, where: str, name: str) -> Graph:
+    """The integer graph. FrontendError lists every operator that cannot be imported."""
+    model = without_float_edges(model)
+    unknown = [op for op in model.ops if op.kind not in CONVERTERS]
+    check_quantised(model, where, bool(unknown))
+    build, names = GraphBuilder(name), dict[int, str]()
+    problems = [f"{source_of(model, op)}: {op.kind} is not supported" for op in unknown]
+    if not problems:
+        problems = build_all(model, build, names)
+    if problems:
+        shown = problems[:SHOWN] + ([f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else [])
+        hint = f"supported operators: {', '.join(CONVERTERS)}" if unknown else None
+        raise FrontendError(join_problems(f"{where}: operators that cannot be imported:", shown), hint=hint)
+    missing = [model.tensors[k].label for k in model.outputs if k not in names]
+    if missing or not model.inputs:
+        raise FrontendError(f"{where}: {'nothing computes ' + missing[0] if missing else 'the model has no input'}")
+    return build.build(tuple(names[k] for k in model.outputs))
+
+
+def source_of(model: TfModel, op: TfOp) -> str:
+    """Where the user finds an operator: its number, kind and the name of its output."""
+    output = model.tensors[op.outputs[0]].label if op.outputs else "no output"
+    return f"operator {op.index} {op.kind} {output}"
+
+
+def build_all(model: TfModel, build: GraphBuilder, names: dict[int, str]) -> list[str]:
+    """Inputs and operators into the builder; what does not fit."""
+    problems = []
+    for k in model.inputs:
+        try:
+            names[k] = build.input(model.tensors[k].label, int8_type(model.tensors[k]))
+        except ValueError as err:
+            problems.append(f"input: {err}")
+    lost: set[int] = set()
+    for op in model.ops:
+        if lost.intersection(op.inputs):
+            lost.update(op.outputs)
+            continue  # follows an operator that is already reported
+        build.source = (source_of(model, op),)
+        problem = convert_op(model, op, build, names)
+        if problem is not None:
+            problems.append(f"{build.source[0]}: {problem}")
+            lost.update(op.outputs)
+    return problems
