@@ -58,7 +58,7 @@ def build_report(
 ) -> dict[str, Any]:
     """Layers, totals, and how each figure was obtained. With keep_image the linked image stays in the folder."""
     rates = spike_rates(whole, data)
-    measured = measure(folder, target, data, toolchain, keep_image)
+    measured = measure(folder, target, data, toolchain, keep_image, silent_frames=8 if plan.graph.is_step else 1)
     code: Mapping[str, int] = measured.pop("code")
     layers = [_layer(plan, call, code, rates) for call in plan.calls]
     _charge_once(plan, layers, code)
@@ -112,7 +112,12 @@ def _charge_once(plan: Plan, layers: list[dict[str, Any]], code: Mapping[str, in
 
 
 def measure(
-    folder: Path, target: Target, data: np.ndarray[Any, Any] | None, toolchain: str, keep_image: bool
+    folder: Path,
+    target: Target,
+    data: np.ndarray[Any, Any] | None,
+    toolchain: str,
+    keep_image: bool,
+    silent_frames: int = 8,
 ) -> dict[str, Any]:
     """Flash of the linked image, stack by painting and instructions per frame, where this machine can find them out."""
     result: dict[str, Any] = {"flash": None, "stack": None, "worst": None, "mean": None, "code": {}, "how": {}}
@@ -133,7 +138,8 @@ def measure(
         result["flash"] = image_sizes(elf).flash
         result["code"] = {s.name: s.size for s in symbols(elf) if s.is_function}
         how["flash"] = f"text + rodata + data of the model in the linked image ({toolchain})"
-        _count(elf, folder, target, data, result)
+        silence = np.zeros((1, silent_frames, int(np.prod(read_manifest(folder).inputs[0].shape))))
+        _count(elf, folder, target, data, silence, result)
     return result
 
 
@@ -166,7 +172,14 @@ def folder_name(folder: Path) -> str:
     return read_manifest(folder).name
 
 
-def _count(elf: Path, folder: Path, target: Target, data: np.ndarray[Any, Any] | None, result: dict[str, Any]) -> None:
+def _count(
+    elf: Path,
+    folder: Path,
+    target: Target,
+    data: np.ndarray[Any, Any] | None,
+    silence: np.ndarray[Any, Any],
+    result: dict[str, Any],
+) -> None:
     how, manifest = result["how"], read_manifest(folder)
     if "unicorn" not in target.devices:
         how["instructions"] = f"not counted: no instruction-exact emulator for {target.name}"
@@ -177,7 +190,7 @@ def _count(elf: Path, folder: Path, target: Target, data: np.ndarray[Any, Any] |
         how["instructions"] = f"not counted: {err.message}"
         return
     spec = manifest.inputs[0]
-    first = np.zeros(int(np.prod(spec.shape)) * 8, dtype=spec.dtype) if data is None else data[0]
+    first = silence[0].astype(spec.dtype) if data is None else data[0]
     with device:
         counts = []
         for frame in frames(first, spec):
