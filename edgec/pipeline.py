@@ -177,6 +177,8 @@ def compile_model(
             toolchain=toolchain,
             keep_image=emit_kind == "image",
         )
+        if timeless:
+            report["how"]["window"] = WHOLE_WINDOW
         check_budget(report, budget or Budget())
         rates = [n.op.sample_rate for n in graph.nodes if hasattr(n.op, "sample_rate")]
         _write_json(

@@ -138,8 +138,7 @@ def measure(
         result["flash"] = image_sizes(elf).flash
         result["code"] = {s.name: s.size for s in symbols(elf) if s.is_function}
         how["flash"] = f"text + rodata + data of the model in the linked image ({toolchain})"
-        silence = np.zeros((1, silent_frames, int(np.prod(read_manifest(folder).inputs[0].shape))))
-        _count(elf, folder, target, data, silence, result)
+        _count(elf, folder, target, data, silent_frames, result)
     return result
 
 
@@ -177,7 +176,7 @@ def _count(
     folder: Path,
     target: Target,
     data: np.ndarray[Any, Any] | None,
-    silence: np.ndarray[Any, Any],
+    silent_frames: int,
     result: dict[str, Any],
 ) -> None:
     how, manifest = result["how"], read_manifest(folder)
@@ -190,7 +189,7 @@ def _count(
         how["instructions"] = f"not counted: {err.message}"
         return
     spec = manifest.inputs[0]
-    first = silence[0].astype(spec.dtype) if data is None else data[0]
+    first = np.zeros(int(np.prod(spec.shape)) * silent_frames, dtype=spec.dtype) if data is None else data[0]
     with device:
         counts = []
         for frame in frames(first, spec):

@@ -1,0 +1,140 @@
+"""Every TFLite operator against LiteRT's reference kernels: random shapes, scales and values, byte for byte."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("tflite")
+pytest.importorskip("ai_edge_litert")
+
+from edgec import frontends
+from edgec.ir.evaluate import evaluate
+from tests.backends.kernel_tools import build_c
+from tests.frontends.tflite_models import Net, Op, T, litert, options
+
+Rng = np.random.Generator
+
+
+def int8(rng: Rng, *shape: int, low: int = -128) -> np.ndarray:
+    return rng.integers(low, 128, shape).astype(np.int8)
+
+
+def convolution(rng: Rng) -> Net:
+    depthwise, multi = bool(rng.integers(2)), int(rng.integers(1, 3))
+    h, w, c, kh, kw = (int(n) for n in rng.integers(1, 8, 5))
+    stride, dilation, same = rng.integers(1, 4, 2), rng.integers(1, 3, 2), bool(rng.integers(2))
+    h, w = max(h, (kh - 1) * int(dilation[0]) + 1), max(w, (kw - 1) * int(dilation[1]) + 1)
+    o = c * multi if depthwise else int(rng.integers(1, 9))
+    shape, axis = ((1, kh, kw, o), 3) if depthwise else ((o, kh, kw, c), 0)
+    per_channel = bool(rng.integers(2)) or depthwise
+    scales = [float(s) for s in rng.uniform(0.001, 0.02, o if per_channel else 1)]
+    fields = {
+        "padding": 0 if same else 1, "strideH": int(stride[0]), "strideW": int(stride[1]),
+        "dilationHFactor": int(dilation[0]), "dilationWFactor": int(dilation[1]),
+        "fusedActivationFunction": int(rng.choice([0, 1, 3])),
+    }  # fmt: skip
+    if depthwise:
+        fields |= {"depthMultiplier": multi, "strideW": fields["strideH"]}
+    out = [
+        -(-n // int(s)) if same else (n - (k - 1) * int(d) - 1) // int(s) + 1
+        for n, k, s, d in zip((h, w), (kh, kw), (fields["strideH"], fields["strideW"]), dilation, strict=True)
+    ]
+    tensors = [
+        T((2, h, w, c), 0.05, int(rng.integers(-128, 128))),
+        T(shape, scales, 0, data=int8(rng, *shape, low=-127), axis=axis),
+        T((o,), [0.05 * s for s in scales], dtype="int32", data=rng.integers(-3000, 3000, o)),
+        T((2, *out, o), float(rng.uniform(0.01, 0.2)), int(rng.integers(-128, 128))),
+    ]
+    kind, name = ("DEPTHWISE_CONV_2D", "DepthwiseConv2DOptions") if depthwise else ("CONV_2D", "Conv2DOptions")
+    return Net(tensors, [Op(kind, [0, 1, 2], [3], options(name, **fields))])
+
+
+def fully_connected(rng: Rng) -> Net:
+    rows, i, o = int(rng.integers(1, 4)), int(rng.integers(1, 70)), int(rng.integers(1, 9))
+    scale, with_bias = float(rng.uniform(0.001, 0.02)), bool(rng.integers(2))
+    tensors = [
+        T((rows, i), 0.05, int(rng.integers(-128, 128))),
+        T((o, i), scale, data=int8(rng, o, i, low=-127)),
+        T((o,), float(np.float32(0.05) * np.float32(scale)), dtype="int32", data=rng.integers(-9999, 9999, o)),
+        T((rows, o), float(rng.uniform(0.01, 0.2)), int(rng.integers(-128, 128))),
+    ]
+    made = options("FullyConnectedOptions", fusedActivationFunction=int(rng.choice([0, 1, 3])))
+    return Net(tensors, [Op("FULLY_CONNECTED", [0, 1, 2 if with_bias else -1], [3], made)])
+
+
+def pool(rng: Rng) -> Net:
+    h, w, c = (int(n) for n in rng.integers(3, 9, 3))
+    kh, kw, sh, sw = (int(n) for n in rng.integers(1, 4, 4))
+    same, average = bool(rng.integers(2)), bool(rng.integers(2))
+    out = [-(-n // s) if same else (n - k) // s + 1 for n, k, s in ((h, kh, sh), (w, kw, sw))]
+    scale, zero = 0.04, int(rng.integers(-128, 128))
+    fields = {"padding": 0 if same else 1, "strideH": sh, "strideW": sw, "filterHeight": kh, "filterWidth": kw}
+    made = options("Pool2DOptions", fusedActivationFunction=int(rng.choice([0, 1, 3])), **fields)
+    kind = "AVERAGE_POOL_2D" if average else "MAX_POOL_2D"
+    return Net([T((2, h, w, c), scale, zero), T((2, *out, c), scale, zero)], [Op(kind, [0], [1], made)])
+
+
+def add(rng: Rng) -> Net:
+    kind = str(rng.choice(["ADD", "SUB"]))
+    a, b, y = (T((2, 5, 3), float(rng.uniform(0.02, 0.1)), int(rng.integers(-128, 128))) for _ in range(3))
+    inputs = [0, 1]
+    if rng.integers(2):
+        b.shape, b.data, inputs = (3,), int8(rng, 3), [0]
+    made = options("AddOptions" if kind == "ADD" else "SubOptions", fusedActivationFunction=int(rng.choice([0, 1, 3])))
+    return Net([a, b, y], [Op(kind, [0, 1], [2], made)], inputs)
+
+
+def softmax(rng: Rng) -> Net:
+    rows, c = int(rng.integers(1, 5)), int(rng.choice([1, 2, 10, 12, 100, 500]))
+    x = T((rows, c), float(rng.choice([0.001, 0.02, 0.145, 0.3, 1.0])), int(rng.integers(-128, 128)))
+    made = options("SoftmaxOptions", beta=float(rng.choice([1.0, 0.5])))
+    return Net([x, T((rows, c), 1 / 256, -128)], [Op("SOFTMAX", [0], [1], made)])
+
+
+def unary(rng: Rng) -> Net:
+    kind = str(rng.choice(["RELU", "RELU6", "RELU_N1_TO_1", "QUANTIZE"]))
+    x, y = (T((1, 4, 64), float(rng.uniform(0.01, 0.1)), int(rng.integers(-128, 128))) for _ in range(2))
+    return Net([x, y], [Op(kind, [0], [1], options("QuantizeOptions") if kind == "QUANTIZE" else None)])
+
+
+def moves(rng: Rng) -> Net:
+    """PAD, PADV2, CONCATENATION and RESHAPE, one after the other."""
+    q = (0.03, int(rng.integers(-128, 128)))
+    amounts = rng.integers(0, 3, (4, 2))
+    amounts[0] = 0
+    padded = tuple(n + int(p.sum()) for n, p in zip((1, 4, 5, 3), amounts, strict=True))
+    axis = int(rng.integers(1, 4))
+    joined = tuple(n * (2 if k == axis else 1) for k, n in enumerate(padded))
+    flat = (1, int(np.prod(joined)))
+    tensors = [
+        T((1, 4, 5, 3), *q), T((4, 2), dtype="int32", data=amounts), T(padded, *q), T(padded, *q),
+        T((1,), *q, data=int8(rng, 1)), T(joined, *q), T((2,), dtype="int32", data=np.array(flat)), T(flat, *q),
+    ]  # fmt: skip
+    ops = [
+        Op("PAD", [0, 1], [2], options("PadOptions")),
+        Op("PADV2", [0, 1, 4], [3], options("PadV2Options")),
+        Op("CONCATENATION", [2, 3], [5], options("ConcatenationOptions", axis=axis)),
+        Op("RESHAPE", [5, 6], [7], options("ReshapeOptions", newShape=list(flat))),
+    ]
+    return Net(tensors, ops)
+
+
+MAKERS = [convolution, fully_connected, pool, add, softmax, unary, moves]
+
+
+@pytest.mark.parametrize("maker", MAKERS, ids=lambda m: m.__name__)
+def test_reference_is_litert(maker: object, tmp_path: Path) -> None:
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        net: Net = maker(rng)  # type: ignore[operator]
+        path = net.write(tmp_path / f"{seed}.tflite")
+        inputs = [int8(rng, *net.tensors[k].shape) for k in net.inputs]
+        graph = frontends.load(path)
+        values = {v.name: torch.from_numpy(x) for v, x in zip(graph.inputs, inputs, strict=True)}
+        expected = litert(path, inputs)
+        for found, wanted in zip(evaluate(graph, values), expected, strict=True):
+            np.testing.assert_array_equal(found.numpy(), wanted, err_msg=f"{net.ops[0]} seed {seed}")
