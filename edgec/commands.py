@@ -193,16 +193,28 @@ def verify_command(a: argparse.Namespace) -> None:
     table = Table(title=f"{model.manifest.name}: {result.how}", title_justify="left")
     for column in ("layer", "op"):
         table.add_column(column, overflow="fold")
-    for column in ("device vs reference", "vs float: max error", "SQNR"):
+    for column in ("device vs reference", "vs float: SQNR", "of itself", "spikes flipped", "by itself"):
         table.add_column(column, justify="right")
     for row in result.rows:
-        sqnr = "" if row.sqnr_db is None else f"{row.sqnr_db:.1f} dB"
-        error = "" if row.float_error is None else f"{row.float_error:.4g}"
-        table.add_row(row.name, row.op, row.device_text, error, sqnr)
+        table.add_row(row.name, row.op, row.device_text, *quantised_cells(row.quantised))
     console.print(table)
     console.print(result.verdict)
     if not result.ok:
         raise EdgecError(f"the device diverges from the reference first in {result.first}")
+
+
+def quantised_cells(row: Any) -> tuple[str, str, str, str]:
+    """Error of a layer's integers, cumulative and made by the layer alone: decibels, or flipped spikes in percent."""
+    if row is None:
+        return "", "", "", ""
+    if row.is_spikes:
+        return "", "", percent(row.flips), percent(row.own_flips)
+    return f"{row.sqnr:.1f} dB", f"{row.own_sqnr:.1f} dB", "", ""
+
+
+def percent(share: float) -> str:
+    """A share as a percentage; empty where it is not known."""
+    return "" if np.isnan(share) else f"{100 * share:.2f} %"
 
 
 def default_input(model: Any) -> np.ndarray[Any, Any]:

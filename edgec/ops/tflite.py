@@ -183,7 +183,9 @@ class TfliteSoftmax(Op):
         e = f'exps[T.min(top[0] - T.cast(x[r, c], "int32"), {last})]'
         product = high_mul_text("half", "near[0]")
         step = high_mul_text("near[0]", f"(T.int32({1 << 29}) - {product})")
+        # `level` is a buffer because TVM would bound the shifted value wrongly and drop the clamp
         body = f"""near = T.alloc_buffer((1,), "int32")
+level = T.alloc_buffer((1,), "int32")
 top = T.alloc_buffer((1,), "int32")
 shift = T.alloc_buffer((1,), "int32")
 total = T.alloc_buffer((1,), "uint32")
@@ -206,6 +208,7 @@ for r in T.serial({rows}):
     near[0] = T.min(near[0], {(1 << 30) - 1}) * 2 + T.if_then_else(near[0] >= {1 << 30}, 1, 0)
     for c in T.serial({c}):
         raw: T.let[T.int32] = {high_mul_text("near[0]", e)}
-        y[r, c] = {clamped(f"{halved('raw', 'shift[0] - 1')} - 128", -128, 127, DType.I8, "int32")}"""
+        level[0] = {halved("raw", "shift[0] - 1")} - 128
+        y[r, c] = {clamped("level[0]", -128, 127, DType.I8, "int32")}"""
         params = (("x", (rows, c), ctype(x.dtype)), ("exps", exps.shape, "int32"), ("y", (rows, c), "int8"))
         return Kernel(body, params)

@@ -171,18 +171,3 @@ def _row(graph: Graph, name: str, s: Sums, own: Sums) -> Row:
 def first_diverging(rows: list[Row]) -> Row | None:
     """The first tensor that differs by more than quantisation should make it."""
     return next((r for r in rows if r.diverged), None)
-
-
-def print_rows(rows: list[Row]) -> str:
-    """The table as text."""
-    width = max([20, *(len(r.name) for r in rows)])
-    head = f"{'op':14s} {'type':6s} {'rms error':>10s} {'max error':>10s} {'SQNR':>6s} {'own':>6s}  spikes"
-    lines = [f"{'tensor':{width}s} {head}"]
-    for r in rows:
-        spikes = f"rate {r.rate:.4f} (float {r.float_rate:.4f}), flips {r.flips:.4f}, own {r.own_flips:.4f}"
-        numbers = f"{r.error:10.3g} {r.largest:10.3g} {r.sqnr:6.1f} {r.own_sqnr:6.1f}"
-        lines.append(f"{r.name:{width}s} {r.op:14s} {r.dtype:6s} {numbers}  {spikes if r.is_spikes else ''}".rstrip())
-    first = first_diverging(rows)
-    if first is None:
-        return "\n".join([*lines, "no tensor diverges"])
-    return "\n".join([*lines, f"first diverging tensor: %{first.name} ({'; '.join(first.source)})"])

@@ -1,4 +1,4 @@
-"""Layer by layer: the device against the reference, byte for byte, and the reference against the float model."""
+"""Layer by layer: the device against its reference, byte for byte, and the integers against the float model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgec.compiled import CompiledModel, frames, to_device
 from edgec.ir.evaluate import StepRunner
 from edgec.ir.graph import Graph
 from edgec.ir.types import DType, TensorType
-from edgec.passes.make_streaming import MakeStreaming
+from edgec.passes import quantize_compare
 
 Array = np.ndarray[Any, np.dtype[Any]]
 FLOAT_TOLERANCE = 1e-4
@@ -33,20 +33,9 @@ def as_stored(value: torch.Tensor, t: TensorType) -> Array:
     return pack_bits(data) if t.dtype is DType.BIT else data.astype(t.dtype.value)
 
 
-def real(value: torch.Tensor, t: TensorType) -> Array | None:
-    """A reference tensor in real values; None where the graph does not say what its integers mean."""
-    data = value.numpy().astype(np.float64)
-    if t.dtype is DType.F32:
-        return data
-    if t.quant is None:
-        return None
-    scaled: Array = (data - t.quant.zero_point) * np.array(t.quant.scale)
-    return scaled
-
-
 @dataclass(frozen=True)
 class Row:
-    """One layer over all frames. `float_error` and `sqnr_db` compare the reference with the float model."""
+    """One layer over all frames; `quantised` compares its integers with the float tensor they stand for, if any."""
 
     name: str
     op: str
@@ -54,8 +43,7 @@ class Row:
     mismatches: int
     elements: int
     device_error: float
-    float_error: float | None
-    sqnr_db: float | None
+    quantised: quantize_compare.Row | None
 
     @property
     def device_text(self) -> str:
@@ -80,10 +68,6 @@ class _Sums:
     mismatches: int = 0
     elements: int = 0
     device_error: float = 0.0
-    signal: float = 0.0
-    noise: float = 0.0
-    float_error: float = 0.0
-    compared: bool = False
 
 
 def _add_device(sums: _Sums, expected: Array, found: Array) -> None:
@@ -99,29 +83,10 @@ def _add_device(sums: _Sums, expected: Array, found: Array) -> None:
     sums.device_error = max(sums.device_error, float(error.max(initial=0.0)))
 
 
-def _add_float(sums: _Sums, wanted: Array, got: Array | None) -> None:
-    if got is None or got.shape != wanted.shape:
-        return
-    error = got - wanted
-    sums.compared = True
-    sums.signal += float((wanted**2).sum())
-    sums.noise += float((error**2).sum())
-    sums.float_error = max(sums.float_error, float(np.abs(error).max(initial=0.0)))
-
-
-def _float_inputs(frame: Array, step: Graph) -> dict[str, torch.Tensor]:
-    t = step.inputs[0].type
-    scale, zero = (t.quant.scale[0], t.quant.zero_point) if t.quant else (1.0, 0)
-    values = torch.from_numpy(frame.astype(np.float32))
-    return {step.inputs[0].name: (values - zero) * scale}
-
-
 def verify_model(model: CompiledModel, x: Array, kind: str = "host") -> Verification:
-    """Stream x through the device, the integer reference and the float reference side by side."""
+    """Stream x through the device and its reference side by side, and compare integer builds with the float model."""
     step = model.graph("step")
-    reference = model.graph("reference")
-    runner, exact = StepRunner(step), StepRunner(MakeStreaming().run(reference) if step.is_step else reference)
-    spec, nodes = model.manifest.inputs[0], model.manifest.nodes
+    runner, spec, nodes = StepRunner(step), model.manifest.inputs[0], model.manifest.nodes
     sums: dict[int, _Sums] = {n.id: _Sums() for n in nodes}
     count = 0
     with model.device(kind, profile=True) as device:
@@ -130,46 +95,48 @@ def verify_model(model: CompiledModel, x: Array, kind: str = "host") -> Verifica
             data = to_device(frame, spec)
             device.step([data])
             runner.step({step.inputs[0].name: torch.from_numpy(data)})
-            exact.step(_float_inputs(data, step))
             count += 1
             for n in nodes:
                 node = step.nodes[n.id]
                 if node.outputs[0] in runner.values:
-                    _compare(sums[n.id], device.dump(n.id), node, runner.values, exact.values)
-    return _conclude(step, nodes, sums, f"{kind} against the reference over {count} frames")
+                    for name, t, found in zip(node.outputs, node.types, device.dump(n.id), strict=True):
+                        _add_device(sums[n.id], as_stored(runner.values[name], t), found)
+    return _conclude(step, nodes, sums, against_float(model, x), f"{kind} against the reference over {count} frames")
 
 
-def _compare(
-    sums: _Sums, dumped: list[Array], node: Any, values: Mapping[str, torch.Tensor], exact: Mapping[str, torch.Tensor]
-) -> None:
-    for name, t, found in zip(node.outputs, node.types, dumped, strict=True):
-        _add_device(sums, as_stored(values[name], t), found)
-        if name in exact:
-            _add_float(sums, exact[name].numpy().astype(np.float64), real(values[name], t))
+def against_float(model: CompiledModel, x: Array) -> dict[str, quantize_compare.Row]:
+    """Each tensor of an integer build against the float graph it came from, over one window of x."""
+    whole, reference = model.graph("whole"), model.graph("reference")
+    t = whole.inputs[0].type
+    if t.dtype.is_float:
+        return {}
+    window = np.zeros(t.size, x.dtype)
+    window[: x.size] = x.reshape(-1)[: t.size]
+    rows = quantize_compare.compare(reference, whole, {whole.inputs[0].name: window.reshape(t.shape)})
+    return {r.name: r for r in rows}
 
 
-def _conclude(step: Graph, nodes: Any, sums: Mapping[int, _Sums], how: str) -> Verification:
+def drift(quantised: Mapping[str, quantize_compare.Row]) -> str:
+    """Where an integer build first leaves the float model by more than its bounds, in words."""
+    if not quantised:
+        return ""
+    first = quantize_compare.first_diverging(list(quantised.values()))
+    bounds = f"{quantize_compare.DIVERGED_DB:g} dB or {100 * quantize_compare.DIVERGED_FLIPS:g} % of its spikes"
+    if first is None:
+        return f"; no layer is further from the float model than {bounds}"
+    return f"; the first layer further from the float model than {bounds}: %{first.name} ({'; '.join(first.source)})"
+
+
+def _conclude(
+    step: Graph, nodes: Any, sums: Mapping[int, _Sums], quantised: Mapping[str, quantize_compare.Row], how: str
+) -> Verification:
     rows = []
     for n in nodes:
-        s = sums[n.id]
-        sqnr = None
-        if s.compared:
-            sqnr = float("inf") if s.noise == 0 else 10 * float(np.log10(max(s.signal, 1e-30) / s.noise))
-        name = step.nodes[n.id].outputs[0]
-        rows.append(
-            Row(
-                name,
-                n.op,
-                n.source,
-                s.mismatches,
-                s.elements,
-                s.device_error,
-                s.float_error if s.compared else None,
-                sqnr,
-            )
-        )
+        s, name = sums[n.id], step.nodes[n.id].outputs[0]
+        rows.append(Row(name, n.op, n.source, s.mismatches, s.elements, s.device_error, quantised.get(name)))
     first = next((r for r in rows if r.mismatches), None)
     if first is None:
-        return Verification(tuple(rows), True, None, how, f"all {len(rows)} layers agree with the reference")
+        verdict = f"all {len(rows)} layers agree with the reference"
+        return Verification(tuple(rows), True, None, how, verdict + drift(quantised))
     where = f"%{first.name} = {first.op}" + (f" ({first.source})" if first.source else "")
     return Verification(tuple(rows), False, where, how, f"first diverging layer: {where}: {first.device_text}")

@@ -7,7 +7,7 @@ import pytest
 
 from edgec.ir.graph import Const, Graph
 from edgec.ops import Linear, Relu
-from edgec.passes.quantize_compare import Row, compare, first_diverging, print_rows
+from edgec.passes.quantize_compare import Row, compare, first_diverging
 from tests.graphs import Builder, lif
 from tests.passes.quantize_tools import quantized, samples
 
@@ -58,14 +58,6 @@ def test_a_wrong_sign_shows_as_flips() -> None:
     assert first is not None
     assert first.name == "t3"
     assert first.flips > 0.3 < first.own_flips
-
-
-def test_table() -> None:
-    text = print_rows(rows_with("c2", 2))
-    head = ["tensor", "op", "type", "rms", "error", "max", "error", "SQNR", "own", "spikes"]
-    assert text.splitlines()[0].split() == head
-    assert text.splitlines()[-1] == "first diverging tensor: %t2 (net.py:3)"
-    assert len(text.splitlines()) == 8
 
 
 def test_exact_rows_have_infinite_ratio() -> None:
