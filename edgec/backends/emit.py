@@ -11,7 +11,7 @@ from edgec.backends.library import comment_safe, manifest, write_library
 from edgec.ir.graph import Graph
 from edgec.kernels import select
 from edgec.plan import Call, Plan, make_plan
-from edgec.runtime import HEADERS, header_text
+from edgec.runtime import HEADERS, OPTIONAL, header_text
 from edgec.target import Target
 
 
@@ -61,10 +61,11 @@ def write_folder(graph: Graph, target: Target, folder: Path) -> Plan:
         from edgec.backends.cuda import write_cuda_library
 
         return write_cuda_library(plan, symbols, kernels, target, folder)
-    files = write_library(plan, text, symbols, summary=summary(graph), target=target.name, headers=HEADERS[1:])
+    headers = tuple(h for h in HEADERS if OPTIONAL.get(h, "") in text)
+    files = write_library(plan, text, symbols, summary=summary(graph), target=target.name, headers=headers[1:])
     for name, content in files.items():
         (folder / name).write_text(content, encoding="utf-8")
-    for header in HEADERS:
+    for header in headers:
         (folder / header).write_text(header_text(header), encoding="utf-8")
     data = manifest(plan, symbols, target=target.name, sources=sources)
     (folder / "manifest.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from edgec.errors import CodegenError
-from edgec.kernels import arm_dsp, event, generic
+from edgec.kernels import arm_dsp, conv_dsp, event, generic
 from edgec.ops.base import Kernel, Op, Site
+from edgec.ops.qconv import QConv2dRequantize
 from edgec.ops.qspiking import QLif
 from edgec.ops.quantized import QConv1d, QLinear, Requantize
 
@@ -16,6 +17,7 @@ Rule = Callable[[Op, Site], Kernel | None]
 TABLES: Mapping[str, Mapping[type[Op], tuple[tuple[str, Rule], ...]]] = {
     "arm_dsp": {
         QConv1d: (("event_dsp", event.signed), ("dense_dsp", arm_dsp.dense)),
+        QConv2dRequantize: (("depthwise_dsp", conv_dsp.depthwise), ("conv_dsp", conv_dsp.convolution)),
         QLinear: (("event_dsp", event.signed), ("dense_dsp", arm_dsp.dense)),
         QLif: (("lif_dsp", arm_dsp.lif),),
         Requantize: (("requantize_dsp", arm_dsp.requantize),),

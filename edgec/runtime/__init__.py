@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-HEADERS = ("edgec.h", "edgec_simd.h", "edgec_math.h", "edgec_event.h", "edgec_dense.h")
+HEADERS = ("edgec.h", "edgec_simd.h", "edgec_math.h", "edgec_event.h", "edgec_dense.h", "edgec_conv.h")
+#: headers that only some models include, by the prefix of what is in them
+OPTIONAL = {"edgec_conv.h": "edgec_conv_"}
 _HERE = Path(__file__).resolve().parent
 
 

@@ -34,6 +34,7 @@ class Config:
     f_min: float = 20.0
     f_max: float = 8000.0
     preemphasis: float = 0.97
+    readout_window: int = 100  # frames the scores are a mean of; 0: all so far, as published
     floor: float = 1.1920929e-7
     offset: float = -8.0  # close to the mean of the train split's log-mel values
     scale: float = 0.125
@@ -48,6 +49,7 @@ class Config:
             theta=128,
             mlp_ratio=4,
             classes=35,
+            readout_window=0,
             offset=-6.845978,
             scale=1.0 / (2.0 * 5.5654526),
         )
@@ -163,13 +165,13 @@ class FeedForward(nn.Module):
 
 
 class Head(nn.Module):
-    """Spikes, one linear layer per frame, and the mean over the frames so far."""
+    """Spikes, one linear layer per frame, and the mean over the frames so far or the last `readout_window` of them."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.norm, self.lif = Norm(config.dim), lif()
         self.linear = nn.Linear(config.dim, config.classes)
-        self.mean = RunningMean()
+        self.mean = RunningMean(config.readout_window)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return any-time scores. x: [B,T,D] -> [B,T,classes]."""
