@@ -21,7 +21,9 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     c = commands.add_parser("compile", help="compile a model for a target")
-    c.add_argument("model", help="a checkpoint (.pt), a torch.export archive (.pt2), or the name of a shipped model")
+    c.add_argument(
+        "model", help="a checkpoint (.pt), an exported program (.pt2), an int8 .tflite file, or a shipped model's name"
+    )
     c.add_argument("--target", default="cortex-m7", help="a name from `edgec targets`, or a target file (.toml)")
     c.add_argument("-o", "--out", help="output folder, absent or empty (default: out/MODEL-TARGET)")
     c.add_argument("--precision", default="int8", choices=("int8", "float32"))
@@ -37,7 +39,11 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument(
         "--time-axis", type=int, help="input axis that counts frames (default: 1 if the model has ops on sequences)"
     )
-    c.add_argument("--whole", action="store_true", help="one call takes the whole window: derive no streaming step")
+    c.add_argument(
+        "--whole",
+        action="store_true",
+        help="one call takes the whole window: no streaming step (as without a time axis)",
+    )
     c.add_argument("--dump-ir", metavar="DIR", help="write the graph after every pass")
 
     r = commands.add_parser("run", help="run a compiled model on a wav clip")

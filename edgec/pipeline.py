@@ -92,7 +92,9 @@ def kind_of(graph: Graph, precision: str) -> str:
     if any(t.dtype.is_float for t in types):
         return precision
     if precision != "int8":
-        raise InputError(f"{graph.name} comes quantised to int8, so {precision} cannot be had", hint="leave out --precision")
+        raise InputError(
+            f"{graph.name} comes quantised to int8, so {precision} cannot be had", hint="leave out --precision"
+        )
     return QUANTISED
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgec.errors import FrontendError
+from edgec.ir.graph import Graph
 
 MAX_BYTES = 1 << 30
 IDENTIFIER = b"TFL3"
@@ -147,9 +148,7 @@ class Reader:
         tensors = tuple(self.tensor(self.graph.Tensors(k)) for k in range(self.bounded(self.graph.TensorsLength())))
         ops = tuple(self.op(k, len(tensors)) for k in range(self.bounded(self.graph.OperatorsLength())))
         inputs = self.indices(self.graph.InputsAsNumpy(), len(tensors), "subgraph", 0)
-        return TfModel(
-            tensors, ops, inputs, self.indices(self.graph.OutputsAsNumpy(), len(tensors), "subgraph", 0)
-        )
+        return TfModel(tensors, ops, inputs, self.indices(self.graph.OutputsAsNumpy(), len(tensors), "subgraph", 0))
 
     def bounded(self, count: int) -> int:
         """A length of a vector of offsets, each of four bytes of the file."""
@@ -169,7 +168,9 @@ class Reader:
         if any(n < 0 for n in shape):
             raise ValueError(f"tensor of shape {shape}")
         quant, kind = t.Quantization(), self.kinds.get(t.Type(), str(t.Type()))
-        scales, zeros, axis = (), (), 0
+        scales: tuple[float, ...] = ()
+        zeros: tuple[int, ...] = ()
+        axis = 0
         if quant is not None and quant.ScaleLength():
             scales, axis = tuple(float(s) for s in quant.ScaleAsNumpy()), int(quant.QuantizedDimension())
             zeros = tuple(int(z) for z in quant.ZeroPointAsNumpy()) if quant.ZeroPointLength() else (0,) * len(scales)
@@ -216,7 +217,7 @@ class Reader:
         return values
 
 
-def load_tflite(path: Path, name: str, time_axis: int | Sequence[int | None] | str | None = "guess") -> Any:
+def load_tflite(path: Path, name: str, time_axis: int | Sequence[int | None] | str | None = "guess") -> Graph:
     """A .tflite file quantised to int8 as an integer Graph, bit for bit what TFLite's reference kernels compute."""
     from edgec.frontends.tflite_graph import convert
 

@@ -1,4 +1,4 @@
-"""From the records of a TFLite file to a graph: float edges are cut off, every operator is converted, problems gathered."""
+"""From the records of a TFLite file to a graph: float edges cut off, operators converted, problems gathered."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ ACTIVATIONS = {"NONE": (-inf, inf), "RELU": (0.0, inf), "RELU6": (0.0, 6.0), "RE
 
 def round_away(x: float) -> int:
     """C's round: half away from zero."""
-    return int(floor(abs(x) + 0.5)) * (1 if x >= 0 else -1)
+    return floor(abs(x) + 0.5) * (1 if x >= 0 else -1)
 
 
 def quantize_multiplier(real: float) -> tuple[int, int]:

@@ -36,7 +36,9 @@ def int8_type(t: TensorType | TfTensor) -> TensorType:
     if t.kind != "INT8":
         raise ValueError(f"tensor {t.label} is {t.kind}, expected INT8")
     if len(t.scales) != 1 or not 0 < t.scales[0] < float("inf") or not -128 <= t.zeros[0] <= 127:
-        raise ValueError(f"tensor {t.label} has scales {t.scales[:3]} and zero points {t.zeros[:3]}, expected one of each")
+        raise ValueError(
+            f"tensor {t.label} has scales {t.scales[:3]} and zero points {t.zeros[:3]}, expected one of each"
+        )
     if not t.shape or min(t.shape) < 1:
         raise ValueError(f"tensor {t.label} has shape {t.shape}, expected at least one element")
     return TensorType(t.shape, DType.I8, QuantParams(t.scales, t.zeros[0]))
@@ -106,7 +108,8 @@ def folded_bias(call: Call, w: Array, zero: int, outputs: int) -> Array:
     low, high = accumulator_bounds(w, total, (-128, 127))
     if min(int(low.min()), int(total.min())) < -(2**31) or max(int(high.max()), int(total.max())) >= 2**31:
         raise ValueError("its accumulator can leave the range of int32")
-    return total.astype(np.int32)
+    folded: Array = total.astype(np.int32)
+    return folded
 
 
 def weights(call: Call, dims: int, axis: int) -> tuple[Array, tuple[float, ...]]:
@@ -115,7 +118,9 @@ def weights(call: Call, dims: int, axis: int) -> tuple[Array, tuple[float, ...]]
     if w.ndim != dims or w.size == 0:
         raise ValueError(f"weights of shape {w.shape}, expected {dims} dimensions")
     if any(t.zeros) or not t.scales or min(t.scales) < 0:
-        raise ValueError(f"weights {t.label} have scales {t.scales[:3]} and zero points {t.zeros[:3]}, expected zeros 0")
+        raise ValueError(
+            f"weights {t.label} have scales {t.scales[:3]} and zero points {t.zeros[:3]}, expected zeros 0"
+        )
     if len(t.scales) not in (1, w.shape[axis]) or (len(t.scales) > 1 and t.axis != axis):
         raise ValueError(f"weights {t.label} have {len(t.scales)} scales along axis {t.axis}, expected axis {axis}")
     return w, t.scales
@@ -173,7 +178,7 @@ def fully_connected(call: Call) -> str:
     if len(scales) > 1:
         factors = multipliers([tx.scales[0] * s / y.scales[0] for s in scales])
     else:
-        factors = multipliers([float32(np.float32(tx.scales[0]) * np.float32(scales[0])) / y.scales[0]])
+        factors = multipliers([float32(tx.scales[0] * scales[0]) / y.scales[0]])
     names = [call.build.const(f"{y.label}_{n}", v) for n, v in (("weights", w.T), ("bias", bias))]
     total = call.build.emit(QLinear(), call.build.emit(Reshape((rows, inputs)), x), *names)
     scale = [call.build.const(f"{y.label}_{n}", v) for n, v in zip(("multiplier", "shift"), factors, strict=True)]
@@ -213,10 +218,11 @@ def add(call: Call) -> str:
     factors = [quantize_multiplier(r) for r in reals]
     if any(shift < 0 for _, shift in factors):
         raise ValueError(f"its output scale {y.scales[0]:g} is too fine for its inputs")
-    flat = [n for pair in factors for n in pair]
+    (ma, sa), (mb, sb), (my, sy) = factors
     lo, hi = activation_range(call.op.options["FusedActivationFunction"], y)
     sign = -1 if call.op.kind == "SUB" else 1
-    return call.emit(TfliteAdd(y.scales[0], y.zeros[0], ta.zeros[0], tb.zeros[0], *flat, sign, lo, hi), a, b)
+    zeros = (ta.zeros[0], tb.zeros[0])
+    return call.emit(TfliteAdd(y.scales[0], y.zeros[0], *zeros, ma, sa, mb, sb, my, sy, sign, lo, hi), a, b)
 
 
 def softmax(call: Call) -> str:

@@ -1,6 +1,6 @@
-"""Convolutions of int8 images for Cortex-M with DSP instructions; runtime/edgec_conv.h and edgec_dense.h hold the loops.
+"""Convolutions of int8 images for Cortex-M with DSP instructions; their loops are in runtime/edgec_conv.h.
 
-A window is gathered once and widened to int16, then every four outputs are one dense product, then a pixel is requantised.
+A window is gathered once and widened to int16, every four outputs are one dense product, then a pixel is requantised.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from edgec.ops.base import Array, Kernel, Op, Site
 from edgec.ops.qconv import QConv2dRequantize
 from edgec.ops.quantized import accumulator_bounds
 
-MAX_TAPS = 49  # of edgec_conv_depthwise
+MAX_TAPS, TAPS = 51, 3  # of edgec_conv_depthwise: at most, and a multiple of
 ACCUMULATOR_LIMIT = 1 << 30  # of edgec_conv_level
 
 
@@ -65,9 +65,11 @@ def dense_calls(chunks: list[Chunk], outputs: int, accumulators: int) -> list[st
 def kernel_text(op: QConv2dRequantize, site: Site, lines: list[str], accumulators: int) -> str:
     """The loops over pixels: `lines` compute the accumulators of (n, i, j), which are then requantised."""
     b, oh, ow, o = site.outputs[0].shape
-    mode = f"{o}, {1 + 2 * op.zero_point}, {op.lo}, {op.hi}"
+    name, mode = "edgec_conv_requantize", f"{o}, {1 + 2 * op.zero_point}, {op.lo}, {op.hi}"
+    if (op.lo, op.hi) == (-128, 127) and o % 4 == 0:
+        name, mode = "edgec_conv_requantize4", f"{o}, {1 + 2 * op.zero_point}"
     finish = (
-        f'T.call_extern("void", "edgec_conv_requantize", T.address_of(scratch[{accumulators}]), table.data, '
+        f'T.call_extern("void", "{name}", T.address_of(scratch[{accumulators}]), table.data, '
         f"T.address_of(y[((n * {oh} + i) * {ow} + j) * {o}]), {mode})"
     )
     return "\n".join([f"for n, i, j in T.grid({b}, {oh}, {ow}):", *(f"    {line}" for line in [*lines, finish])])
@@ -106,6 +108,15 @@ def convolution(op: Op, site: Site) -> Kernel | None:
     return Kernel(body, params, consts, drops=(3, 4), scratch=4 * words)
 
 
+def pack_filters(w: Array) -> Array:
+    """w [taps, channels] as the words [4 channels][tap], with zeros up to a multiple of TAPS."""
+    taps, channels = w.shape
+    padded = np.zeros((-(-taps // TAPS) * TAPS, channels), np.int8)
+    padded[:taps] = w
+    octets = np.ascontiguousarray(padded.reshape(-1, channels // 4, 4).transpose(1, 0, 2))
+    return octets.reshape(-1).view("<i4").astype(np.int32)
+
+
 def depthwise(op: Op, site: Site) -> Kernel | None:
     """One filter per channel."""
     assert isinstance(op, QConv2dRequantize)
@@ -117,12 +128,14 @@ def depthwise(op: Op, site: Site) -> Kernel | None:
     if table is None:
         return None
     window, edge = window_table(op, site), np.full(channels, op.pad_value, np.int8)
+    packed = pack_filters(site.consts[1].reshape(taps, channels))
+    taps = packed.size * 4 // channels
     where = f"T.address_of(x[n * {prod(x.shape[1:])}]), edge.data, window.data, i, j"
     call = f'T.call_extern("void", "edgec_conv_depthwise", {where}, w.data, bias.data, scratch.data, {taps})'
     params = (
-        ("x", (x.size,), "int8"), ("w", (w.size,), "int8"), ("bias", (channels,), "int32"),
+        ("x", (x.size,), "int8"), ("w", packed.shape, "int32"), ("bias", (channels,), "int32"),
         ("table", table.shape, "int32"), ("window", window.shape, "int32"), ("edge", edge.shape, "int8"),
         ("y", (site.outputs[0].size,), "int8"), ("scratch", (channels,), "int32"),
     )  # fmt: skip
-    consts = {"table": table, "window": window, "edge": edge}
+    consts = {"w": packed, "table": table, "window": window, "edge": edge}
     return Kernel(kernel_text(op, site, [call], 0), params, consts, drops=(3, 4), scratch=4 * channels)

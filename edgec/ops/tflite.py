@@ -153,8 +153,8 @@ class TfliteAvgPool2d(QPool2d):
 class TfliteSoftmax(Op):
     """Softmax over the last axis of int8 with scale 1/256 and zero point -128, in gemmlowp's fixed point.
 
-    `exps` int32 [N] holds exp(-k * beta * scale) with 31 fraction bits for k = max - x; its last entry, for all k >= N - 1,
-    is 0 or the table has 256 entries.
+    `exps` int32 [N] holds exp(-k * beta * scale) with 31 fraction bits for k = max - x. Its last entry serves all
+    k >= N - 1: it is 0, or the table has 256 entries.
     """
 
     name: ClassVar[str] = "tflite_softmax"

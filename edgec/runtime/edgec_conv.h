@@ -20,14 +20,50 @@ EDGEC_INLINE int32_t edgec_conv_level(int32_t x, const int32_t *row, int32_t off
 
 EDGEC_INLINE void edgec_conv_requantize(const int32_t *x, const int32_t *table, int8_t *y,
                                         int32_t count, int32_t offset, int32_t low, int32_t high) {
-    if (low == -128 && high == 127) {
-        for (int32_t k = 0; k < count; ++k, table += 2)
-            y[k] = (int8_t)edgec_clamp_s8(edgec_conv_level(x[k], table, offset));
-    } else {
-        for (int32_t k = 0; k < count; ++k, table += 2)
-            y[k] = (int8_t)edgec_c_clamp(edgec_conv_level(x[k], table, offset), low, high);
-    }
+    for (int32_t k = 0; k < count; ++k, table += 2)
+        y[k] = (int8_t)edgec_c_clamp(edgec_conv_level(x[k], table, offset), low, high);
 }
+
+/* The whole range of int8, count a multiple of 4 and not 0. */
+#if EDGEC_HAS_DSP
+/* clang-format off */
+#define EDGEC_CONV_LEVELS                        \
+    "ldm r1!, {r4, r5, r6, r7}\n\t"              \
+    "ldrd r8, r9, [r0], #8\n\t"                  \
+    "lsl r8, r8, #1\n\t"                         \
+    "lsl r9, r9, #1\n\t"                         \
+    "smmulr r8, r8, r4\n\t"                      \
+    "smmulr r9, r9, r6\n\t"                      \
+    "add r8, r8, r8, asr #31\n\t"                \
+    "add r9, r9, r9, asr #31\n\t"                \
+    "asr r8, r8, r5\n\t"                         \
+    "asr r9, r9, r7\n\t"                         \
+    "add r8, r8, r10\n\t"                        \
+    "add r9, r9, r10\n\t"                        \
+    "ssat r8, #8, r8, asr #1\n\t"                \
+    "ssat r9, #8, r9, asr #1\n\t"                \
+    "strb r8, [r2], #1\n\t"                      \
+    "strb r9, [r2], #1\n\t"
+EDGEC_ASM_FUNCTION void edgec_conv_requantize4(
+    const int32_t *x EDGEC_UNUSED, const int32_t *table EDGEC_UNUSED, int8_t *y EDGEC_UNUSED,
+    int32_t count EDGEC_UNUSED, int32_t offset EDGEC_UNUSED) {
+    __asm__("push {r4, r5, r6, r7, r8, r9, r10, lr}\n\t"
+            "ldr r10, [sp, #32]\n"
+            "1:\n\t"
+            EDGEC_CONV_LEVELS
+            EDGEC_CONV_LEVELS
+            "subs r3, r3, #4\n\t"
+            "bne 1b\n\t"
+            "pop {r4, r5, r6, r7, r8, r9, r10, pc}\n\t");
+}
+#undef EDGEC_CONV_LEVELS
+/* clang-format on */
+#else
+EDGEC_INLINE void edgec_conv_requantize4(const int32_t *x, const int32_t *table, int8_t *y,
+                                         int32_t count, int32_t offset) {
+    edgec_conv_requantize(x, table, y, count, offset, -128, 127);
+}
+#endif
 
 /* ---- where the window of output (i, j) lies ----
  * Read from 11 words: image, window, stride, dilation, padding before. */
@@ -78,19 +114,75 @@ EDGEC_INLINE void edgec_conv_gather(const int8_t *x, const int32_t *table, int32
     }
 }
 
-/* acc plus the product of the low lanes, of the high lanes. */
-EDGEC_PICK_3(edgec_conv_low, acc + edgec_lo16(x) * edgec_lo16(y), "smlabb %0, %1, %2, %3")
-EDGEC_PICK_3(edgec_conv_high, acc + edgec_hi16(x) * edgec_hi16(y), "smlatt %0, %1, %2, %3")
-
 /* ---- depthwise: one filter per channel, channels a multiple of 4 ----
- * w: bytes [tap][channel]; edge: a pixel of padding. `taps` is the window's size, at most 49. */
+ * w: words [4 channels][tap]; edge: a pixel of padding. `taps`, at most 51, is the window's size
+ * rounded up to a multiple of 3: the taps beyond it have the weight 0. */
+#if EDGEC_HAS_DSP
+/* clang-format off */
+#define EDGEC_CONV_TAP                  \
+    "ldr r10, [r8], #4\n\t"             \
+    "ldr r11, [r1], #4\n\t"             \
+    "ldr r10, [r10, r9]\n\t"            \
+    "sxtb16 r12, r10\n\t"               \
+    "sxtb16 lr, r11\n\t"                \
+    "smlabb r4, r12, lr, r4\n\t"        \
+    "smlatt r6, r12, lr, r6\n\t"        \
+    "sxtb16 r10, r10, ror #8\n\t"       \
+    "sxtb16 r11, r11, ror #8\n\t"       \
+    "smlabb r5, r10, r11, r5\n\t"       \
+    "smlatt r7, r10, r11, r7\n\t"
+EDGEC_ASM_FUNCTION void edgec_conv_filters(
+    const int8_t *const *tap EDGEC_UNUSED, const int32_t *w EDGEC_UNUSED,
+    const int32_t *bias EDGEC_UNUSED, int32_t *out EDGEC_UNUSED,
+    const int8_t *const *end EDGEC_UNUSED, int32_t channels EDGEC_UNUSED) {
+    __asm__("push {r4, r5, r6, r7, r8, r9, r10, r11, r12, lr}\n\t"
+            "mov r9, #0\n"
+            "1:\n\t"
+            "ldm r2!, {r4, r5, r6, r7}\n\t"
+            "mov r8, r0\n"
+            "2:\n\t"
+            EDGEC_CONV_TAP
+            EDGEC_CONV_TAP
+            EDGEC_CONV_TAP
+            "ldr r12, [sp, #40]\n\t"
+            "cmp r8, r12\n\t"
+            "bne 2b\n\t"
+            "stm r3!, {r4, r5, r6, r7}\n\t"
+            "ldr r12, [sp, #44]\n\t"
+            "add r9, r9, #4\n\t"
+            "cmp r9, r12\n\t"
+            "bne 1b\n\t"
+            "pop {r4, r5, r6, r7, r8, r9, r10, r11, r12, pc}\n\t");
+}
+#undef EDGEC_CONV_TAP
+/* clang-format on */
+#else
+EDGEC_INLINE void edgec_conv_filters(const int8_t *const *tap, const int32_t *w,
+                                     const int32_t *bias, int32_t *out, const int8_t *const *end,
+                                     int32_t channels) {
+    for (int32_t c = 0; c < channels; c += 4) {
+        for (int32_t k = c; k < c + 4; ++k)
+            out[k] = bias[k];
+        for (const int8_t *const *at = tap; at != end; ++at, ++w) {
+            int32_t even = edgec_sxtb16(*w), odd = edgec_sxtb16_ror8(*w);
+            out[c] += (*at)[c] * edgec_lo16(even);
+            out[c + 1] += (*at)[c + 1] * edgec_lo16(odd);
+            out[c + 2] += (*at)[c + 2] * edgec_hi16(even);
+            out[c + 3] += (*at)[c + 3] * edgec_hi16(odd);
+        }
+    }
+}
+#endif
+
 EDGEC_INLINE void edgec_conv_depthwise(const int8_t *x, const int8_t *edge, const int32_t *table,
-                                       int32_t i, int32_t j, const int8_t *w, const int32_t *bias,
+                                       int32_t i, int32_t j, const int32_t *w, const int32_t *bias,
                                        int32_t *out, int32_t taps) {
-    const int8_t *tap[49];
+    const int8_t *tap[51];
     edgec_window g;
     edgec_memcpy(&g, table, sizeof g);
     int32_t n = 0, first = j * g.sw - g.left;
+    tap[taps - 2] = edge;
+    tap[taps - 1] = edge;
     for (int32_t p = 0; p < g.kh; ++p) {
         int32_t row = i * g.sh + p * g.dh - g.top, col = first;
         for (int32_t q = 0; q < g.kw; ++q, col += g.dw) {
@@ -98,24 +190,7 @@ EDGEC_INLINE void edgec_conv_depthwise(const int8_t *x, const int8_t *edge, cons
             tap[n++] = inside ? x + (row * g.w + col) * g.c : edge;
         }
     }
-    for (int32_t c = 0, step = g.c; c < step; c += 4) {
-        int32_t a0 = bias[c], a1 = bias[c + 1], a2 = bias[c + 2], a3 = bias[c + 3];
-        const int8_t *filter = w + c, *const *at = tap, *const *end = tap + taps;
-        do {
-            int32_t xs = edgec_read_s8x4(*at++ + c), ws = edgec_read_s8x4(filter);
-            int32_t xe = edgec_sxtb16(xs), xo = edgec_sxtb16_ror8(xs);
-            int32_t we = edgec_sxtb16(ws), wo = edgec_sxtb16_ror8(ws);
-            filter += step;
-            a0 = edgec_conv_low(xe, we, a0);
-            a1 = edgec_conv_low(xo, wo, a1);
-            a2 = edgec_conv_high(xe, we, a2);
-            a3 = edgec_conv_high(xo, wo, a3);
-        } while (at != end);
-        out[c] = a0;
-        out[c + 1] = a1;
-        out[c + 2] = a2;
-        out[c + 3] = a3;
-    }
+    edgec_conv_filters(tap, w, bias, out, tap + taps, g.c);
 }
 
 #ifdef __cplusplus

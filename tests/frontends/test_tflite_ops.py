@@ -13,7 +13,6 @@ pytest.importorskip("ai_edge_litert")
 
 from edgec import frontends
 from edgec.ir.evaluate import evaluate
-from tests.backends.kernel_tools import build_c
 from tests.frontends.tflite_models import Net, Op, T, litert, options
 
 Rng = np.random.Generator

@@ -1,4 +1,4 @@
-"""Tiny .tflite files of one operator each, made with LiteRT's own schema, and what LiteRT's reference kernels compute."""
+"""Tiny .tflite files made with LiteRT's own schema, and what LiteRT's reference kernels compute."""
 
 from __future__ import annotations
 
@@ -83,24 +83,13 @@ class Net:
     def operator(self, model: Any, op: Op) -> Any:
         code = schema.OperatorCodeT()
         number = getattr(schema.BuiltinOperator, op.kind)
-        code.builtinCode, code.deprecatedBuiltinCode, code.version = number, min(number, 127), 3
-        if op.custom:
-            code.customCode = op.custom
-        if op.kind in (
-            "RELU",
-            "RELU6",
-            "PAD",
-            "SOFTMAX",
-            "CONCATENATION",
-            "SUB",
-            "ADD",
-            "AVERAGE_POOL_2D",
-            "QUANTIZE",
-            "MAX_POOL_2D",
-        ):
-            code.version = 2
-        if op.kind in ("RESHAPE", "RELU_N1_TO_1"):
-            code.version = 1
+        code.builtinCode, code.deprecatedBuiltinCode = number, min(number, 127)
+        code.customCode = op.custom or None
+        ones, threes = (
+            ("RESHAPE", "RELU_N1_TO_1"),
+            ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "CUSTOM", "FLOOR"),
+        )
+        code.version = 1 if op.kind in ones else 3 if op.kind in threes else 2
         out = schema.OperatorT()
         out.opcodeIndex, out.inputs, out.outputs = len(model.operatorCodes), op.inputs, op.outputs
         model.operatorCodes.append(code)

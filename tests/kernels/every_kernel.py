@@ -19,7 +19,20 @@ from edgec.ir.evaluate import StepRunner
 from edgec.ir.graph import Const, Graph, Node, State, Value
 from edgec.ir.types import DType, TensorType
 from edgec.ir.verify import verify
-from edgec.ops import QAdd, QConv1d, QLif, QLinear, QLut, QRunningMean, Requantize
+from edgec.ops import (
+    Pad,
+    QAdd,
+    QConv1d,
+    QConv2dRequantize,
+    QLif,
+    QLinear,
+    QLut,
+    QRunningMean,
+    Requantize,
+    TfliteAdd,
+    TfliteAvgPool2d,
+    TfliteSoftmax,
+)
 from edgec.plan import Plan
 from edgec.target import load_target
 from edgec.toolchain.manifest import Manifest, TensorSpec, read_manifest
@@ -145,12 +158,46 @@ def add_elementwise(b: Builder) -> None:
         b.add(QRunningMean(window, 1.0, -11), (frame_type(DType.I32, 1, 1, 12), 1 << 16), *scales)
 
 
+def add_images(b: Builder) -> None:
+    """Convolutions of images with both roundings, and TFLite's add, average pool, softmax and pad."""
+    for image, kernel, o, depthwise, fields in (
+        ((2, 4, 3, 64), (1, 1), 20, False, {}),
+        ((1, 6, 5, 8), (3, 3), 7, False, {"pad": (1, 1, 1, 1), "pad_value": -77, "lo": -3, "hi": 99}),
+        ((1, 9, 8, 3), (3, 3), 8, False, {"stride": (2, 2), "pad": (0, 1, 0, 1), "pad_value": 9}),
+        ((1, 12, 6, 1), (10, 4), 16, False, {"stride": (2, 2), "pad": (4, 5, 1, 1), "pad_value": 83}),
+        ((1, 7, 7, 12), (3, 2), 5, False, {"dilation": (2, 3), "pad": (2, 2, 1, 2), "pad_value": -128}),
+        ((2, 7, 5, 12), (3, 3), 12, True, {"pad": (1, 1, 1, 1), "pad_value": -128}),
+        ((1, 6, 6, 8), (2, 3), 8, True, {"stride": (2, 1), "dilation": (1, 2), "lo": -5, "hi": 7}),
+        ((1, 4, 4, 6), (3, 3), 6, True, {"pad": (1, 1, 1, 1), "pad_value": 5}),
+        ((1, 4, 4, 4), (2, 2), 8, True, {}),
+    ):  # fmt: skip
+        for rounding in ("tflite", "single"):
+            groups = image[3] if depthwise else 1
+            op = QConv2dRequantize(groups=groups, zero_point=-7, rounding=rounding, **fields)
+            x = (TensorType(image, DType.I8), 128)
+            w = (b.int8(*kernel, image[3] // groups, o), "int8")
+            factors = (b.ints(1 << 30, 1 << 31, o), "int32"), (b.ints(33, 45, o), "int32")
+            b.add(op, x, w, (b.ints(-9999, 9999, o), "int32"), *factors)
+    x, wide = (TensorType((1, 3, 3, 160), DType.I8), 128), b.ints(100, 128, 3, 3, 160, 6)  # sums beyond 24 bits
+    factors = (b.ints(1 << 30, 1 << 31, 1), "int32"), (b.ints(40, 45, 1), "int32")
+    b.add(QConv2dRequantize(rounding="tflite"), x, (wide, "int8"), (np.zeros(6), "int32"), *factors)
+    a = (TensorType((1, 5, 6, 3), DType.I8), 128)
+    for sign in (1, -1):
+        b.add(TfliteAdd(1.0, 4, -128, 9, 1 << 30, 0, 1234567890, 2, 2000000000, 19, sign), a, a)
+    for pad in ((0, 0, 0, 0), (1, 0, 1, 1)):
+        b.add(TfliteAvgPool2d((3, 2), (2, 1), pad), a)
+    table = np.maximum((2.0**31 - 1) * np.exp(-0.06 * np.arange(125)), 0).astype(np.int64)
+    b.add(TfliteSoftmax(), a, (np.append(table, 0), "int32"))
+    b.add(Pad((0, 0, 1, 2, 0, 3, 0, 0), -128), a)
+
+
 def every_kernel() -> tuple[Graph, dict[str, int]]:
     """The graph, and how far the values of each input reach."""
     b = Builder()
     add_products(b)
     add_neurons(b)
     add_elementwise(b)
+    add_images(b)
     return b.graph(), b.reach
 
 

@@ -43,6 +43,8 @@ def test_variants_are_used(host: Bench) -> None:
         "event_dsp",
         "dense_dsp",
         "lif_dsp",
+        "conv_dsp",
+        "depthwise_dsp",
         "requantize_dsp",
         "generic",
     }
