@@ -123,7 +123,7 @@ def test_step_takes_real_values_and_gives_real_scores(model: edgec.CompiledModel
 
 @pytest.mark.nightly
 def test_a_million_frames_leave_no_trace(model: edgec.CompiledModel) -> None:
-    """After a million frames, an instance has the state and the outputs of a fresh one fed only the last ten seconds."""
+    """After a million frames, an instance has state and outputs of a fresh one fed only the last ten seconds."""
     sound = np.concatenate([pcm for _, pcm in CLIPS])
     spec = model.manifest.inputs[0]
     pieces = [f.reshape(1, -1) for f in frames(sound, spec)]
