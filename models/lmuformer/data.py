@@ -80,7 +80,8 @@ def _coloured_noise(count: int, length: int, generator: torch.Generator) -> Tens
     spectrum = torch.fft.rfft(torch.randn(count, length, generator=generator))
     frequency = torch.arange(spectrum.shape[1]).clamp_min(1)[None]
     shaped = torch.fft.irfft(spectrum * frequency ** (-_uniform(count, 0.0, 1.0, generator)), length)
-    return shaped / _level(shaped)
+    noise: Tensor = shaped / _level(shaped)
+    return noise
 
 
 class Augment:

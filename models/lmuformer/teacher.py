@@ -1,6 +1,6 @@
 """A small residual network on the log-mel image: the teacher from which the spiking network learns.
 
-It is used in training only and is not shipped. B batch, T frames, M mel bands.
+It is used in training only; its weights are not shipped. B batch, T frames, M mel bands.
 """
 
 from __future__ import annotations

@@ -123,6 +123,14 @@ def schedule(step: int, total: int, warmup: int) -> float:
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
 
 
+def with_words_of(train: Split, val: Split) -> Split:
+    """The train split and the clips of val that are not silence, which train makes up as it needs."""
+    kept = val.labels != SILENCE
+    paths = tuple(path for path, keep in zip(val.paths, kept.tolist(), strict=True) if keep)
+    pcm, labels = torch.cat((train.pcm, val.pcm[kept])), torch.cat((train.labels, val.labels[kept]))
+    return Split(pcm, labels, train.paths + paths)
+
+
 class Trainer:
     """Everything one run carries from epoch to epoch."""
 
@@ -132,6 +140,8 @@ class Trainer:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.precision = torch.autocast(self.device.type, torch.bfloat16, enabled=options.bfloat16)
         self.train, self.val = load_split(options.data, "train"), load_split(options.data, "val")
+        if options.with_val:
+            self.train = with_words_of(self.train, self.val)
         self.config = Config(causal=options.causal)
         self.model = self.new_model()
         if options.start:
@@ -252,7 +262,7 @@ class Trainer:
                     f" | val accuracy {result['accuracy']:.4f} balanced {result['balanced']:.4f}"
                     f" loss {result['loss']:.3f} rate {mean_rate:.3f}"
                 )
-                if result["balanced"] > self.best:
+                if self.options.with_val or result["balanced"] > self.best:  # with val seen, the last weights are kept
                     self.best = result["balanced"]
                     save_checkpoint(work / "best.pt", self.options.network, self.config, self.average.state)
                     line += " *"
@@ -303,6 +313,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--bfloat16", action=argparse.BooleanOptionalAction, default=True,
         help="multiply matrices in bfloat16 (neurons stay in float32)",
     )  # fmt: skip
+    parser.add_argument("--with-val", action="store_true", help="last stage: train on val's words too, select nothing")
     parser.add_argument("--causal", action="store_true", help="convolutions without look-ahead")
     parser.add_argument("--validate-every", type=int, default=1, help="epochs between validations")
     parser.add_argument("--seed", type=int, default=1)
