@@ -17,10 +17,13 @@ from edgec.ir.text import parse_graph
 from edgec.toolchain.manifest import Manifest, TensorSpec, read_manifest
 
 Array = np.ndarray[Any, np.dtype[Any]]
+#: a 16-bit sample in units of full scale, as the front ends and calibration take it
+PCM_SCALE = 2.0**-15
 
 
 def to_device(x: Array, spec: TensorSpec) -> Array:
-    """A frame in the device's integers: those pass as they are, real values are scaled, rounded and clamped."""
+    """A frame in the device's numbers: its own type passes as it is; real values are scaled, rounded and clamped for an
+    integer device; int16 for a float device is PCM and becomes [-1,1)."""
     x = np.asarray(x)
     if x.size != int(np.prod(spec.shape)):
         raise InputError(
@@ -33,6 +36,10 @@ def to_device(x: Array, spec: TensorSpec) -> Array:
             raise InputError(f"input {spec.name!r}: expected {spec.dtype} or real values, found {x.dtype}")
         info = np.iinfo(spec.dtype)
         x = np.clip(np.round(x / (spec.scale or 1.0)) + (spec.zero_point or 0), info.min, info.max)
+    if not np.issubdtype(np.dtype(spec.dtype), np.integer) and not np.issubdtype(x.dtype, np.floating):
+        if x.dtype != np.int16:
+            raise InputError(f"input {spec.name!r}: expected real values or int16 PCM, found {x.dtype}")
+        x = x * np.float32(PCM_SCALE)
     return x.astype(spec.dtype).reshape(spec.shape)
 
 

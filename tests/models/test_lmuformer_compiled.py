@@ -12,11 +12,12 @@ import edgec
 from edgec.compiled import frames
 from edgec.device import Device
 from edgec.device.host import HostDevice
+from edgec.frontends.checkpoint import build_model, read_checkpoint
 from edgec.ir.evaluate import StepRunner, evaluate
 from edgec.plan.state import HEADER_BYTES
 from edgec.target import load_target
 from edgec.toolchain import image_sizes
-from tests.conftest import needs, shipped_clips
+from tests.conftest import MODEL, needs, shipped_clips
 
 CLIPS = shipped_clips()
 
@@ -141,3 +142,15 @@ def test_a_million_frames_leave_no_trace(model: edgec.CompiledModel) -> None:
         assert a is not None
         assert b is not None
         np.testing.assert_array_equal(a[0], b[0])
+
+
+def test_a_float_build_takes_pcm_and_equals_the_users_module(tmp_path: Path) -> None:
+    """Streamed C of the float build, fed int16 PCM, against torch on whole clips: within 1e-4, every frame."""
+    path = MODEL / "lmuformer.pt"
+    module = build_model(path, read_checkpoint(path))
+    built = edgec.compile(path, "host", tmp_path / "f32", precision="float32")
+    for label, pcm in CLIPS[:6]:
+        with torch.no_grad():
+            expected = module(torch.from_numpy(pcm).float().view(1, -1) / 32768)[0].numpy()
+        np.testing.assert_allclose(built.run(pcm).reshape(expected.shape), expected, atol=1e-4, err_msg=label)
+    built.close()
