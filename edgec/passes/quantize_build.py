@@ -59,6 +59,7 @@ class Builder:
     inputs: list[Value] = field(default_factory=list)
     nodes: list[Node] = field(default_factory=list)
     sources: dict[str, Source] = field(default_factory=dict)
+    features: set[str] = field(default_factory=set)
     stored: dict[tuple[str, DType, Scale], Source] = field(default_factory=dict)
     output_names: dict[str, str] = field(default_factory=dict)
     node: Node | None = None
@@ -113,15 +114,15 @@ class Builder:
         return self.types[source.tensor].dtype
 
     def activation(self, name: str, terms: int = INT32_MAX) -> Source:
-        """A tensor as a product over `terms` inputs reads it: spikes and PCM as they are, anything else int8.
+        """A tensor as a product over `terms` inputs reads it: spikes, PCM and audio features as they are, else int8.
 
-        int16 PCM stays only where any weights of 8 bits keep the sum in int32.
+        int16 stays only where any weights of 8 bits keep the sum in int32.
         """
         source = self.sources[name]
         if self.dtype(source) is DType.BIT and source.stored_as(Scale(1.0)):
             return source
-        is_pcm = self.dtype(source) is DType.I16 and source.stored_as(Scale(PCM_SCALE))
-        if is_pcm and terms * 127 * 2**15 + BIAS_LIMIT < INT32_MAX:
+        wide = source.stored_as(Scale(PCM_SCALE)) or (name in self.features and source.stored_as(self.plan.int16[name]))
+        if wide and self.dtype(source) is DType.I16 and terms * 127 * 2**15 + BIAS_LIMIT < INT32_MAX:
             return source
         return self.store(name, DType.I8, self.plan.int8[name])
 

@@ -18,11 +18,12 @@ from edgec.passes.quantize_numbers import Array, Refusal, Scale, fixed_point
 
 
 def log_mel(b: Builder, node: Node) -> None:
-    """The integer front end writes its features in the scale that the network wants."""
+    """The integer front end writes int16 features: a spiking network amplifies the rounding of int8 ones."""
     if node.inputs[0] not in {v.name for v in b.inputs}:
         raise Refusal("it reads a computed tensor; the integer front end reads the PCM input")
-    scale = b.plan.int8[node.output]
-    b.emit(to_integer(node.op, scale.scale, scale.zero), node.inputs, node.outputs)
+    scale = b.plan.int16[node.output]
+    b.emit(to_integer(node.op, scale.scale, scale.zero, "int16"), node.inputs, node.outputs)
+    b.features.add(node.output)
     b.hold(node.output, node.output, scale)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils import parametrize
 
 from edgec.nn import LIF
 
@@ -131,6 +132,34 @@ def with_words_of(train: Split, val: Split) -> Split:
     return Split(pcm, labels, train.paths + paths)
 
 
+class OnGrid(nn.Module):
+    """Weights as int8 holds them, symmetric per output channel, with the gradient passed straight through.
+
+    A batch norm behind the layer scales whole channels, so weights on this grid are quantised without error later.
+    """
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return the rounded weights. weight: [O,...] -> [O,...]."""
+        flat = weight.detach().flatten(1)
+        step = (flat.abs().amax(1) / 127).clamp_min(1e-12).view(-1, *[1] * (weight.dim() - 1))
+        rounded = (weight.detach() / step).round().clamp(-127, 127) * step
+        return weight + (rounded - weight).detach()
+
+
+def put_on_grid(model: nn.Module) -> None:
+    """Keep the weights of every convolution and linear layer on the int8 grid while training."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv1d | nn.Linear):
+            parametrize.register_parametrization(module, "weight", OnGrid())
+
+
+def plain_state(state: dict[str, Tensor], grid: bool) -> dict[str, Tensor]:
+    """The state of a model as `build` makes it: rounded weights under their own names."""
+    suffix = ".parametrizations.weight.original"
+    rounded = {name: OnGrid()(value) if grid and name.endswith(suffix) else value for name, value in state.items()}
+    return {name.replace(suffix, ".weight"): value for name, value in rounded.items()}
+
+
 class Trainer:
     """Everything one run carries from epoch to epoch."""
 
@@ -146,6 +175,8 @@ class Trainer:
         self.model = self.new_model()
         if options.start:
             self.model.load_state_dict(torch.load(options.start, weights_only=True)["state_dict"])
+        if options.grid:
+            put_on_grid(self.model)
         self.teacher = self.load_teacher(options.teacher) if options.teacher else None
         self.rates = SpikeRates(self.model)
         self.average = MovingAverage(self.model, options.ema)
@@ -220,7 +251,7 @@ class Trainer:
     def averaged_model(self) -> nn.Module:
         """Return a copy of the model with the averaged weights."""
         model = self.new_model()
-        model.load_state_dict(self.average.state)
+        model.load_state_dict(plain_state(self.average.state, self.options.grid))
         return model
 
     def save(self, path: Path) -> None:
@@ -264,7 +295,9 @@ class Trainer:
                 )
                 if self.options.with_val or result["balanced"] > self.best:  # with val seen, the last weights are kept
                     self.best = result["balanced"]
-                    save_checkpoint(work / "best.pt", self.options.network, self.config, self.average.state)
+                    save_checkpoint(
+                        work / "best.pt", self.options.network, self.config, self.averaged_model().state_dict()
+                    )
                     line += " *"
                 self.save(work / "last.pt")
             print(f"{line} ({time.monotonic() - start:.1f} s)", flush=True)
@@ -314,6 +347,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="multiply matrices in bfloat16 (neurons stay in float32)",
     )  # fmt: skip
     parser.add_argument("--with-val", action="store_true", help="last stage: train on val's words too, select nothing")
+    parser.add_argument("--grid", action="store_true", help="keep the weights on the int8 grid (quantisation-aware)")
     parser.add_argument("--causal", action="store_true", help="convolutions without look-ahead")
     parser.add_argument("--validate-every", type=int, default=1, help="epochs between validations")
     parser.add_argument("--seed", type=int, default=1)
