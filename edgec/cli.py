@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import edgec
-from edgec.errors import EdgecError, InputError
+from edgec.errors import EdgecError
 
 ON = ("host", "emulator", "qemu", "qemu-aarch64", "cuda")
 ON_HELP = "device (default: host where this computer can run the folder's code, else the first device of its target)"
@@ -90,14 +89,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("edgec: interrupted", file=sys.stderr)
         return 130
     return 0
-
-
-def existing(path: str) -> Path:
-    """A path that must exist."""
-    p = Path(path)
-    if not p.exists():
-        raise InputError(f"{path}: no such file or folder")
-    return p
 
 
 if __name__ == "__main__":

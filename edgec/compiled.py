@@ -14,11 +14,10 @@ from edgec.device import Device, default_kind, open_device
 from edgec.errors import InputError
 from edgec.ir.graph import Graph
 from edgec.ir.text import parse_graph
+from edgec.signal_math import PCM_SCALE
 from edgec.toolchain.manifest import Manifest, TensorSpec, read_manifest
 
 Array = np.ndarray[Any, np.dtype[Any]]
-#: a 16-bit sample in units of full scale, as the front ends and calibration take it
-PCM_SCALE = 2.0**-15
 
 
 def to_device(x: Array, spec: TensorSpec) -> Array:

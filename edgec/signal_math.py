@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Float64 = NDArray[np.float64]
+#: a 16-bit sample in units of full scale: PCM in [-1,1)
+PCM_SCALE = 2.0**-15
 
 
 def hann_window(length: int) -> Float64:

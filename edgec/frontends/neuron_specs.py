@@ -5,7 +5,7 @@ Libraries are recognised by the module names of their classes and never imported
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -46,14 +46,6 @@ class NeuronSpec:
 
 class Unsupported(Exception):
     """A neuron that is recognised but not supported, with the reason."""
-
-
-@dataclass
-class Library:
-    """What is known of one library: its classes by name, and the prefix of modules it lives in."""
-
-    prefixes: tuple[str, ...]
-    readers: dict[str, Any] = field(default_factory=dict)
 
 
 def neuron_class(module: nn.Module) -> tuple[str, type] | None:

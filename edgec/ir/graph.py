@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy.typing as npt
 
 from edgec.ir.types import TensorType
-
-
-class OpLike(Protocol):
-    """What the IR needs to know of an op; `edgec.ops.base.Op` is the real thing."""
-
-    @property
-    def name(self) -> str: ...
-
-    def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]: ...
-
-    def run(self, tensors: Sequence[Any], states: Sequence[Any]) -> tuple[tuple[Any, ...], tuple[Any, ...]]: ...
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,6 @@ class Op:
     #: rules an op may lack; a method of the same name overrides the None
     lower: ClassVar[Any] = None  # (site: Site) -> Kernel
     stream: ClassVar[Any] = None  # (step: StepBuilder, node: Node, *inputs: Tracked) -> Tracked
-    quantize: ClassVar[Any] = None
     samples: ClassVar[Any] = None  # () -> list[(op, input types)]
     #: True when frames do not mix: the op may run on one frame at a time as it stands
     framewise: ClassVar[bool] = False

@@ -10,6 +10,7 @@ import torch
 
 from edgec.ir.types import DType, QuantParams, TensorType
 from edgec.ops.base import Kernel, Op, Site, need
+from edgec.ops.qspiking import neuron_step
 from edgec.ops.timeline import with_frames
 
 
@@ -58,21 +59,7 @@ class QLifSaturating(Op):
         self, x: torch.Tensor, v: torch.Tensor, threshold: torch.Tensor, decay: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """One frame: spikes (0 or 1) and the new membrane."""
-
-        def fires(h: torch.Tensor) -> torch.Tensor:
-            return (h > threshold if self.strict else h >= threshold).to(torch.int64)
-
-        fired = fires(v) if self.delayed_reset else torch.zeros_like(v)
-        if self.reset == "hard":
-            v = v * (1 - fired)
-        h = v + ((x - v) * decay >> 15) if self.decay_input else v - (v * decay >> 15) + x
-        if self.reset == "subtract":
-            h = h - threshold * fired
-        h = h.clamp(-self.limit, self.limit)
-        s = fires(h)
-        if self.delayed_reset or self.reset == "none":
-            return s, h
-        return s, h * (1 - s) if self.reset == "hard" else h - threshold * s
+        return neuron_step(self, x, v, threshold, decay, self.limit)
 
     def lower(self, site: Site) -> Kernel:
         x = site.inputs[0]

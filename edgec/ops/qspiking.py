@@ -109,6 +109,33 @@ count[0] = T.shift_right(count[0] + 1, halve)"""
         return step.emit(self, x, multiplier, shift)  # type: ignore[no-any-return]
 
 
+def neuron_step(
+    op: Any,
+    x: torch.Tensor,
+    v: torch.Tensor,
+    threshold: torch.Tensor,
+    decay: int | torch.Tensor,
+    limit: int | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One frame of an integer neuron with the attributes of `op`: spikes, and the membrane (within +-limit)."""
+
+    def fires(h: torch.Tensor) -> torch.Tensor:
+        return (h > threshold if op.strict else h >= threshold).to(torch.int64)
+
+    fired = fires(v) if op.delayed_reset else torch.zeros_like(v)
+    if op.reset == "hard":
+        v = v * (1 - fired)
+    h = v + ((x - v) * decay >> 15) if op.decay_input else v - (v * decay >> 15) + x
+    if op.reset == "subtract":
+        h = h - threshold * fired
+    if limit is not None:
+        h = h.clamp(-limit, limit)
+    s = fires(h)
+    if op.delayed_reset or op.reset == "none":
+        return s, h
+    return s, h * (1 - s) if op.reset == "hard" else h - threshold * s
+
+
 @dataclass(frozen=True)
 class QLif(Op):
     """Integer leaky integrate-and-fire: X = x * gain[c] + bias[c]; H = V + ((X - V) * decay >> 15) when decay_input,
@@ -155,20 +182,7 @@ class QLif(Op):
 
     def step(self, x: torch.Tensor, v: torch.Tensor, threshold: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """One frame: spikes (0 or 1) and the new membrane."""
-
-        def fires(h: torch.Tensor) -> torch.Tensor:
-            return (h > threshold if self.strict else h >= threshold).to(torch.int64)
-
-        fired = fires(v) if self.delayed_reset else torch.zeros_like(v)
-        if self.reset == "hard":
-            v = v * (1 - fired)
-        h = v + ((x - v) * self.decay >> 15) if self.decay_input else v - (v * self.decay >> 15) + x
-        if self.reset == "subtract":
-            h = h - threshold * fired
-        s = fires(h)
-        if self.delayed_reset or self.reset == "none":
-            return s, h
-        return s, h * (1 - s) if self.reset == "hard" else h - threshold * s
+        return neuron_step(self, x, v, threshold, self.decay)
 
     def lower(self, site: Site) -> Kernel:
         x = site.inputs[0]

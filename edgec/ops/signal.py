@@ -15,9 +15,8 @@ from edgec.ops import signal_tables as tables
 from edgec.ops.base import Cost, Kernel, Op, Site, need
 from edgec.ops.signal_text import float_kernel
 from edgec.ops.signal_text_int import integer_kernel
-from edgec.signal_math import hann_window, mel_matrix
+from edgec.signal_math import PCM_SCALE, hann_window, mel_matrix
 
-PCM_SCALE = 2.0**-15
 CHUNK = 512  # frames the reference computes at a time, to bound its memory
 Complex = tuple[torch.Tensor, torch.Tensor]
 

@@ -15,13 +15,13 @@ from edgec.ir.evaluate import Tensors, evaluate_all
 from edgec.ir.graph import Graph, Node, Value
 from edgec.ir.text import print_type
 from edgec.ops.shape import Reshape
+from edgec.signal_math import PCM_SCALE
 
 Array = npt.NDArray[Any]
 Batch = Mapping[str, Any]
 Data = Iterable[Batch] | Batch | Array | torch.Tensor
 
 BINS = 8192
-PCM_SCALE = 1.0 / 32768.0
 #: shares of the range that `clip` tries; less than half would cut off what calibration happened to see rarely
 CLIPS = np.geomspace(1.0, 0.5, 70)
 
@@ -151,8 +151,9 @@ def evaluate_batches(graph: Graph, data: Batch, batch: int = 32) -> Iterator[Ten
         piece = {v.name: _samples(data[v.name], v, start, n) for v in graph.inputs}
         sized = graph if n == 1 else batched(graph, n)
         assert sized is not None
-        with torch.no_grad():
-            yield evaluate_all(sized, piece)
+        with torch.no_grad():  # never around the yield: interleaved generators would leave gradients off in the caller
+            values = evaluate_all(sized, piece)
+        yield values
 
 
 def _samples(data: Any, v: Value, start: int, count: int) -> torch.Tensor:

@@ -7,7 +7,7 @@ stride along time becomes a period at which a node runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -28,8 +28,6 @@ class CannotStream(Exception):
 class StepBuilder:
     """Builds the step graph node by node; stream rules of the ops call `delay_line`, `emit` and `const`."""
 
-    source_graph: Graph
-    names: dict[str, Iterator[str]] = field(default_factory=dict)
     types: dict[str, TensorType] = field(default_factory=dict)
     when: dict[str, When] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
@@ -153,7 +151,7 @@ class MakeStreaming(Pass):
 
     def run(self, graph: Graph) -> Graph:
         hop = samples_per_frame(graph)
-        step, problems = StepBuilder(graph), []
+        step, problems = StepBuilder(), []
         renamed: dict[str, str] = {}
         for v in graph.inputs:
             if v.type.time_axis is None:

@@ -20,7 +20,7 @@ from edgec.ops.conv import Conv1d, Conv2d
 from edgec.ops.dense import Linear
 from edgec.ops.pool import AvgPool2d, MaxPool2d, Mean
 from edgec.ops.recurrent import LmuMemory
-from edgec.ops.signal import PCM_SCALE, LogMel
+from edgec.ops.signal import LogMel
 from edgec.ops.spiking import Lif
 from edgec.ops.timeline import RunningMean
 from edgec.passes import quantize_dense as dense
@@ -32,6 +32,7 @@ from edgec.passes.quantize_build import Builder
 from edgec.passes.quantize_neuron import lif
 from edgec.passes.quantize_numbers import Refusal, Scale
 from edgec.passes.quantize_plan import make_plan
+from edgec.signal_math import PCM_SCALE
 
 Rule = Callable[[Builder, Node], None]
 

@@ -11,9 +11,9 @@ from edgec.ir.graph import Const, Graph, Node, Value
 from edgec.ir.types import DType, QuantParams, TensorType
 from edgec.ops.qelementwise import QAffine
 from edgec.ops.quantized import QLinear, Requantize
-from edgec.ops.signal import PCM_SCALE
 from edgec.passes.quantize_numbers import BIAS_LIMIT, INT32_MAX, Array, Refusal, Scale, fixed_point, ratio
 from edgec.passes.quantize_plan import Plan
+from edgec.signal_math import PCM_SCALE
 
 EVERYTHING = (-np.inf, np.inf)
 

@@ -13,6 +13,7 @@ from edgec.ir.evaluate import Tensors, run_node
 from edgec.ir.graph import Graph
 from edgec.ir.types import DType, TensorType
 from edgec.passes.calibrate import Batch, batched, evaluate_batches
+from edgec.signal_math import PCM_SCALE
 
 #: a tensor diverges below this ratio of signal to error in dB, spikes above this share of flipped ones
 DIVERGED_DB = 20.0
@@ -131,7 +132,7 @@ def _integers(data: Any, t: TensorType) -> Any:
     tensor = data if isinstance(data, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(data))
     if tensor.dtype is torch.int16 and t.dtype is DType.I16:
         return tensor
-    real = tensor.double() * (2.0**-15 if tensor.dtype is torch.int16 else 1.0)
+    real = tensor.double() * (PCM_SCALE if tensor.dtype is torch.int16 else 1.0)
     return requantized(real, t)
 
 

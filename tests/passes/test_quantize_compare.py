@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from edgec.ir.graph import Const, Graph
 from edgec.ops import Linear, Relu
@@ -66,3 +67,8 @@ def test_exact_rows_have_infinite_ratio() -> None:
     graph = b.build(b.emit(Relu(), x))
     data = {"x": np.zeros((3, 4, 2), np.float32)}
     assert compare(graph, quantized(graph, data), data)[0].sqnr == float("inf")
+
+
+def test_comparing_leaves_gradients_as_they_were() -> None:
+    rows_with()
+    assert torch.is_grad_enabled()
