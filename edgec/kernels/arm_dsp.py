@@ -11,6 +11,7 @@ from edgec.ir.types import DType
 from edgec.kernels.event import pad_bias
 from edgec.kernels.generic import is_one_product
 from edgec.ops.base import Array, Kernel, Op, Site
+from edgec.ops.qlinear import QLinearRequantize
 from edgec.ops.qspiking import QLif
 from edgec.ops.quantized import Requantize
 
@@ -97,6 +98,83 @@ def _chunk_lines(chunk: Chunk, start: int, outputs: int, bias: str) -> list[str]
     return lines + ([f"    {call(str(full), rest)}"] if rest else [])
 
 
+def dense_calls(chunks: list[Chunk], outputs: int, accumulators: int) -> list[str]:
+    """All outputs (a multiple of 4) of one row, from the widened inputs at scratch[0] to accumulators in scratch."""
+    lines, start = [], 0
+    for k, chunk in enumerate(chunks):
+        inputs = -(-(chunk.stop - chunk.start) // INPUTS) * INPUTS
+        words = inputs * OUTPUTS // 4
+        y = f"T.address_of(scratch[{accumulators} + b * {OUTPUTS}])"
+        bias = f"T.address_of(bias[b * {OUTPUTS}])" if k == 0 else y
+        lines += [
+            f"for b in T.serial({outputs // OUTPUTS}):",
+            f'    T.call_extern("void", "edgec_dense_rows4", T.address_of(w[{start} + b * {words}]), '
+            f"T.address_of(scratch[{chunk.start // 2}]), {inputs}, {bias}, {y})",
+        ]
+        start += words * outputs // OUTPUTS
+    return lines
+
+
+def dense_requantize(op: Op, site: Site) -> Kernel | None:
+    """QLinearRequantize row by row, for few rows and for sums beyond 24 bits."""
+    assert isinstance(op, QLinearRequantize)
+    if not {1, 2, 3, 4} <= set(site.consts) or site.consts[1].min() < -127:
+        return None
+    last, (inputs, outputs), rows = op.requantization, site.consts[1].shape, prod(site.inputs[0].shape[:-1])
+    found = requantize_table(last, site.consts[3], site.consts[4])
+    if found is None:
+        return None
+    suffix, table = found
+    chunks, padded = chunks_of(site.consts[1]), -(-outputs // OUTPUTS) * OUTPUTS
+    packed = np.concatenate([pack_dense(site.consts[1][c.start : c.stop]) for c in chunks])
+    accumulators = -(-inputs // INPUTS) * INPUTS // 2
+    name, mode = requantize_call(last, suffix, outputs, len(table))
+    lines = [
+        f'T.call_extern("void", "edgec_expand_s8", T.address_of(x[r * {inputs}]), {inputs}, scratch.data)',
+        *dense_calls(chunks, padded, accumulators),
+        f'T.call_extern("void", "{name}", T.address_of(scratch[{accumulators}]), table.data, '
+        f"T.address_of(y[r * {outputs}]), {mode})",
+    ]
+    body = "\n".join([f"for r in T.serial({rows}):", *(f"    {line}" for line in lines)])
+    params = (
+        ("x", (rows * inputs,), "int8"), ("w", packed.shape, "int32"), ("bias", (padded,), "int32"),
+        ("table", table.shape, "int32"), ("y", (rows * outputs,), op.dtype),
+        ("scratch", (accumulators + padded,), "int32"),
+    )  # fmt: skip
+    consts = {"w": packed, "bias": pad_bias(site.consts[2], padded), "table": table}
+    return Kernel(body, params, consts, drops=(3, 4), scratch=4 * (accumulators + padded))
+
+
+def pack_wide(w: Array) -> Array:
+    """The same for inputs in their own order, as edgec_dense_wide4 reads int16: [ab01, cd01, ab23, cd23]."""
+    order = np.arange(-(-w.shape[0] // INPUTS) * INPUTS).reshape(-1, 4)[:, [0, 2, 1, 3]].reshape(-1)
+    padded = np.zeros((order.size, w.shape[1]), w.dtype)
+    padded[: w.shape[0]] = w
+    return pack_dense(padded[order])
+
+
+def dense_wide(op: Op, site: Site) -> Kernel | None:
+    """QLinear and QConv1d of one output frame on int16."""
+    x, w, _ = site.inputs
+    if x.dtype is not DType.I16 or not is_one_product(op, site):
+        return None
+    outputs, inputs = w.shape[-1], prod(w.shape[:-1])
+    values = site.consts[1].reshape(inputs, outputs)
+    if values.min() < -127 or inputs % INPUTS or outputs % OUTPUTS:
+        return None
+    rows, packed = prod(site.outputs[0].shape) // outputs, pack_wide(values)
+    at = f"r * {outputs} + b * {OUTPUTS}"
+    body = f"""for r in T.serial({rows}):
+    for b in T.parallel({outputs // OUTPUTS}):
+        T.call_extern("void", "edgec_dense_wide4", T.address_of(w[b * {inputs * OUTPUTS // 4}]),
+            T.address_of(x[r * {inputs}]), {inputs}, T.address_of(bias[b * {OUTPUTS}]), T.address_of(y[{at}]))"""
+    params = (
+        ("x", (rows * inputs,), "int16"), ("w", packed.shape, "int32"), ("bias", (outputs,), "int32"),
+        ("y", (rows * outputs,), "int32"),
+    )  # fmt: skip
+    return Kernel(body, params, {"w": packed})
+
+
 def lif(op: Op, site: Site) -> Kernel | None:
     """One pass over table rows of gain, bias and threshold; spikes are shifted into their word."""
     assert isinstance(op, QLif)
@@ -132,27 +210,59 @@ def lif(op: Op, site: Site) -> Kernel | None:
     return Kernel("\n".join(lines), params, {"table": table}, drops=(1, 2, 3))
 
 
-def requantize(op: Op, site: Site) -> Kernel | None:
-    """Rounding `single` by the high word of the product, zero point and rounding in one addend."""
-    assert isinstance(op, Requantize)
-    x, multiplier, _ = site.inputs
-    if x.dtype is not DType.I32 or op.rounding != "single" or not {1, 2} <= set(site.consts):
+RAISED = 8  # bits by which edgec_requantize_raise lifts a sum
+RAISED_LIMIT = 36  # shifts up to which whatever does not fit 24 bits saturates an int16, its zero point included
+
+
+def requantize_table(op: Requantize, multiplier: Array, shift: Array) -> tuple[str, Array] | None:
+    """Rounding `single` by the high word of the product: a suffix of the functions' names and rows multiplier, addend,
+    shift; zero point and rounding are one addend. None where 32 bits are not exact."""
+    if op.rounding != "single":
         return None
-    shift = site.consts[2].astype(np.int64) - 32
-    if shift.min() < 1 or shift.max() > 30:
+    top, suffix = shift.astype(np.int64) - 32, ""
+    if top.min() < 1:
+        top, suffix = top + RAISED, "_raised"
+    if top.min() < 1 or top.max() > (RAISED_LIMIT - 32 + RAISED if suffix else 30):
         return None
-    addend = (1 << (shift - 1)) + (np.int64(op.zero_point) << shift)
+    addend = (1 << (top - 1)) + (np.int64(op.zero_point) << top)
     if np.abs(addend).max() > 1 << 30:
         return None  # the sum with a high word, below 2**30, could overflow
-    table = np.stack([site.consts[1].astype(np.int64), addend, shift], 1).astype(np.int32)
+    return suffix, np.stack([multiplier.astype(np.int64), addend, top], 1).astype(np.int32)
+
+
+def _kind(dtype: str) -> str:
+    """How function names spell an element type."""
+    return dtype.replace("int", "i")
+
+
+def requantize_call(op: Requantize, suffix: str, channels: int, rows: int) -> tuple[str, str]:
+    """Function and trailing arguments for `channels` sums and a table of `rows`."""
+    kind = _kind(op.dtype) + suffix
+    if (op.lo, op.hi) == DType(op.dtype).range and rows > 1 and channels % 4 == 0:
+        return f"edgec_requantize_{kind}", f"{channels}"
+    return f"edgec_requantize_loop_{kind}", f"{channels}, {3 if rows > 1 else 0}, {op.lo}, {op.hi}"
+
+
+def requantize(op: Op, site: Site) -> Kernel | None:
+    """Row by row; integers of 8 and 16 bits are read into the high bits of a word."""
+    assert isinstance(op, Requantize)
+    x = site.inputs[0]
+    if not {1, 2} <= set(site.consts):
+        return None
+    high = 31 - x.dtype.range[1].bit_length()  # bits above those of x
+    found = requantize_table(op, site.consts[1], site.consts[2].astype(np.int64) + high)
+    if found is None or (high and found[0]):
+        return None
+    suffix, table = found
     rows, channels = prod(x.shape[:-1]), x.shape[-1]
-    kind = f"i{8 * (2 if op.dtype == 'int16' else 1)}"
+    if len(table) == 1:
+        rows, channels = 1, x.size
+    name, mode = requantize_call(op, suffix, channels, len(table))
+    if high:
+        name = f"edgec_requantize_{_kind(x.dtype.value)}_to_{_kind(op.dtype)}"
+        mode = f"{channels}, {3 * (len(table) > 1)}, {op.lo}, {op.hi}"
     at = f"r * {channels}"
-    if (op.lo, op.hi) == DType(op.dtype).range and multiplier.size > 1 and channels % 4 == 0:
-        name, mode = f"edgec_requantize_{kind}", f"{channels}"
-    else:
-        name, mode = f"edgec_requantize_loop_{kind}", f"{channels}, {3 if multiplier.size > 1 else 0}, {op.lo}, {op.hi}"
     pointers = f"T.address_of(x[{at}]), table.data, T.address_of(y[{at}])"
     body = f'for r in T.parallel({rows}):\n    T.call_extern("void", "{name}", {pointers}, {mode})'
-    params = (("x", (x.size,), "int32"), ("table", table.shape, "int32"), ("y", (x.size,), op.dtype))
+    params = (("x", (x.size,), x.dtype.value), ("table", table.shape, "int32"), ("y", (x.size,), op.dtype))
     return Kernel(body, params, {"table": table}, drops=(1, 2))

@@ -10,7 +10,7 @@ from math import prod
 import numpy as np
 
 from edgec.ir.types import DType
-from edgec.kernels.arm_dsp import INPUTS, OUTPUTS, Chunk, chunks_of, pack_dense
+from edgec.kernels.arm_dsp import INPUTS, OUTPUTS, chunks_of, dense_calls, pack_dense
 from edgec.kernels.event import pad_bias
 from edgec.ops.base import Array, Kernel, Op, Site
 from edgec.ops.qconv import QConv2dRequantize
@@ -43,23 +43,6 @@ def window_table(op: QConv2dRequantize, site: Site) -> Array:
     _, h, v, c = site.inputs[0].shape
     kh, kw = site.inputs[1].shape[:2]
     return np.array([h, v, c, kh, kw, *op.stride, *op.dilation, op.pad[0], op.pad[2]], np.int32)
-
-
-def dense_calls(chunks: list[Chunk], outputs: int, accumulators: int) -> list[str]:
-    """All outputs of one pixel, from the widened window at scratch[0] to the accumulators in scratch."""
-    lines, start = [], 0
-    for k, chunk in enumerate(chunks):
-        inputs = -(-(chunk.stop - chunk.start) // INPUTS) * INPUTS
-        words = inputs * OUTPUTS // 4
-        y = f"T.address_of(scratch[{accumulators} + b * {OUTPUTS}])"
-        bias = f"T.address_of(bias[b * {OUTPUTS}])" if k == 0 else y
-        lines += [
-            f"for b in T.serial({outputs // OUTPUTS}):",
-            f'    T.call_extern("void", "edgec_dense_rows4", T.address_of(w[{start} + b * {words}]), '
-            f"T.address_of(scratch[{chunk.start // 2}]), {inputs}, {bias}, {y})",
-        ]
-        start += words * outputs // OUTPUTS
-    return lines
 
 
 def kernel_text(op: QConv2dRequantize, site: Site, lines: list[str], accumulators: int) -> str:

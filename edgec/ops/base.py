@@ -36,7 +36,7 @@ class Kernel:
     constants (tables) of `consts`; the node's states; its outputs, unless the output is the state; scratch if
     `scratch` > 0. A constant input whose parameter name is in `consts` is replaced by that array (packed weights).
     `body` is the text below the parameters; loops marked T.parallel may run in any order. `scratch` is arena bytes
-    alive only while the node runs.
+    alive only while the node runs. `inplace` are inputs whose memory an output of the same type may take.
     """
 
     body: str
@@ -44,6 +44,7 @@ class Kernel:
     consts: Mapping[str, Array] = field(default_factory=dict)
     drops: tuple[int, ...] = ()
     scratch: int = 0
+    inplace: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

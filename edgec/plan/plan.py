@@ -117,19 +117,21 @@ def last_uses(graph: Graph, owner: Mapping[str, str]) -> dict[str, int]:
     return last
 
 
-def share_in_place(graph: Graph, owner: dict[str, str]) -> frozenset[int]:
+def share_in_place(graph: Graph, owner: dict[str, str], kernels: Mapping[int, Kernel]) -> frozenset[int]:
     """Let outputs take the memory of an operand that dies there, in `owner`; the indices of the nodes that do."""
     outside, shared = outside_arena(graph, owner), set()
     for index, node in enumerate(graph.nodes):
-        if not node.op.inplace or node.outputs[0] in outside:
+        allowed = node.op.inplace or (kernels[index].inplace if index in kernels else ())
+        if not allowed or node.outputs[0] in outside:
             continue
         last = last_uses(graph, owner)
-        for k in node.op.inplace:
+        for k in allowed:
             memory, t = owner.get(node.inputs[k], node.inputs[k]), graph.type_of(node.inputs[k])
             twice = [owner.get(i, i) for i in node.inputs].count(memory) > 1
             if memory in outside or memory in graph.consts or last[memory] != index or twice:
                 continue
             if (t.shape, t.dtype) == (node.type.shape, node.type.dtype):
+                owner |= dict.fromkeys((n for n, o in owner.items() if o == node.output), memory)  # views of it
                 owner[node.output] = memory
                 shared.add(index)
                 break
@@ -155,7 +157,7 @@ def make_plan(graph: Graph, select: Select) -> Plan:
     consts: dict[str, np.ndarray[Any, Any]] = {}
     calls = tuple(_make_call(graph, k, node, select, consts) for k, node in enumerate(graph.nodes) if not is_view(node))
     owner = resolve_views(graph)
-    shared = share_in_place(graph, owner)
+    shared = share_in_place(graph, owner, {c.index: c.kernel for c in calls})
     calls = tuple(replace(c, in_place=c.index in shared) for c in calls)
     buffers = _buffers(graph, calls, owner)
     arena, offsets = place(buffers)

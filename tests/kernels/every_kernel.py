@@ -23,16 +23,24 @@ from edgec.ops import (
     Pad,
     QAdd,
     QConv1d,
+    QConv2d,
     QConv2dRequantize,
+    QEca,
+    QLayerNorm,
     QLif,
     QLinear,
+    QLinearRequantize,
     QLut,
+    QMatMul,
+    QMul,
     QRunningMean,
     Requantize,
     TfliteAdd,
     TfliteAvgPool2d,
     TfliteSoftmax,
 )
+from edgec.ops.eca import sigmoid_table
+from edgec.passes.quantize_softmax import exponent
 from edgec.plan import Plan
 from edgec.target import load_target
 from edgec.toolchain.manifest import Manifest, TensorSpec, read_manifest
@@ -112,6 +120,9 @@ def add_products(b: Builder) -> None:
     b.add(QLinear(), (frame_type(DType.I8, 1, 1, 1201), 128), (-overflowing[1], "int8"), (b.ints(-9, 9, 9), "int32"))
     b.add(QLinear(), (frame_type(DType.I8, 1, 1, 6), 128), (np.full((6, 3), -128), "int8"), (np.zeros(3), "int32"))
     b.add(QLinear(), (frame_type(DType.I16, 1, 1, 6), 999), (b.int8(6, 3), "int8"), (np.zeros(3), "int32"))
+    for rows, c, o in ((1, 16, 8), (2, 40, 4)):
+        x, w = (frame_type(DType.I16, 1, rows, c), 32768), (b.int8(c, o), "int8")
+        b.add(QLinear(), x, w, (b.ints(-999, 999, o), "int32"))
     for dtype in (DType.BIT, DType.I8):
         for op, frames, c in (
             (QConv1d(), 3, 64), (QConv1d(), 3, 40), (QConv1d(dilation=2), 5, 32), (QConv1d(dilation=2), 5, 40),
@@ -119,6 +130,40 @@ def add_products(b: Builder) -> None:
         ):  # fmt: skip
             w = (b.int8(3, c // op.groups, 20), "int8")
             b.add(op, (frame_type(dtype, 1, frames, c), 128), w, (b.ints(-999, 999, 20), "int32"))
+
+
+def add_rows(b: Builder) -> None:
+    """QLinear and QLinearRequantize over several rows of int8."""
+    for rows, c, o in ((3, 64, 8), (4, 37, 3), (8, 1, 2), (5, 18, 7), (7, 8, 12)):
+        x, w = (frame_type(DType.I8, 1, rows, c), 128), (b.int8(c, o), "int8")
+        bias = (b.ints(-9999, 9999, o), "int32")
+        b.add(QLinear(), x, w, bias)
+        for op, shift in (
+            (QLinearRequantize("int8", 1.0, -9), (33, 45)),
+            (QLinearRequantize("int8", 1.0, 90, -30, 88), (26, 36)),
+            (QLinearRequantize("int16", 1.0, 0, -32768, 32767), (26, 36)),
+            (QLinearRequantize("int16", 1.0, 0, -32768, 999), (33, 36)),
+            (QLinearRequantize("int8", 1.0, 3, rounding="tflite"), (32, 44)),
+        ):
+            b.add(op, x, w, bias, (b.ints(1 << 30, 1 << 31, o), "int32"), (b.ints(*shift, o), "int32"))
+    x, bias = (frame_type(DType.I8, 1, 4, 700), 128), (b.ints(-9, 9, 6), "int32")
+    scales = (b.ints(1 << 30, 1 << 31, 1), "int32"), (b.ints(44, 45, 1), "int32")
+    b.add(QLinearRequantize(), x, (b.ints(100, 128, 700, 6), "int8"), bias, *scales)  # sums beyond 24 bits
+    vanishing = (
+        (np.array([0, 1 << 30, 1 << 30, 1 << 30, 0, 1 << 30]), "int32"),
+        (np.array([31, 62, 36, 60, 31, 40]), "int32"),
+    )
+    b.add(
+        QLinearRequantize("int8", 1.0, 7),
+        (frame_type(DType.I8, 1, 3, 20), 128),
+        (b.int8(20, 6), "int8"),
+        bias,
+        *vanishing,
+    )
+    x = (frame_type(DType.I8, 1, 2, 20), 128)  # two rows: fewer than a block
+    for shift in ((33, 45), (26, 36)):
+        scales = (b.ints(1 << 30, 1 << 31, 6), "int32"), (b.ints(*shift, 6), "int32")
+        b.add(QLinearRequantize("int16", 1.0, 0, -32768, 32767), x, (b.int8(20, 6), "int8"), bias, *scales)
 
 
 def add_neurons(b: Builder) -> None:
@@ -144,11 +189,19 @@ def add_elementwise(b: Builder) -> None:
             ("int8", 64, True, -128, 127, (33, 50)), ("int16", 64, True, -32768, 32767, (33, 50)),
             ("int8", 37, True, -7, 99, (33, 63)), ("int8", 12, False, -128, 127, (36, 37)),
             ("int16", 8, False, -99, 30000, (31, 34)), ("int8", 9, True, -128, 127, (31, 63)),
+            ("int16", 12, True, -32768, 32767, (25, 37)), ("int8", 8, True, -128, 127, (25, 37)),
+            ("int8", 7, False, -20, 127, (28, 29)),
         ):  # fmt: skip
             n = c if per_channel else 1
             op = Requantize(dtype, 1.0, 5, low, high, rounding)
             x = (frame_type(DType.I32, 1, 2, c), wide)
             b.add(op, x, (b.ints(1 << 30, wide, n), "int32"), (b.ints(*shift, n), "int32"))
+    for low, high, per_channel in ((-128, 127, False), (-90, 20, True)):  # of stored integers
+        for dtype in (DType.I8, DType.I16):
+            x, n = (frame_type(dtype, 1, 2, 12), 1 << 15), 12 if per_channel else 1
+            scales = (b.ints(1 << 30, wide, n), "int32"), (b.ints(28, 36, n), "int32")
+            b.add(Requantize("int8", 1.0, -9, low, high), x, *scales)
+            b.add(Requantize("int16", 1.0, 0, -32768, 32767), x, *scales)
     a, i16, i32 = (frame_type(t, 1, 2, 9) for t in (DType.I8, DType.I16, DType.I32))
     b.add(QAdd("int8", 1.0, 5, 3, -4, -1234, 20000, 13, -128, 127), (a, 128), (i16, 32768))
     b.add(QAdd(), (i16, 32768), (i32, wide))
@@ -170,7 +223,21 @@ def add_images(b: Builder) -> None:
         ((1, 6, 6, 8), (2, 3), 8, True, {"stride": (2, 1), "dilation": (1, 2), "lo": -5, "hi": 7}),
         ((1, 4, 4, 6), (3, 3), 6, True, {"pad": (1, 1, 1, 1), "pad_value": 5}),
         ((1, 4, 4, 4), (2, 2), 8, True, {}),
+        ((1, 5, 6, 5), (3, 3), 4, False, {"dilation": (1, 2), "pad": (1, 1, 2, 2), "pad_value": 3}),
+        ((2, 3, 5, 7), (3, 2), 6, False, {}),
+        ((1, 5, 5, 8), (1, 1), 6, False, {"stride": (2, 2)}),
+        ((1, 8, 8, 8), (3, 3), 8, True, {"stride": (2, 2), "pad": (0, 1, 0, 1), "pad_value": -5}),
+        ((2, 9, 11, 4), (3, 3), 4, True, {"stride": (2, 2), "pad": (1, 1, 1, 1), "pad_value": 99}),
+        ((1, 3, 7, 8), (3, 3), 8, True, {"pad": (1, 1, 2, 0), "pad_value": -5, "lo": -50, "hi": 60}),
+        ((1, 8, 3, 4), (3, 3), 4, True, {"pad": (2, 1, 1, 1), "pad_value": -5}),
+        ((1, 6, 6, 4), (3, 3), 4, True, {}),
+        ((1, 2, 2, 4), (3, 3), 4, True, {"pad": (1, 1, 1, 1), "pad_value": 7}),
     ):  # fmt: skip
+        if not fields.get("lo"):
+            op = QConv2d(groups=image[3] if depthwise else 1, **fields)
+            x = (TensorType(image, DType.I8), 128)
+            w = (b.int8(*kernel, image[3] // op.groups, o), "int8")
+            b.add(op, x, w, (b.ints(-9999, 9999, o), "int32"))
         for rounding in ("tflite", "single"):
             groups = image[3] if depthwise else 1
             op = QConv2dRequantize(groups=groups, zero_point=-7, rounding=rounding, **fields)
@@ -181,6 +248,11 @@ def add_images(b: Builder) -> None:
     x, wide = (TensorType((1, 3, 3, 160), DType.I8), 128), b.ints(100, 128, 3, 3, 160, 6)  # sums beyond 24 bits
     factors = (b.ints(1 << 30, 1 << 31, 1), "int32"), (b.ints(40, 45, 1), "int32")
     b.add(QConv2dRequantize(rounding="tflite"), x, (wide, "int8"), (np.zeros(6), "int32"), *factors)
+    x, w = (TensorType((1, 5, 5, 4), DType.I8), 128), b.int8(3, 3, 1, 4)
+    w[..., 1] = 0
+    for rounding, shift in (("tflite", (33, 60, 40, 62)), ("single", (28, 60, 40, 62))):  # raised, constant, plain
+        scales = (b.ints(1 << 30, 1 << 31, 4), "int32"), (np.array(shift), "int32")
+        b.add(QConv2dRequantize(groups=4, rounding=rounding), x, (w, "int8"), (b.ints(-99, 99, 4), "int32"), *scales)
     a = (TensorType((1, 5, 6, 3), DType.I8), 128)
     for sign in (1, -1):
         b.add(TfliteAdd(1.0, 4, -128, 9, 1 << 30, 0, 1234567890, 2, 2000000000, 19, sign), a, a)
@@ -191,13 +263,56 @@ def add_images(b: Builder) -> None:
     b.add(Pad((0, 0, 1, 2, 0, 3, 0, 0), -128), a)
 
 
+def add_attention(b: Builder) -> None:
+    """Layer norm, softmax, products of computed tensors."""
+    for dtype, c, step in (("int8", 96, 15), ("int16", 37, 9), ("int8", 8, 17)):
+        for x in (frame_type(DType.I16, 1, 3, c), frame_type(DType.I8, 1, 2, c)):
+            lo, hi = DType(dtype).range
+            op = QLayerNorm(dtype, 1.0, 3, 99, step, lo, hi)
+            offset = (b.ints(-hi << step - 1, hi << step - 1, c), "int32")
+            b.add(op, (x, 1 << 15), (b.ints(-(1 << 30), 1 << 30, c), "int32"), offset)
+    for dtype, reach, scale in (
+        (DType.I8, 128, 0.05), (DType.I8, 128, 20.0), (DType.I16, 1 << 15, 3e-4), (DType.I32, (1 << 30) - 1, 1e-8),
+    ):  # fmt: skip
+        for c in (64, 5):
+            b.add(exponent(scale), (TensorType((1, 2, 3, c), dtype), reach))
+    for dtype, m, k, n, fields in (
+        (DType.I8, 16, 32, 16, {"transpose_b": True}), (DType.I16, 16, 16, 32, {}), (DType.I8, 5, 7, 6, {"za": -9}),
+        (DType.I16, 3, 9, 5, {"transpose_b": True, "za": 7, "zb": -128}), (DType.I8, 1, 64, 1, {"zb": 127}),
+    ):  # fmt: skip
+        right = (n, k) if "transpose_b" in fields else (k, n)
+        left = (TensorType((1, 3, m, k), dtype), 1 << 15)
+        b.add(QMatMul(**fields), left, (TensorType((1, 3, *right), DType.I8), 128))
+    a, i16 = (TensorType((1, 4, 9), t) for t in (DType.I8, DType.I16))
+    row = TensorType((1, 4, 1), DType.I16)
+    b.add(QMul("int16", 1.0, 0, 0, 0, 1234567890, 46), (i16, 1 << 15), (i16, 1 << 15))
+    b.add(QMul("int8", 1.0, 5, -128, 3, 1 << 30, 38, -100, 90), (a, 128), (a, 128))
+    b.add(QMul("int16", 1.0, 0, 0, 0, 2**31 - 1, 40), (a, 128), (row, 1 << 15))
+
+
+def add_gates(b: Builder) -> None:
+    """Channel attention: filters of several lengths, zero points at the ends, both types in and out."""
+    for shape, taps in (((1, 5, 4, 8), 1), ((2, 3, 3, 13), 3), ((1, 8, 8, 3), 7), ((1, 1, 1, 1), 5)):
+        for x, x_zero, y, zero, top in (
+            (DType.I8, -128, "int8", 9, 8_000_001),
+            (DType.I8, 5, "int16", 0, 8_000_001),
+            (DType.I16, 0, "int8", -128, 65_000),
+        ):
+            op = QEca(y, 1.0, zero, x_zero, 25, top, 17)
+            filters = (b.ints(-(1 << 23), 1 << 23, taps), "int32")
+            b.add(op, (TensorType(shape, x), 1 << 15), filters, (sigmoid_table(), "int16"))
+
+
 def every_kernel() -> tuple[Graph, dict[str, int]]:
     """The graph, and how far the values of each input reach."""
     b = Builder()
     add_products(b)
+    add_rows(b)
     add_neurons(b)
     add_elementwise(b)
     add_images(b)
+    add_gates(b)
+    add_attention(b)
     return b.graph(), b.reach
 
 

@@ -42,6 +42,10 @@ def test_variants_are_used(host: Bench) -> None:
     assert found >= {"event", "dense", "generic"} or found >= {
         "event_dsp",
         "dense_dsp",
+        "wide_dsp",
+        "rows_dsp",
+        "windows_dsp",
+        "depth_dsp",
         "lif_dsp",
         "conv_dsp",
         "depthwise_dsp",

@@ -3,7 +3,7 @@ from hypothesis import strategies as st
 
 from edgec.ir.graph import Graph, State
 from edgec.ir.types import DType, TensorType
-from edgec.ops import Add, Relu
+from edgec.ops import Add, LayerNorm, Relu, Reshape
 from edgec.passes.make_streaming import MakeStreaming
 from edgec.plan import make_plan
 from edgec.plan.arena import ALIGN, Buffer, lower_bound, place
@@ -83,3 +83,16 @@ def test_an_operand_that_lives_on_is_not_overwritten() -> None:
         lambda op, site: ("generic", op.lower(site)),
     )
     assert [c.node.op.name for c in plan.calls if c.in_place] == ["add"]
+
+
+def test_a_view_of_an_output_that_took_an_operands_memory_keeps_it_alive() -> None:
+    """relu overwrites the sum; the sum's memory must live as long as the relu's view is read."""
+    b = Builder()
+    total = b.emit(Add(), b.input("x", 1, 4, 6, time=None), b.normal(1, 4, 6))
+    view = b.emit(Reshape((1, 2, 12)), b.emit(Relu(), total))
+    scaled = b.emit(LayerNorm(), view, b.normal(12), b.normal(12))
+    graph = b.build(b.emit(Relu(), b.emit(Add(), scaled, view)))
+    plan = make_plan(graph, lambda op, site: ("generic", op.lower(site)))
+    apart = plan.places[view].offset, plan.places[scaled].offset
+    assert plan.places[view].offset == plan.places[total].offset
+    assert abs(apart[0] - apart[1]) >= 24 * 4

@@ -1,0 +1,299 @@
+"""Many rows of int8 (tokens, pixels) times the same weights, for cores with DSP instructions (runtime/edgec_rows.h)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from edgec.ir.types import DType
+from edgec.ops.base import Array, Kernel, Op, Site
+from edgec.ops.qconv import QConv2d
+from edgec.ops.qproduct import QMatMul
+from edgec.ops.quantized import Requantize, accumulator_bounds
+
+ROWS = 3  # of a block
+SUM_LIMIT = 1 << 23  # half of the sums are computed times 256
+ADDEND_LIMIT = 1 << 30  # the sum with a high word, below 2**30, stays in int32
+
+
+@dataclass(frozen=True)
+class Finish:
+    """What becomes of the sums: the suffix of the kernels' names, and (multiplier, addend, shift) per output where
+    they are requantised; outputs at an odd place of a pair come second."""
+
+    suffix: str
+    size: int  # bytes of an output
+    first: Array
+    second: Array
+
+
+#: rounding and output type -> suffix, by how many bits the sums of the first and second output are higher
+FINISHES = {
+    ("single", "int8"): (("i8", 8, 0), ("i8_lift", 8, 8)),
+    ("single", "int16"): (("i16_lift", 8, 8),),
+    ("tflite", "int8"): (("i8_tflite", 1, 1),),
+    ("tflite", "int16"): (),
+}
+SUMS = Finish("i32", 4, np.zeros((0, 0), np.int32), np.zeros((0, 0), np.int32))
+
+
+def table_of(op: Requantize, same: list[Array], lift: Array, level: Array, constant: Array) -> Array | None:
+    """Rows multiplier, addend, shift for sums that are `lift` bits higher than their values, so that
+    (high word of sum * multiplier + addend) >> shift is the value with its zero point; of `tflite` it is twice that.
+
+    An output that is `constant` at `level` whatever its sum needs no product. None where a shift or an addend is out
+    of range.
+    """
+    single = op.rounding == "single"
+    multiplier = np.where(constant, 0, same[0])
+    shift = np.where(constant, int(single), same[1] + lift - 32 - (not single))
+    if shift.min() < int(single) or shift.max() > 31:
+        return None
+    zero = np.where(constant, level, op.zero_point)
+    addend = (zero << shift) + (1 << (shift - 1)) if single else (1 + 2 * zero) << shift
+    if np.abs(addend).max() > ADDEND_LIMIT:
+        return None
+    return np.stack([multiplier, addend, shift], 1).astype(np.int32)
+
+
+def finish_of(op: Requantize, multiplier: Array, shift: Array, low: Array, high: Array) -> Finish | None:
+    """The table for accumulators within [low, high] per output; None where 32 bits would not be exact."""
+    same = [np.broadcast_to(v.astype(np.int64), low.shape) for v in (multiplier, shift)]
+    level = op.levels(low, *same)
+    constant = level == op.levels(high, *same)
+    size = 1 if op.dtype == "int8" else 2
+    for suffix, lift_a, lift_b in FINISHES[op.rounding, op.dtype]:
+        first, second = (table_of(op, same, np.full(level.shape, k), level, constant) for k in (lift_a, lift_b))
+        if first is not None and second is not None:
+            return Finish(suffix, size, first, second)
+    return None
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Packed weights; `last` is where the last pair lies alone where the outputs are odd."""
+
+    words: Array
+    quads: int
+    pairs: int
+    last: int
+
+
+def pack_stream(w: Array, bias: Array, finish: Finish) -> Stream:
+    """w [inputs, outputs], inputs a multiple of 4, in the order of edgec_rows.h; an odd output pairs with the one
+    before it, which is computed twice."""
+    inputs, outputs = w.shape
+    starts = [*range(0, outputs - 1, 2), *([outputs - 2] if outputs % 2 else [])]
+    a, b = np.array(starts), np.array(starts) + 1
+    wide = w.astype(np.int64)
+    lanes = (wide[:, a] * 256 + wide[:, b]).T.reshape(len(starts), inputs // 4, 2, 2)  # [pair, quad, lane, word]
+    body = np.ascontiguousarray(lanes.transpose(0, 1, 3, 2)).astype("<i2").reshape(len(starts), -1).view("<i4")
+    biases = np.stack([bias.astype(np.int64)[a] * 256 + bias[b], bias.astype(np.int64)[b]], 1)
+    head = (biases & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
+    tail = [finish.first[a], finish.second[b]] if finish.first.size else []
+    rows = np.concatenate([head, body.astype(np.int32), *tail], 1)
+    return Stream(rows.reshape(-1), inputs // 4, outputs // 2, rows.size - rows.shape[1])
+
+
+def fits(w: Array, bias: Array, low: Array, high: Array) -> bool:
+    """Whether the sums are exact: lanes of 16 bits, accumulators of 24."""
+    reach = max(int(np.abs(low).max()), int(np.abs(high).max()))
+    return w.shape[1] > 1 and int(w.min()) >= -127 and reach < SUM_LIMIT and int(np.abs(bias).max()) < SUM_LIMIT
+
+
+def products(
+    stream: Stream, outputs: int, finish: Finish, row: str, x: str = "scratch.data", to: str | None = None
+) -> list[str]:
+    """Three expanded rows x times all outputs, to y from `row` on, or to `to`."""
+    name = f"edgec_rows3_{finish.suffix}"
+
+    def call(word: int, first: int, pairs: int) -> str:
+        at = f"{row} * {outputs}" + (f" + {first}" if first else "")
+        y = to or f"T.address_of(y[{at}])"
+        where = f"T.address_of(w[{word}]), {x}, {stream.quads}, {pairs}, {y}"
+        return f'T.call_extern("void", "{name}", {where}, {outputs * finish.size})'
+
+    calls = [call(0, 0, stream.pairs)]
+    return [*calls, call(stream.last, outputs - 2, 1)] if outputs % 2 else calls
+
+
+def clamp_lines(op: Requantize | None, count: int, row: str, outputs: int) -> list[str]:
+    """Levels within a narrower range than the type's."""
+    if op is None or (op.lo, op.hi) == DType(op.dtype).range:
+        return []
+    where = f"T.address_of(y[{row} * {outputs}]), {count}, {op.lo}, {op.hi}"
+    return [f'T.call_extern("void", "edgec_rows_clamp", {where})']
+
+
+def block_lines(rows: int, lines: list[str]) -> str:
+    """`lines` for each block of three rows; the last block ends with the last row."""
+    first = f"T.min(b * {ROWS}, {rows - ROWS})" if rows % ROWS else f"b * {ROWS}"
+    head = [f"for b in T.serial({-(-rows // ROWS)}):", f"    r: T.let[T.int32] = {first}"]
+    return "\n".join([*head, *(f"    {line}" for line in lines)])
+
+
+def requantization(op: Op) -> Requantize | None:
+    """The op's second half, None where its output are sums."""
+    return getattr(op, "requantization", None)
+
+
+def finish_for(op: Op, site: Site) -> Finish | None:
+    """How the sums of a layer with constant operands are stored; None where these kernels do not fit."""
+    last = requantization(op)
+    if site.inputs[0].dtype is not DType.I8 or not set(range(1, 5 if last else 3)) <= set(site.consts):
+        return None
+    w, bias = site.consts[1], site.consts[2]
+    low, high = accumulator_bounds(w, bias, (-128, 127))
+    if not fits(w.reshape(-1, w.shape[-1]), bias, low, high):
+        return None
+    if last is None:
+        return SUMS
+    if last.dtype == "int16" and (last.lo, last.hi) != DType.I16.range:
+        return None
+    return finish_of(last, site.consts[3], site.consts[4], low, high)
+
+
+def kernel_of(
+    op: Op, site: Site, stream: Stream, finish: Finish, body: str, words: int, extra: dict[str, Array]
+) -> Kernel:
+    """The kernel over x, w, further tables, y and scratch of `words`."""
+    out = site.outputs[0]
+    tables: list[Any] = [(name, a.shape, a.dtype.name) for name, a in extra.items()]
+    params = (
+        ("x", (site.inputs[0].size,), "int8"), ("w", stream.words.shape, "int32"), *tables,
+        ("y", (out.size,), out.dtype.value), ("scratch", (words,), "int32"),
+    )  # fmt: skip
+    drops = (2, 3, 4) if finish.first.size else (2,)
+    return Kernel(body, params, {"w": stream.words, **extra}, drops=drops, scratch=4 * words)
+
+
+def linear(op: Op, site: Site) -> Kernel | None:
+    """QLinear, and convolutions of one pixel, over three rows and more."""
+    w = site.inputs[1]
+    inputs, outputs = prod(w.shape[:-1]), w.shape[-1]
+    rows = site.outputs[0].size // outputs
+    if isinstance(op, QConv2d) and (w.shape[:2] != (1, 1) or op.stride != (1, 1) or any(op.pad) or op.groups != 1):
+        return None
+    finish = finish_for(op, site) if rows >= ROWS else None
+    if finish is None:
+        return None
+    padded = np.zeros((-(-inputs // 4) * 4, outputs), np.int8)
+    padded[:inputs] = site.consts[1].reshape(inputs, outputs)
+    stream = pack_stream(padded, site.consts[2], finish)
+    words = 6 * stream.quads
+    lines = [expand("r", inputs, "scratch.data"), *products(stream, outputs, finish, "r")]
+    lines += clamp_lines(requantization(op), ROWS * outputs, "r", outputs)
+    if rows % ROWS == 0 or inputs != outputs or finish.size != 1:
+        body, same = block_lines(rows, lines), rows % ROWS == 0
+    else:  # the output may lie where the input does: the last block, which begins in the one before, is read first
+        last, spare = str(rows - ROWS), f"T.address_of(scratch[{words}])"
+        ends = [
+            *products(stream, outputs, finish, last, spare),
+            *clamp_lines(requantization(op), ROWS * outputs, last, outputs),
+        ]
+        body = "\n".join([expand(last, inputs, spare), block_lines(rows - rows % ROWS, lines), *ends])
+        words, same = 2 * words, True
+    kernel = kernel_of(op, site, stream, finish, body, words, {})
+    return replace(kernel, inplace=(0,)) if same else kernel
+
+
+def expand(row: str, inputs: int, to: str) -> str:
+    """Three rows of x from `row` on, expanded."""
+    x = ", ".join(f"T.address_of(x[({row} + {k}) * {inputs}])" for k in range(ROWS))
+    return f'T.call_extern("void", "edgec_rows_expand", {x}, {inputs}, {to})'
+
+
+def convolution(op: Op, site: Site) -> Kernel | None:
+    """Any convolution of images without groups, over three pixels and more."""
+    assert isinstance(op, QConv2d)
+    (n, h, v, c), (kh, kw, _, outputs) = site.inputs[0].shape, site.inputs[1].shape
+    _, oh, ow, _ = site.outputs[0].shape
+    finish = finish_for(op, site) if op.groups == 1 and oh * ow >= ROWS else None
+    if finish is None:
+        return None
+    if c % 4 and op.dilation != (1, 1):
+        return None
+    padded = np.zeros((kh, -(-kw * c // 4) * 4, outputs), np.int8)
+    padded[:, : kw * c] = site.consts[1].reshape(kh, kw * c, outputs)
+    stream = pack_stream(padded.reshape(-1, outputs), site.consts[2], finish)
+    words, image = 6 * stream.quads, f"T.address_of(x[n * {h * v * c}])"
+    extra, before, top, left = {"edge": np.full(kw * c, op.pad_value, np.int8)}, [], op.pad[0], op.pad[2]
+    if c % 4:
+        high, wide = h + sum(op.pad[:2]), v + sum(op.pad[2:])
+        extra["frame"] = np.array([h, v * c, top, left * c, wide * c, high * wide * c + 3], np.int32)
+        copy = f"T.address_of(scratch[{words}])"
+        before = [f'T.call_extern("void", "edgec_rows_pad", {image}, frame.data, {op.pad_value}, {copy})']
+        image, h, v, top, left = copy, high, wide, 0, 0
+        words += -(-(high * wide * c + 3) // 4)
+    extra["window"] = np.array([h, v, c, kh, kw, *op.stride, *op.dilation, top, left, ow], np.int32)
+    if (n, h, v, c, op.stride, finish.size) == (1, oh, ow, outputs, (1, 1), 1) and c % 4 == 0:
+        return windows_in_place(op, site, stream, finish, extra)
+    row = f"(n * {oh * ow} + r)"
+    lines = [gather(image, "r", "scratch.data"), *products(stream, outputs, finish, row)]
+    lines += clamp_lines(requantization(op), ROWS * outputs, row, outputs)
+    body = [*before, *block_lines(oh * ow, lines).splitlines()]
+    text = "\n".join([f"for n in T.serial({n}):", *(f"    {line}" for line in body)])
+    return kernel_of(op, site, stream, finish, text, words, extra)
+
+
+def gather(image: str, row: str, to: str) -> str:
+    """The windows of three pixels from `row` on, expanded."""
+    return f'T.call_extern("void", "edgec_rows_gather", {image}, edge.data, window.data, {row}, {to})'
+
+
+def windows_in_place(op: QConv2d, site: Site, stream: Stream, finish: Finish, extra: dict[str, Array]) -> Kernel:
+    """A convolution whose output may lie where its input does: blocks of it wait in scratch until the windows that
+    are still to come have left their place, and the last block, which begins in the one before, is read first."""
+    _, h, v, c = site.inputs[0].shape
+    pixels, clamp = h * v, requantization(op)
+    full, block = pixels // ROWS, ROWS * c // 4
+    slots = min(max(-(-(op.pad[0] * v + op.pad[2]) // ROWS), 1), full)
+    spare, first = 6 * stream.quads, 12 * stream.quads
+    waiting = f"T.address_of(scratch[{first} + {{}} % {slots} * {block}])"
+    last, ahead = str(pixels - ROWS), f"T.address_of(scratch[{spare}])"
+
+    def settle(b: str) -> list[str]:
+        to = f"T.address_of(y[{b} * {ROWS * c}]), {ROWS * c}"
+        line = f'T.call_extern("void", "edgec_rows_settle", {waiting.format(b)}, {to})'
+        return [line, *clamp_lines(clamp, ROWS * c, f"{b} * {ROWS}", c)]
+
+    lines = [gather("x.data", last, ahead)] if pixels % ROWS else []
+    lines += [f"for b in T.serial({full}):", f"    {gather('x.data', f'b * {ROWS}', 'scratch.data')}"]
+    lines += [f"    if b >= {slots}:", *(f"        {line}" for line in settle(f"(b - {slots})"))]
+    lines += [f"    {line}" for line in products(stream, c, finish, "", to=waiting.format("b"))]
+    lines += [f"for b in T.serial({slots}):", *(f"    {line}" for line in settle(f"(b + {full - slots})"))]
+    if pixels % ROWS:
+        lines += [*products(stream, c, finish, last, ahead), *clamp_lines(clamp, ROWS * c, last, c)]
+    kernel = kernel_of(op, site, stream, finish, "\n".join(lines), first + slots * block, extra)
+    return replace(kernel, inplace=(0,))
+
+
+def product(op: Op, site: Site) -> Kernel | None:
+    """A product of two computed tensors over three rows and more: the right one is packed into scratch."""
+    assert isinstance(op, QMatMul)
+    a, b = site.inputs
+    (rows, terms), columns, batch = a.shape[-2:], site.outputs[0].shape[-1], prod(a.shape[:-2])
+    wide = a.dtype is DType.I16
+    if rows < ROWS or terms % 4 or columns % (2 if op.transpose_b else 4) or (wide and op.za):
+        return None
+    at = terms * columns // 2
+    pack = "right_turned" if op.transpose_b else "right"
+    right = f"T.address_of(b[n * {terms * columns}]), {terms}, {columns}, {op.zb}, scratch.data"
+    left = f"T.address_of(a[(n * {rows} + r) * {terms}]), {terms}" + ("" if wide else f", {op.za}")
+    y = f"T.address_of(y[(n * {rows} + r) * {columns}]), {4 * columns}"
+    expanded = f"T.address_of(scratch[{at}])"
+    lines = [
+        f'T.call_extern("void", "edgec_rows_left_{"i16" if wide else "i8"}", {left}, {expanded})',
+        f'T.call_extern("void", "edgec_rows3_product", scratch.data, {expanded}, {terms // 4}, {columns // 2}, {y})',
+    ]
+    body = [f'T.call_extern("void", "edgec_rows_{pack}", {right})', *block_lines(rows, lines).splitlines()]
+    text = "\n".join([f"for n in T.serial({batch}):", *(f"    {line}" for line in body)])
+    words = at + ROWS * terms // 2
+    params = (
+        ("a", (a.size,), a.dtype.value), ("b", (b.size,), "int8"), ("y", (site.outputs[0].size,), "int32"),
+        ("scratch", (words,), "int32"),
+    )  # fmt: skip
+    return Kernel(text, params, scratch=4 * words)

@@ -1,0 +1,62 @@
+"""Integer linear layer with its requantisation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import ClassVar
+
+import torch
+
+from edgec.ir.types import DType, TensorType
+from edgec.ops.base import Kernel, Site, need
+from edgec.ops.quantized import QLinear, Requantize
+
+
+@dataclass(frozen=True)
+class QLinearRequantize(QLinear):
+    """QLinear on int8 whose accumulators are requantised row by row: operands x, w, bias, multiplier [O], shift [O].
+
+    The fields are those of Requantize. The accumulators of one row are all that exists at a time.
+    """
+
+    name: ClassVar[str] = "qlinear_requantize"
+    dtype: str = "int8"
+    scale: float = 1.0
+    zero_point: int = 0
+    lo: int = -128
+    hi: int = 127
+    rounding: str = "single"
+
+    @property
+    def requantization(self) -> Requantize:
+        """The second half as an op of its own."""
+        return Requantize(self.dtype, self.scale, self.zero_point, self.lo, self.hi, self.rounding)
+
+    def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        x, w, bias, multiplier, shift = types
+        need(x.dtype is DType.I8, f"expected int8, found {x.dtype.value}")
+        (total,) = super().infer((x, w, bias))
+        return self.requantization.infer((total, multiplier, shift))
+
+    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
+        x, w, bias, multiplier, shift = tensors
+        return self.requantization.reference(super().reference(x, w, bias), multiplier, shift)
+
+    def lower(self, site: Site) -> Kernel:
+        x, w, _, multiplier, _ = site.inputs
+        (inputs, outputs), rows = w.shape, prod(x.shape[:-1])
+        lines = self.requantization.element_lines("total[o]", "o" if multiplier.size > 1 else "0", "y[r, o]")
+        finish = "\n".join(f"        {line}" for line in lines)
+        body = f"""for r in T.serial({rows}):
+    for o in T.serial({outputs}):
+        total[o] = bias[o]
+        for i in T.serial({inputs}):
+            total[o] = total[o] + T.cast(x[r, i], "int32") * T.cast(w[i, o], "int32")
+    for o in T.serial({outputs}):
+{finish}"""
+        scales = tuple((name, multiplier.shape, "int32") for name in ("multiplier", "shift"))
+        params = (("x", (rows, inputs), "int8"), ("w", w.shape, "int8"), ("bias", (outputs,), "int32"), *scales)
+        y = ("y", (rows, outputs), self.dtype)
+        return Kernel(body, (*params, y, ("total", (outputs,), "int32")), scratch=4 * outputs)
