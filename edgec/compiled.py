@@ -21,25 +21,49 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def to_device(x: Array, spec: TensorSpec) -> Array:
-    """A frame in the device's numbers: its own type passes as it is; real values are scaled, rounded and clamped for an
-    integer device; int16 for a float device is PCM and becomes [-1,1)."""
-    x = np.asarray(x)
-    if x.size != int(np.prod(spec.shape)):
+    """One frame, of the spec's shape or flat, in the device's numbers.
+
+    Its own type passes as it is; real values are scaled, rounded and clamped for an integer device; int16 samples for a
+    float device are PCM and become [-1,1). InputError for another shape or type, NaN, or values far outside the range.
+    """
+    x, wanted = np.asarray(x), np.dtype(spec.dtype)
+    if x.size != int(np.prod(spec.shape)) or (x.ndim > 1 and long_axes(x.shape) != long_axes(spec.shape)):
         raise InputError(
             f"input {spec.name!r}: expected {spec.dtype}{list(spec.shape)}, found {x.dtype}{list(x.shape)}"
         )
+    if x.dtype == wanted and x.dtype.kind in "iu":
+        return x.reshape(spec.shape)
+    takes_pcm = wanted.kind == "f" and len(long_axes(spec.shape)) == 1  # a row of samples; pixels are never PCM
+    if takes_pcm and x.dtype == np.int16:
+        x = x * np.float32(PCM_SCALE)
+    if x.dtype.kind != "f":
+        expected = "real values or int16 PCM" if takes_pcm else f"{spec.dtype} or real values"
+        raise InputError(
+            f"input {spec.name!r}: expected {expected}, found {x.dtype}",
+            hint="scale pixels or samples as the training data was, then pass float32",
+        )
     if not np.isfinite(x).all():
         raise InputError(f"input {spec.name!r}: expected finite values, found NaN or infinity")
-    if x.dtype != np.dtype(spec.dtype) and np.issubdtype(np.dtype(spec.dtype), np.integer):
-        if not np.issubdtype(x.dtype, np.floating):
-            raise InputError(f"input {spec.name!r}: expected {spec.dtype} or real values, found {x.dtype}")
-        info = np.iinfo(spec.dtype)
-        x = np.clip(np.round(x / (spec.scale or 1.0)) + (spec.zero_point or 0), info.min, info.max)
-    if not np.issubdtype(np.dtype(spec.dtype), np.integer) and not np.issubdtype(x.dtype, np.floating):
-        if x.dtype != np.int16:
-            raise InputError(f"input {spec.name!r}: expected real values or int16 PCM, found {x.dtype}")
-        x = x * np.float32(PCM_SCALE)
-    return x.astype(spec.dtype).reshape(spec.shape)
+    return (quantised(x, spec) if wanted.kind in "iu" else x.astype(wanted)).reshape(spec.shape)
+
+
+def long_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape without its axes of length 1."""
+    return tuple(n for n in shape if n != 1)
+
+
+def quantised(x: Array, spec: TensorSpec) -> Array:
+    """Real values as the integers of a spec. A little outside the range they saturate; by more than its width, they
+    are in another unit: InputError."""
+    info, scale, zero = np.iinfo(spec.dtype), spec.scale or 1.0, spec.zero_point or 0
+    lo, hi = (info.min - zero) * scale, (info.max - zero) * scale
+    least, most = float(x.min()), float(x.max())
+    if max(lo - least, most - hi) > hi - lo:
+        raise InputError(
+            f"input {spec.name!r}: expected values in [{lo:.4g}, {hi:.4g}], found [{least:.4g}, {most:.4g}]",
+            hint="scale the input as the training data was",
+        )
+    return np.clip(np.round(x / scale) + zero, info.min, info.max).astype(spec.dtype)
 
 
 def to_real(x: Array, spec: TensorSpec) -> Array:
@@ -96,6 +120,8 @@ class CompiledModel:
         outs = [self.step(frame) for frame in frames(x, self.manifest.inputs[0])]
         while (out := self.flush()) is not None:
             outs.append(out)
+        if not any(o is not None for o in outs):
+            raise InputError(f"the input is too short: {len(outs)} frames, and the first output comes later")
         return np.stack([o for o in outs if o is not None])
 
     def graph(self, name: str = "step") -> Graph:
@@ -113,9 +139,24 @@ class CompiledModel:
 
 
 def frames(x: Array, spec: TensorSpec) -> Iterator[Array]:
-    """A sequence cut into the pieces a step takes; a rest that fills no frame is left out."""
-    flat, size = np.asarray(x).reshape(-1), int(np.prod(spec.shape))
-    if flat.size < size:
-        raise InputError(f"input {spec.name!r}: expected at least one frame of {size} values, found {flat.size}")
-    for k in range(flat.size // size):
-        yield flat[k * size : (k + 1) * size]
+    """A sequence cut into the pieces a step takes; a rest that fills no frame is left out.
+
+    x: flat, one frame, frames along a first axis [N, ...], or frames joined along their time axis; axes of length 1 do
+    not count. InputError for any other shape: the same numbers in another order are another input.
+    """
+    x, size = np.asarray(x), int(np.prod(spec.shape))
+    found, frame = long_axes(x.shape), long_axes(spec.shape)
+    time_first = spec.time_axis is not None and not long_axes(spec.shape[: spec.time_axis])
+    joined = time_first and len(found) == len(frame) and found[1:] == frame[1:]
+    stacked = len(found) <= len(frame) + 1 and found[len(found) - len(frame) :] == frame
+    flat = len(found) <= 1 and (len(frame) <= 1 or x.size % size == 0)
+    if not (joined or stacked or flat):
+        raise InputError(
+            f"input {spec.name!r}: expected {spec.dtype}{list(spec.shape)} or a sequence of such frames,"
+            f" found {x.dtype}{list(x.shape)}"
+        )
+    if x.size < size:
+        raise InputError(f"input {spec.name!r}: expected at least one frame of {size} values, found {x.size}")
+    values = x.reshape(-1)
+    for k in range(x.size // size):
+        yield values[k * size : (k + 1) * size]

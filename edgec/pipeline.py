@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ from edgec import frontends
 from edgec.backends import emit
 from edgec.compiled import CompiledModel
 from edgec.errors import EdgecError, InputError
-from edgec.frontends.checkpoint import labels_of
+from edgec.frontends.checkpoint import labels_of, slides
 from edgec.frontends.shipped import file_of
 from edgec.ir.graph import Graph
 from edgec.ir.text import print_graph
@@ -26,12 +27,28 @@ from edgec.passes.assign_layout import AssignLayout
 from edgec.passes.base import Pass
 from edgec.passes.fold_batchnorm import FoldBatchnorm
 from edgec.passes.fold_constants import FoldConstants
+from edgec.passes.fold_transpose import FoldTranspose
 from edgec.passes.fuse import Fuse
+from edgec.passes.fuse_requantize import FuseRequantize
+from edgec.passes.make_sliding import MakeSliding
 from edgec.passes.make_streaming import MakeStreaming
 from edgec.passes.quantize import Quantize
+from edgec.passes.ranges import (
+    SYNTHETIC,
+    Ranges,
+    is_ranges,
+    read_ranges,
+    save_ranges,
+    statistics_for,
+    synthetic_input,
+    take_ranges,
+)
+from edgec.passes.recognize_eca import RecognizeEca
+from edgec.passes.recognize_scaler import RecognizeScaler
+from edgec.passes.split_linear import SplitLinear
 from edgec.plan import Plan
 from edgec.profile.budget import Budget, check_budget
-from edgec.profile.report import build_report
+from edgec.profile.report import CALIBRATION, build_report
 from edgec.target import Target, load_target
 
 PRECISIONS = ("int8", "float32")
@@ -53,7 +70,8 @@ class Stages:
 
 @dataclass(frozen=True)
 class Extras:
-    """What comes with a model file: calibration.npz and labels.txt beside it, or labels in the checkpoint."""
+    """What comes with a model file: its own calibration statistics, or calibration.npz, and labels.txt beside it, or
+    labels in the checkpoint."""
 
     calibration: Path | None = None
     labels: tuple[str, ...] = ()
@@ -64,26 +82,79 @@ def extras_of(model: Any) -> Extras:
     if not isinstance(model, (str, Path)):
         return Extras()
     path = file_of(model)
-    calibration, labels = path.parent / "calibration.npz", path.parent / "labels.txt"
+    calibration = next((p for p in (ranges_beside(path), path.parent / "calibration.npz") if p.is_file()), None)
+    labels = path.parent / "labels.txt"
     names = tuple(labels.read_text(encoding="utf-8").split()) if labels.is_file() else labels_of(path)
-    return Extras(calibration if calibration.is_file() else None, names)
+    return Extras(calibration, names)
 
 
-def passes_for(precision: str, calibration: Any, streaming: bool) -> list[Pass]:
-    """The passes in the order they run; a graph that comes quantised only streams."""
-    if precision == QUANTISED:
-        return [MakeStreaming()] if streaming else []
-    passes: list[Pass] = [
+def ranges_beside(path: Path) -> Path:
+    """Where the calibration statistics of a model file lie: net.ranges.npz beside net.pt."""
+    return path.with_name(f"{path.stem}.ranges.npz")
+
+
+def float_passes() -> list[Pass]:
+    """What every graph goes through before it may become integer; their result is what the user's model means."""
+    return [
         FoldConstants(),
+        RecognizeEca(),  # before the layout is assigned, which cancels the permutes around what is found
+        RecognizeScaler(),  # after the folding, which drops its mask of ones
         AssignLayout(),  # before batch-norm folding: a permute between convolution and batch norm would hide the pair
         FoldBatchnorm(),
+        SplitLinear(),  # after the layout, which brings slices and transposes next to the products
+        FoldTranspose(),
     ]
+
+
+def passes_for(precision: str, calibration: Any, streaming: Pass | None) -> list[Pass]:
+    """The passes in the order they run, the last of which makes the step; a graph that comes quantised only streams."""
+    if precision == QUANTISED:
+        return [streaming] if streaming else []
+    passes = float_passes()
     if precision == "int8":
         passes.append(Quantize(calibration))  # on the whole sequence: calibration data are whole clips
+        passes.append(FuseRequantize())
     passes.append(Fuse())  # after quantisation, whose rules know layers and activations apart
     if streaming:
-        passes.append(MakeStreaming())  # last: integer and float graphs stream by the same rules
+        passes.append(streaming)  # last: integer and float graphs stream by the same rules
     return passes
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a model runs: streaming frame by frame, sliding over its last frames by `hop`, or one window a call."""
+
+    streaming: bool = True
+    sliding: bool | None = None
+    hop: int | None = None
+
+    def of(self, model: Any) -> Form:
+        """The same with the model's own way where none is asked for; InputError where the options contradict."""
+        if self.sliding and not self.streaming:
+            raise InputError("a whole window a call and a sliding window exclude each other", hint="leave out --whole")
+        own = self.streaming and isinstance(model, (str, Path)) and slides(file_of(model))
+        sliding = own if self.sliding is None else self.sliding
+        if self.hop is not None and not sliding:
+            raise InputError("a hop is for a window that slides", hint="add --sliding")
+        return Form(self.streaming, sliding, self.hop)
+
+    def make(self, graph: Graph, axis: int | str | None) -> Pass | None:
+        """The pass that makes the step; None for a window a call."""
+        if self.sliding:
+            if any(v.type.time_axis is not None for v in graph.inputs):
+                raise InputError(f"{graph.name}: a graph whose inputs name a time axis streams without sliding")
+            return MakeSliding(axis if isinstance(axis, int) else 1, 1 if self.hop is None else self.hop)
+        timeless = all(v.type.time_axis is None for v in graph.inputs)
+        return MakeStreaming() if self.streaming and not timeless else None
+
+    def window(self, graph: Graph, step: Graph) -> str | None:
+        """How a call relates to the window, in words; None for a network that works frame by frame."""
+        if self.sliding:
+            return (
+                f"sliding: a call takes {self.hop or 1} new frames and runs the network on the last ones;"
+                f" the first {step.delay} calls fill the window and give no output"
+            )
+        return WHOLE_WINDOW if all(v.type.time_axis is None for v in graph.inputs) else None
 
 
 def kind_of(graph: Graph, precision: str) -> str:
@@ -135,14 +206,19 @@ def compile_model(
     time_axis: int | str | None = "guess",
     toolchain: str = "zig",
     streaming: bool = True,
+    sliding: bool | None = None,
+    hop: int | None = None,
+    outputs: Sequence[str] | None = None,
     dump_ir: str | Path | None = None,
     progress: Progress = lambda stage: None,
 ) -> CompiledModel:
     """Compile a model file, shipped model name, torch module or Graph for a target into the folder `out`.
 
     time_axis: the input axis that counts frames; by default axis 1 where the model has ops on sequences.
-    calibration: path of an .npz or an array [N, ...] of model inputs; the model's own set where it ships one. A graph
-    whose inputs name no time axis is compiled as a whole window: one call is one inference. Raises an EdgecError for
+    calibration: path of an .npz, an array [N, ...] of model inputs, or their Ranges; the model's own where it ships
+    one. A graph whose inputs name no time axis is compiled as a whole window: one call is one inference. sliding: a
+    call takes `hop` new frames (1) of the time axis (1) and runs the network on its whole window of the last ones; by
+    default as the model's package says. outputs: which results, as `frontends.load` takes it. Raises an EdgecError for
     anything the user can mend; then `out` is left as it was.
     """
     if precision not in PRECISIONS:
@@ -151,51 +227,84 @@ def compile_model(
         raise InputError(f"unknown output kind {emit_kind!r}", hint=f"one of {', '.join(EMITS)}")
     goal = load_target(target) if isinstance(target, str) else target
     progress("import")
-    graph = model if isinstance(model, Graph) else frontends.load(model, example_inputs, time_axis=time_axis)
+    form = Form(streaming, sliding, hop).of(model)
+    axis = None if form.sliding else time_axis
+    graph = (
+        model if isinstance(model, Graph) else frontends.load(model, example_inputs, time_axis=axis, outputs=outputs)
+    )
     out = Path(out) if out is not None else Path("out") / f"{graph.name}-{goal.name}"
     check_output(out)
     extras = extras_of(model)
     kind = kind_of(graph, precision)
     data = read_calibration(calibration if calibration is not None else extras.calibration, kind)
-    timeless = all(v.type.time_axis is None for v in graph.inputs)
-    if streaming and timeless:
+    stepper = form.make(graph, time_axis)
+    if streaming and stepper is None:
         progress("whole window")
-    streaming = streaming and not timeless
-    graphs = transform(graph, passes_for(kind, data, streaming), progress, None if dump_ir is None else Path(dump_ir))
-    stages = Stages(graphs[0 if kind == QUANTISED else 3], graphs[-2] if streaming else graphs[-1], graphs[-1])
+    graphs = transform(graph, passes_for(kind, data, stepper), progress, None if dump_ir is None else Path(dump_ir))
+    reference = graphs[0 if kind == QUANTISED else len(float_passes())]
+    stages = Stages(reference, graphs[-2] if stepper else graphs[-1], graphs[-1])
     folder = Path(tempfile.mkdtemp(prefix="edgec-"))
     try:
         progress("generate code")
         plan = emit.write_folder(stages.step, goal, folder)
         _write_graphs(stages, folder)
         progress("measure")
+        samples, source = samples_of(stages.reference, data)
         report = build_report(
             folder,
             goal,
             plan,
             stages.whole,
-            data,
+            samples,
+            source=source,
             precision=precision,
             toolchain=toolchain,
             keep_image=emit_kind == "image",
         )
-        if timeless:
-            report["how"]["window"] = WHOLE_WINDOW
+        if (window := form.window(graph, stages.step)) is not None:
+            report["how"]["window"] = window
+        report["sliding"] = bool(form.sliding)
         check_budget(report, budget or Budget())
         rates = [n.op.sample_rate for n in graph.nodes if hasattr(n.op, "sample_rate")]
         _write_json(
             folder / "report.json", report | {"labels": extras.labels, "sample_rate": rates[0] if rates else None}
         )
-        if data is not None:
-            np.save(folder / "sample.npy", data[0])
+        if samples is not None:
+            np.save(folder / "sample.npy", samples[0])
         _move(folder, out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return CompiledModel(out)
 
 
-def read_calibration(source: Any, precision: str) -> np.ndarray[Any, Any] | None:
-    """Calibration inputs as one array [N, ...]; a graph that comes quantised needs none."""
+def samples_of(reference: Graph, data: np.ndarray[Any, Any] | Ranges | None) -> tuple[np.ndarray[Any, Any] | None, str]:
+    """Inputs to measure on [N, ...], and what they are: statistics hold none, so a synthetic input stands in."""
+    if isinstance(data, Ranges):
+        v = reference.inputs[0]
+        return synthetic_input(v, statistics_for(reference, data)[v.name]), SYNTHETIC
+    return data, CALIBRATION
+
+
+def calibrate_model(
+    model: str | Path, calibration: Any, out: str | Path | None = None, time_axis: int | str | None = "guess"
+) -> Path:
+    """Write the statistics of a model's float graph over inputs, by default where compile finds them.
+
+    calibration: path of an .npz, or an array [N, ...].
+    """
+    graph = frontends.load(model, time_axis=None if Form().of(model).sliding else time_axis)
+    data = read_calibration(calibration, kind_of(graph, "int8"))
+    if data is None or isinstance(data, Ranges):
+        raise InputError(f"{calibration}: expected model inputs, found calibration statistics or nothing")
+    before = itertools.takewhile(lambda p: not isinstance(p, Quantize), passes_for("int8", None, None))
+    folded = transform(graph, list(before), lambda stage: None)[-1]
+    path = Path(out) if out is not None else ranges_beside(file_of(model))
+    save_ranges(path, take_ranges(folded, data, f"{len(data)} inputs"))
+    return path
+
+
+def read_calibration(source: Any, precision: str) -> np.ndarray[Any, Any] | Ranges | None:
+    """Calibration inputs as one array [N, ...], or their statistics; a graph that comes quantised needs none."""
     if source is None:
         if precision == "int8":
             raise InputError(
@@ -203,6 +312,8 @@ def read_calibration(source: Any, precision: str) -> np.ndarray[Any, Any] | None
                 hint="--calibration data.npz, its first array [N, ...] being model inputs, or --precision float32",
             )
         return None
+    if isinstance(source, Ranges):
+        return source
     if not isinstance(source, (str, Path)):
         return np.asarray(source)
     path = Path(source)
@@ -210,7 +321,7 @@ def read_calibration(source: Any, precision: str) -> np.ndarray[Any, Any] | None
         with np.load(path, allow_pickle=False) as archive:
             if not getattr(archive, "files", None):
                 raise InputError(f"{path}: expected an .npz whose first array holds model inputs [N, ...]")
-            return np.asarray(archive[archive.files[0]])
+            return read_ranges(archive, path) if is_ranges(archive) else np.asarray(archive[archive.files[0]])
     except EdgecError:
         raise
     except Exception as err:  # numpy raises many kinds for files that are not archives

@@ -23,22 +23,25 @@ def load(
     name: str | None = None,
     time_axis: int | Sequence[int | None] | str | None = "guess",
     step: bool = False,
+    outputs: Sequence[str] | None = None,
 ) -> Graph:
     """The graph of a model. FrontendError says why it cannot be imported and what to do.
 
     model: the name of a shipped model ("lmuformer"), the path of a .pt, .pt2 or .tflite file, a torch module (then
     `example_inputs` is needed) or a torch.export.ExportedProgram. time_axis: which axis of the inputs counts frames.
     step: the module takes one frame per call and its neurons keep their state; example_inputs are then one frame.
+    outputs: which results to return, by field or key; by default all, but of a record (a transformers ModelOutput) the
+    first field alone, such as its prediction_outputs.
     """
     if isinstance(model, str | Path):
-        return _load_file(str(model), example_inputs, name, time_axis)
+        return _load_file(str(model), example_inputs, name, time_axis, outputs)
     from torch import nn
     from torch.export import ExportedProgram
 
     from edgec.frontends.torch_export import from_exported, from_module
 
     if isinstance(model, ExportedProgram):
-        return from_exported(model, name or "model", time_axis)
+        return from_exported(model, name or "model", time_axis, outputs)
     if not isinstance(model, nn.Module):
         raise FrontendError(
             "expected a shipped model's name, a file, a torch module or an exported program,"
@@ -53,28 +56,29 @@ def load(
         from edgec.frontends.neurons import from_step_module
 
         return from_step_module(model, example_inputs, label)
-    return from_module(model, example_inputs, label, time_axis)
+    return from_module(model, example_inputs, label, time_axis, outputs)
 
 
-def _load_file(model: str, example_inputs: Any, name: str | None, time_axis: Any) -> Graph:
+def _load_file(model: str, example_inputs: Any, name: str | None, time_axis: Any, outputs: Any) -> Graph:
     """A file by its suffix, or a shipped model by its name."""
     from edgec.frontends import checkpoint, shipped
 
-    path = Path(model)
-    known = shipped.names()
-    if model in known and not path.is_file():
-        path, name = shipped.checkpoint_path(model), name or model
+    path = shipped.file_of(model)
     if not path.exists():
+        untrained = model.replace("-", "_") in shipped.families()
         raise FrontendError(
-            f"{model}: no such file, and no shipped model of this name",
-            hint=f"shipped models: {', '.join(known) or 'none'}",
+            f"{model}: no such file, and no shipped model of this name" + (" has trained weights" if untrained else ""),
+            hint=f"shipped models: {', '.join(shipped.names()) or 'none'}"
+            + (f"; train it: python -m models.{model.replace('-', '_')}.train" if untrained else ""),
         )
     label = name or path.stem
     if path.suffix.lower() == ".pt2":
-        return checkpoint.load_archive(path, label, time_axis)
+        return checkpoint.load_archive(path, label, time_axis, outputs)
     if path.suffix.lower() in TORCH_FILES or path.is_dir():
-        return checkpoint.load_checkpoint(path, label, example_inputs, time_axis)
+        return checkpoint.load_checkpoint(path, label, example_inputs, time_axis, outputs)
     if path.suffix.lower() == ".tflite":
+        if outputs is not None:
+            raise FrontendError(f"{path}: outputs of a .tflite file cannot be chosen; it returns all of them")
         from edgec.frontends.tflite import load_tflite
 
         return load_tflite(path, label, time_axis)

@@ -171,6 +171,8 @@ def clean_program(path: Path, program: dict[str, Any]) -> dict[str, Any]:
             if "expr_str" in value:
                 problems.append(f"a symbolic size ({str(value['expr_str'])[:40]!r}); export with fixed shapes")
             for key, item in value.items():
+                if key == "out_spec":
+                    value[key] = item = without_class(item)
                 if key in ("in_spec", "out_spec"):
                     check_tree(item, problems)
                 visit(item)
@@ -190,6 +192,18 @@ def clean_program(path: Path, program: dict[str, Any]) -> dict[str, Any]:
         )
     program["guards_code"] = []
     return program
+
+
+def without_class(text: Any) -> Any:
+    """The description of an output record (a class with named fields, such as a transformers ModelOutput) as that of an
+    OrderedDict, so that its class is never looked up; anything else as it is."""
+    version, tree = json.loads(text) if text else (0, None)
+    if not isinstance(tree, dict) or tree.get("type") in _TREE_TYPES:
+        return text
+    fields, children = json.loads(tree["context"]), tree["children_spec"]
+    flat = all(isinstance(c, dict) and c.get("type") is None for c in children)
+    named = isinstance(fields, list) and len(fields) == len(children) and all(isinstance(f, str) for f in fields)
+    return json.dumps([version, tree | {"type": "collections.OrderedDict"}]) if flat and named else text
 
 
 def check_tree(text: Any, problems: list[str]) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 
 from edgec.frontends import aten_edgec as own
 from edgec.frontends import aten_layers as layers
+from edgec.frontends import aten_series as series
 from edgec.frontends import aten_simple as simple
 from edgec.frontends.aten_call import Call
-from edgec.ops.elementwise import Add, Mul, Relu, Relu6, Sigmoid, Sub, Tanh
+from edgec.ops.elementwise import Add, Mul, Relu, Relu6, Sigmoid, Sqrt, Sub, Tanh
 
 Converter = Callable[[Call], Any]
 
@@ -50,6 +51,7 @@ CONVERTERS: dict[str, Converter] = {
     "aten::hardsigmoid": simple.hardsigmoid,
     "aten::hardswish": simple.hardswish,
     "aten::hardtanh": simple.clamp,
+    "aten::index": series.index,
     "aten::layer_norm": layers.layer_norm,
     "aten::leaky_relu": simple.leaky_relu,
     "aten::lift_fresh_copy": simple.same,
@@ -79,9 +81,11 @@ CONVERTERS: dict[str, Converter] = {
     "aten::softmax": simple.softmax,
     "aten::split": simple.split,
     "aten::split_with_sizes": simple.split,
+    "aten::sqrt": simple.unary(Sqrt()),
     "aten::square": lambda call: call.emit(Mul(), call.tensor("self"), call.tensor("self")),
     "aten::squeeze": simple.to_result_shape,
     "aten::stack": simple.stack,
+    "aten::std": series.deviation,
     "aten::sub": simple.binary(Sub()),
     "aten::sum": simple.total,
     "aten::t": simple.transpose,
@@ -90,7 +94,9 @@ CONVERTERS: dict[str, Converter] = {
     "aten::transpose": simple.transpose,
     "aten::unbind": simple.unbind,
     "aten::unflatten": simple.to_result_shape,
+    "aten::unfold": series.unfold,
     "aten::unsqueeze": simple.to_result_shape,
+    "aten::var": series.variance,
     "aten::view": simple.to_result_shape,
     "aten::zeros_like": simple.filled,
     "edgec::lif": own.lif,

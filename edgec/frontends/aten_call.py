@@ -33,6 +33,14 @@ class Padded:
     pads: tuple[tuple[int, int], ...]
 
 
+@dataclass(frozen=True)
+class Expanded:
+    """A tensor repeated along axes of extent 1; the arithmetic behind it broadcasts by itself."""
+
+    tensor: str
+    shape: tuple[int, ...]
+
+
 def to_array(value: torch.Tensor) -> npt.NDArray[Any]:
     """The values of a tensor; floats become float32."""
     value = value.detach().cpu()
@@ -112,6 +120,10 @@ class Call:
             return self.builder.const(value.name, to_array(value.value))
         if isinstance(value, Padded):
             raise ValueError("zero padding is supported only right before a convolution")
+        if isinstance(value, Expanded):
+            raise ValueError(
+                f"expand from {self.type_of(value.tensor).shape} to {value.shape}; only arithmetic follows it"
+            )
         if isinstance(value, bool | int | float):
             return self.builder.const(f"{self.name}_scalar", np.array(value, dtype=np.float32))
         raise ValueError(f"{key} is not a tensor, found {type(value).__name__}")

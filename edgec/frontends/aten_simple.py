@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from edgec.frontends.aten_call import Call, Constant, Padded
+from edgec.frontends.aten_call import Call, Constant, Expanded, Padded
 from edgec.frontends.aten_layers import mean_over
 from edgec.ops.activation import Softmax
 from edgec.ops.elementwise import Add, Clip, Div, Gelu, Mul, Relu, Relu6, Sigmoid, Sub
@@ -44,26 +44,36 @@ def binary(op: Any) -> Any:
     """A converter for arithmetic on two operands, one of which may be a number."""
 
     def convert(call: Call) -> str:
-        a, b = call.tensor("self"), operand(call, "other")
+        a, b = operand(call, "self"), operand(call, "other")
         alpha = call.args.get("alpha", 1)
         if alpha != 1:
             b = call.emit(Mul(), b, scalar(call, alpha))
-        return call.emit(op, a, b)
+        return broadcast(call, op, a, b)
 
     return convert
 
 
 def operand(call: Call, key: str) -> str:
-    """An operand that may be a number."""
+    """An operand that may be a number, or expanded to the shape of the other one."""
     value = call[key]
+    if isinstance(value, Expanded):
+        return value.tensor
     return scalar(call, float(value)) if isinstance(value, bool | int | float) else call.tensor(key)
+
+
+def broadcast(call: Call, op: Any, a: str, b: str) -> str:
+    """Arithmetic on two operands, expanded ones being stored as they were; ValueError where both of them were."""
+    y = call.emit(op, a, b)
+    if any(isinstance(v, Expanded) for v in call.args.values()) and call.type_of(y).shape != call.result_shape:
+        raise ValueError(f"both operands are expanded to {call.result_shape}; expand the result instead")
+    return y
 
 
 def div(call: Call) -> str:
     """Division, without rounding."""
     if call.args.get("rounding_mode"):
         raise ValueError("division with a rounding mode")
-    return call.emit(Div(), call.tensor("self"), operand(call, "other"))
+    return broadcast(call, Div(), operand(call, "self"), operand(call, "other"))
 
 
 def rsub(call: Call) -> str:
@@ -193,11 +203,11 @@ def to_result_shape(call: Call) -> str:
     return call.reshape(call.tensor("self"), call.result_shape)
 
 
-def expand(call: Call) -> str:
-    """Only expansions that copy nothing."""
+def expand(call: Call) -> str | Expanded:
+    """Nothing is copied: arithmetic behind an expansion broadcasts, anything else refuses it."""
     x = call.tensor("self")
     if int(np.prod(call.result_shape)) != call.type_of(x).size:
-        raise ValueError(f"expand from {call.type_of(x).shape} to {call.result_shape}; rely on broadcasting instead")
+        return Expanded(x, call.result_shape)
     return call.reshape(x, call.result_shape)
 
 

@@ -10,11 +10,13 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.export import ExportedProgram
+from torch.utils._pytree import tree_unflatten
 
 from edgec.errors import FrontendError, join_problems
 from edgec.frontends import shipped
 from edgec.frontends.archive import HOW_TO_EXPORT, clean_archive, is_torchscript, open_zip
-from edgec.frontends.torch_export import TimeAxis, check_finite, from_exported, from_module
+from edgec.frontends.torch_export import Outputs, TimeAxis, check_finite, from_exported, from_module
 from edgec.ir.graph import Graph
 
 FORMAT = "edgec-checkpoint-1"
@@ -50,6 +52,14 @@ def labels_of(path: Path) -> tuple[str, ...]:
     """Class names that an edgec checkpoint carries; none for any other file."""
     labels = read_checkpoint(path).get("labels", ()) if path.suffix.lower() in (".pt", ".pth") else ()
     return tuple(map(str, labels)) if isinstance(labels, list | tuple) else ()
+
+
+def slides(path: Path) -> bool:
+    """Whether the network of a checkpoint streams by sliding its whole window: `SLIDING` in its model's package."""
+    if path.suffix.lower() not in (".pt", ".pth") or not path.is_file():
+        return False
+    name = read_checkpoint(path)["model"]
+    return name in shipped.families() and bool(getattr(shipped.package(name), "SLIDING", False))
 
 
 def checked_entries(path: Path, data: Any) -> dict[str, Any]:
@@ -122,16 +132,22 @@ def example_of(package: Any, config: dict[str, Any]) -> tuple[torch.Tensor, ...]
     return (torch.zeros(1, 100 * hop),)
 
 
-def load_checkpoint(path: Path, name: str, example_inputs: Sequence[torch.Tensor] | None, time_axis: TimeAxis) -> Graph:
+def load_checkpoint(
+    path: Path,
+    name: str,
+    example_inputs: Sequence[torch.Tensor] | None,
+    time_axis: TimeAxis,
+    outputs: Outputs = None,
+) -> Graph:
     """An edgec checkpoint as a graph."""
     data = read_checkpoint(path)
     module = build_model(path, data)
     if example_inputs is None:
         example_inputs = example_of(shipped.package(data["model"]), data["config"])
-    return from_module(module, example_inputs, name, time_axis)
+    return from_module(module, example_inputs, name, time_axis, outputs)
 
 
-def load_archive(path: Path, name: str, time_axis: TimeAxis) -> Graph:
+def load_archive(path: Path, name: str, time_axis: TimeAxis, outputs: Outputs = None) -> Graph:
     """A torch.export archive as a graph. What torch reads is an archive made anew from checked parts."""
     from torch.export.pt2_archive._package import load_pt2
 
@@ -146,4 +162,13 @@ def load_archive(path: Path, name: str, time_axis: TimeAxis) -> Graph:
         reason = (str(err).splitlines() or [""])[0]
         raise FrontendError(f"{path}: torch cannot read the archive: {type(err).__name__} {reason}") from err
     check_finite(str(path), {k: v for k, v in {**ep.state_dict, **ep.constants}.items() if isinstance(v, torch.Tensor)})
-    return from_exported(ep, name, time_axis)
+    restore_samples(ep)
+    return from_exported(ep, name, time_axis, outputs)
+
+
+def restore_samples(ep: ExportedProgram) -> None:
+    """Give the program zeros as its sample inputs, whose own pickle was not read: torch rewrites programs with them."""
+    names = set(ep.graph_signature.user_inputs)
+    values = [n.meta["val"] for n in ep.graph.nodes if n.op == "placeholder" and n.name in names]
+    leaves = [torch.zeros(v.shape, dtype=v.dtype) if isinstance(v, torch.Tensor) else v for v in values]
+    ep.example_inputs = tree_unflatten(leaves, ep.call_spec.in_spec)

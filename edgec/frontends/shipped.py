@@ -1,4 +1,7 @@
-"""The models that ship with edgec: the package edgec_models, or the models folder beside the package in a checkout."""
+"""The models that ship with edgec: the package edgec_models, or the models folder beside the package in a checkout.
+
+A shipped model is a trained checkpoint, models/FAMILY/NAME.pt; its family is the package that builds its network.
+"""
 
 from __future__ import annotations
 
@@ -20,37 +23,40 @@ def folder() -> Path | None:
     return beside if beside.is_dir() else None
 
 
-def names() -> tuple[str, ...]:
-    """The shipped models: the subfolders with a package."""
+def families() -> tuple[str, ...]:
+    """The packages that build networks: the subfolders with a package."""
     root = folder()
     return () if root is None else tuple(sorted(p.parent.name for p in root.glob("*/__init__.py")))
 
 
-def checkpoint_path(name: str) -> Path:
-    """The trained weights of a shipped model."""
+def checkpoints() -> dict[str, Path]:
+    """Every shipped model by name: the trained weights that lie in the families' folders."""
     root = folder()
-    assert root is not None
-    assert name in names()
-    path = root / name / f"{name}.pt"
-    if not path.is_file():
-        raise FrontendError(
-            f"the shipped model {name} has no trained weights {path.name}",
-            hint=f"train it: python -m models.{name}.train",
-        )
-    return path
+    files = [p for family in families() if root is not None for p in (root / family).glob("*.pt")]
+    return {p.stem: p for p in sorted(files, key=lambda p: p.stem)}
+
+
+def names() -> tuple[str, ...]:
+    """The names `edgec compile` takes."""
+    return tuple(checkpoints())
+
+
+def find(name: str) -> Path | None:
+    """The weights of a shipped model, `-` in its name being `_`; None for any other name."""
+    return checkpoints().get(name.replace("-", "_"))
 
 
 def file_of(model: str | Path) -> Path:
     """The file a user means: a path, or the weights of a shipped model."""
     path = Path(model)
-    return checkpoint_path(str(model)) if not path.is_file() and str(model) in names() else path
+    return path if path.is_file() else find(str(model)) or path
 
 
 def package(name: str) -> ModuleType:
-    """The package of a shipped model, which has `build(config)`. The name is checked: it may come from a file."""
+    """The package of a family, which has `build(config)`. The name is checked: it may come from a file."""
     root = folder()
-    if root is None or name not in names():
-        raise FrontendError(f"expected one of the shipped models {', '.join(names()) or '(none)'}, found {name!r}")
+    if root is None or name not in families():
+        raise FrontendError(f"expected one of the shipped models {', '.join(families()) or '(none)'}, found {name!r}")
     full = f"edgec_models.{name}"
     if full in sys.modules:
         return sys.modules[full]

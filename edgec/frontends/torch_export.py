@@ -23,6 +23,7 @@ from edgec.ir.verify import verify
 
 TimeAxis = Any  # int | None | one of these per input | "guess"
 GUESS = "guess"
+Outputs = Sequence[str] | None
 #: Operators that only make sense on sequences: a graph with one of them has its time on axis 1.
 SEQUENCE_OPS = frozenset({"edgec::lif", "edgec::log_mel", "edgec::lmu_memory", "edgec::running_mean"})
 
@@ -39,19 +40,26 @@ def target_name(target: Any) -> str:
 
 
 def from_module(
-    module: nn.Module, example_inputs: Sequence[torch.Tensor], name: str = "model", time_axis: TimeAxis = GUESS
+    module: nn.Module,
+    example_inputs: Sequence[torch.Tensor],
+    name: str = "model",
+    time_axis: TimeAxis = GUESS,
+    outputs: Outputs = None,
 ) -> Graph:
     """Import a module as it behaves on inputs of these shapes. Batch 1; the module in eval mode.
 
     time_axis: the input axis that counts frames (one for every input, or one each); None for no time; by default
-    axis 1 where the model has an operator on sequences. FrontendError lists everything that cannot be imported.
+    axis 1 where the model has an operator on sequences. outputs: see `chosen_outputs`. FrontendError lists everything
+    that cannot be imported.
     """
     from edgec.frontends import neurons  # it imports this module
 
     if neurons.has_neurons(module):
+        if outputs is not None:
+            raise FrontendError(f"{name}: outputs cannot be chosen in a network of another library's neurons")
         return neurons.from_neuron_module(module, example_inputs, name, time_axis)
     check_ready(module, name)
-    return from_exported(export(module, tuple(example_inputs), name), name, time_axis)
+    return from_exported(export(module, tuple(example_inputs), name), name, time_axis, outputs)
 
 
 def check_ready(module: nn.Module, name: str) -> None:
@@ -81,9 +89,35 @@ def export(module: nn.Module, example_inputs: tuple[torch.Tensor, ...], name: st
         ) from err
 
 
-def from_exported(ep: ExportedProgram, name: str = "model", time_axis: TimeAxis = GUESS) -> Graph:
+def from_exported(
+    ep: ExportedProgram, name: str = "model", time_axis: TimeAxis = GUESS, outputs: Outputs = None
+) -> Graph:
     """Import an exported program (training IR or functional ATen)."""
-    return Importer(without_mutation(ep), name).run(time_axis)
+    return Importer(without_mutation(ep), name, outputs=outputs).run(time_axis)
+
+
+def chosen_outputs(ep: ExportedProgram, name: str, outputs: Outputs) -> list[int]:
+    """Which of the results the graph returns, by their place.
+
+    outputs: names of fields or keys, or places such as "0". By default all of a tuple, list or dict, and the first
+    field of a record (transformers' ModelOutput, an OrderedDict), which is what indexing it with [0] gives: the
+    forecast or the logits, without the hidden states and statistics beside them.
+    """
+    spec = ep.call_spec.out_spec
+    if spec is None:
+        return list(range(sum(o.kind is OutputKind.USER_OUTPUT for o in ep.graph_signature.output_specs)))
+    fields = spec.context if isinstance(spec.context, list) and len(spec.context) == spec.num_leaves else []
+    places = [str(k) for k in range(spec.num_leaves)]
+    if outputs is None:
+        return [0] if fields and spec.type is not dict else list(range(spec.num_leaves))
+    known = {n: k for names in (places, fields) for k, n in enumerate(names)}
+    unknown = [o for o in outputs if o not in known]
+    if unknown or not outputs:
+        raise FrontendError(
+            f"{name}: expected outputs of the model, found {unknown[0] if unknown else 'none'!r}",
+            hint=f"one or more of {', '.join(map(str, fields or places))}",
+        )
+    return [known[o] for o in outputs]
 
 
 def without_mutation(ep: ExportedProgram) -> ExportedProgram:
@@ -106,7 +140,8 @@ def quiet() -> Iterator[None]:
 
 def is_mutable(target: Any) -> bool:
     """Whether a call changes one of its operands."""
-    return isinstance(target, torch._ops.OpOverload) and bool(target._schema.is_mutable)
+    detaches = target is torch.ops.aten.detach_.default  # which changes no value
+    return isinstance(target, torch._ops.OpOverload) and bool(target._schema.is_mutable) and not detaches
 
 
 def check_finite(name: str, tensors: dict[str, torch.Tensor]) -> None:
@@ -126,8 +161,9 @@ def check_finite(name: str, tensors: dict[str, torch.Tensor]) -> None:
 class Importer:
     """One walk over an exported program."""
 
-    def __init__(self, ep: ExportedProgram, name: str, prefix: str = "") -> None:
+    def __init__(self, ep: ExportedProgram, name: str, prefix: str = "", outputs: Outputs = None) -> None:
         self.ep = ep
+        self.chosen = chosen_outputs(ep, name, outputs)
         self.name = name
         self.prefix = prefix  # of a module put around the user's own
         self.builder = GraphBuilder(name)
@@ -271,15 +307,17 @@ class Importer:
         return None
 
     def outputs(self) -> tuple[str, ...]:
-        """Names of what the model returns; a constant output is a problem."""
+        """Names of what the model returns, as far as it is chosen; a constant output is a problem."""
         (node,) = (n for n in self.ep.graph.nodes if n.op == "output")
-        names = []
+        names, results = [], []
         for spec, value in zip(self.ep.graph_signature.output_specs, node.args[0], strict=True):
             if spec.kind is not OutputKind.USER_OUTPUT:
                 self.problems.append(
                     f"the model changes its own {spec.target or spec.arg}; state between calls must be a neuron's"
                 )
                 continue
+            results.append(value)
+        for value in (results[k] for k in self.chosen):
             result = self.env[value] if isinstance(value, fx.Node) else value
             problem = self.check_output(value)
             if problem is not None:

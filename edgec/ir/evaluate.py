@@ -66,6 +66,7 @@ class StepRunner:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
+        self.consts = {n: as_tensor(c.data, c.type) for n, c in graph.consts.items()}
         self.reset()
 
     def reset(self) -> None:
@@ -115,8 +116,10 @@ class StepRunner:
 
     def _run(self, values: Tensors) -> tuple[torch.Tensor, ...] | None:
         graph = self.graph
-        consts = {n: as_tensor(c.data, c.type) for n, c in graph.consts.items()}
-        values = {**consts, **{v.name: as_tensor(values[v.name], v.type) for v in graph.inputs if v.name in values}}
+        values = {
+            **self.consts,
+            **{v.name: as_tensor(values[v.name], v.type) for v in graph.inputs if v.name in values},
+        }
         with torch.no_grad():
             for node in graph.nodes:
                 if not self.is_active(node.when.first, node.when.last, node.when.period):

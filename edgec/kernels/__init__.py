@@ -5,27 +5,67 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from edgec.errors import CodegenError
-from edgec.kernels import arm_dsp, conv_dsp, event, generic
+from edgec.kernels import arm_dsp, conv_dsp, cuda, depth_dsp, event, generic, neon, neon_rows, rows_dsp
+from edgec.ops.activation import Softmax
 from edgec.ops.base import Kernel, Op, Site
-from edgec.ops.qconv import QConv2dRequantize
+from edgec.ops.conv import Conv2d
+from edgec.ops.dense import Linear, MatMul
+from edgec.ops.elementwise import Add, Div, Gelu, Mul, Sub
+from edgec.ops.norm import LayerNorm
+from edgec.ops.qconv import QConv2d, QConv2dRequantize
+from edgec.ops.qlinear import QLinearRequantize
+from edgec.ops.qproduct import QMatMul
 from edgec.ops.qspiking import QLif
 from edgec.ops.quantized import QConv1d, QLinear, Requantize
+from edgec.ops.shape import Concat, Permute, Slice
 
 Rule = Callable[[Op, Site], Kernel | None]
+
+ROWS: tuple[tuple[str, Rule], ...] = (("rows_dsp", rows_dsp.linear), ("windows_dsp", rows_dsp.convolution))
+
+DENSE: tuple[tuple[str, Rule], ...] = (("dense_dsp", arm_dsp.dense), ("wide_dsp", arm_dsp.dense_wide))
 
 #: instruction set -> op -> (variant, rule); rules are tried in this order, one that does not fit the site returns None
 TABLES: Mapping[str, Mapping[type[Op], tuple[tuple[str, Rule], ...]]] = {
     "arm_dsp": {
-        QConv1d: (("event_dsp", event.signed), ("dense_dsp", arm_dsp.dense)),
-        QConv2dRequantize: (("depthwise_dsp", conv_dsp.depthwise), ("conv_dsp", conv_dsp.convolution)),
-        QLinear: (("event_dsp", event.signed), ("dense_dsp", arm_dsp.dense)),
+        QConv1d: (("event_dsp", event.signed), *DENSE),
+        QConv2d: ROWS,
+        QConv2dRequantize: (
+            *ROWS,
+            ("depth_dsp", depth_dsp.image),
+            ("depthwise_dsp", conv_dsp.depthwise),
+            ("conv_dsp", conv_dsp.convolution),
+        ),
+        QLinear: (("event_dsp", event.signed), ("rows_dsp", rows_dsp.linear), *DENSE),
+        QLinearRequantize: (("rows_dsp", rows_dsp.linear), ("dense_dsp", arm_dsp.dense_requantize)),
         QLif: (("lif_dsp", arm_dsp.lif),),
+        QMatMul: (("product_dsp", rows_dsp.product),),
         Requantize: (("requantize_dsp", arm_dsp.requantize),),
     },
     "generic": {
         QConv1d: (("event", event.unsigned), ("dense", generic.dense)),
         QLinear: (("event", event.unsigned), ("dense", generic.dense)),
+        QLinearRequantize: (("dense", generic.dense_requantize),),
         Requantize: (("requantize", arm_dsp.requantize),),
+    },
+    "cuda": {
+        **dict.fromkeys((Add, Div, Mul, Sub), (("binary_cuda", cuda.binary),)),
+        Concat: (("concat_cuda", cuda.concat),),
+        Conv2d: (("conv_cuda", cuda.conv2d),),
+        LayerNorm: (("layer_norm_cuda", cuda.layer_norm),),
+        Linear: (("linear_cuda", cuda.linear),),
+        MatMul: (("matmul_cuda", cuda.matmul),),
+        Permute: (("permute_cuda", cuda.permute),),
+        Slice: (("slice_cuda", cuda.cut),),
+        Softmax: (("softmax_cuda", cuda.softmax),),
+    },
+    "neon": {
+        Conv2d: (("conv_neon", neon.conv2d),),
+        Gelu: (("gelu_neon", neon_rows.gelu),),
+        LayerNorm: (("layer_norm_neon", neon_rows.layer_norm),),
+        Linear: (("linear_neon", neon.linear),),
+        MatMul: (("matmul_neon", neon.matmul),),
+        Softmax: (("softmax_neon", neon_rows.softmax),),
     },
 }
 

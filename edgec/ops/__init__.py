@@ -6,22 +6,29 @@ from edgec.ops.activation import Softmax
 from edgec.ops.base import Op
 from edgec.ops.conv import Conv1d, Conv2d
 from edgec.ops.dense import Linear, MatMul
-from edgec.ops.elementwise import Add, Affine, Clip, Div, Gelu, Mul, Relu, Relu6, Sigmoid, Sub, Tanh
+from edgec.ops.eca import Eca, QEca
+from edgec.ops.elementwise import Add, Affine, Clip, Div, Gelu, Mul, Relu, Relu6, Sigmoid, Sqrt, Sub, Tanh
 from edgec.ops.norm import LayerNorm
 from edgec.ops.pool import AvgPool2d, MaxPool2d, Mean
 from edgec.ops.qconv import QConv2d, QConv2dRequantize
 from edgec.ops.qelementwise import QAffine
+from edgec.ops.qlinear import QLinearRequantize
 from edgec.ops.qneuron import QLifSaturating
+from edgec.ops.qnorm import QLayerNorm
 from edgec.ops.qpool import QAvgPool2d, QMaxPool2d, QMean
+from edgec.ops.qproduct import QMatMul, QMul
+from edgec.ops.qscaler import QStdScale, QStdUnscale
+from edgec.ops.qsoftmax import QSoftmax
 from edgec.ops.qspiking import QLif, QRunningMean
 from edgec.ops.quantized import QAdd, QConv1d, QLinear, QLmuFir, QLut, Requantize
 from edgec.ops.recurrent import LmuMemory, LmuTaps
+from edgec.ops.scaler import StdScale, StdUnscale
 from edgec.ops.shape import Concat, Pad, Permute, Reshape, Slice
 from edgec.ops.signal import LogMel, QLogMel
 from edgec.ops.snntorch import AlphaNeuron, SnnTorchNeuron
 from edgec.ops.spiking import Lif
 from edgec.ops.tflite import TfliteAdd, TfliteAvgPool2d, TfliteSoftmax
-from edgec.ops.timeline import Delay, DelayLine, HistoryToFeatures, RunningMean
+from edgec.ops.timeline import Delay, DelayLine, HistoryToFeatures, RunningMean, Window
 
 OPS: dict[str, type[Op]] = {
     "add": Add,
@@ -35,6 +42,7 @@ OPS: dict[str, type[Op]] = {
     "delay": Delay,
     "delay_line": DelayLine,
     "div": Div,
+    "eca": Eca,
     "gelu": Gelu,
     "history_to_features": HistoryToFeatures,
     "layer_norm": LayerNorm,
@@ -55,15 +63,23 @@ OPS: dict[str, type[Op]] = {
     "qconv1d": QConv1d,
     "qconv2d": QConv2d,
     "qconv2d_requantize": QConv2dRequantize,
+    "qeca": QEca,
+    "qlayer_norm": QLayerNorm,
     "qlif": QLif,
     "qlif_saturating": QLifSaturating,
     "qlinear": QLinear,
+    "qlinear_requantize": QLinearRequantize,
     "qlmu_fir": QLmuFir,
     "qlog_mel": QLogMel,
     "qlut": QLut,
+    "qmatmul": QMatMul,
     "qmax_pool2d": QMaxPool2d,
     "qmean": QMean,
+    "qmul": QMul,
     "qrunning_mean": QRunningMean,
+    "qsoftmax": QSoftmax,
+    "qstd_scale": QStdScale,
+    "qstd_unscale": QStdUnscale,
     "relu": Relu,
     "relu6": Relu6,
     "requantize": Requantize,
@@ -73,9 +89,13 @@ OPS: dict[str, type[Op]] = {
     "slice": Slice,
     "snntorch_neuron": SnnTorchNeuron,
     "softmax": Softmax,
+    "sqrt": Sqrt,
+    "std_scale": StdScale,
+    "std_unscale": StdUnscale,
     "sub": Sub,
     "tanh": Tanh,
     "tflite_add": TfliteAdd,
     "tflite_avg_pool2d": TfliteAvgPool2d,
     "tflite_softmax": TfliteSoftmax,
+    "window": Window,
 }

@@ -266,6 +266,15 @@ class Tanh(Unary):
 
 
 @dataclass(frozen=True)
+class Sqrt(Unary):
+    """The square root."""
+
+    name: ClassVar[str] = "sqrt"
+    c: ClassVar[str] = extern("sqrtf", "x[i]")
+    torch_function: ClassVar[Any] = staticmethod(torch.sqrt)
+
+
+@dataclass(frozen=True)
 class Clip(Unary):
     """min(max(x, low), high); a bound of None is absent."""
 

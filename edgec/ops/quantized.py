@@ -251,6 +251,11 @@ class Requantize(Op):
         x, multiplier, shift = tensors
         return (requantize(x, multiplier, shift, self.rounding) + self.zero_point).clamp(self.lo, self.hi)
 
+    def levels(self, x: Array, multiplier: Array, shift: Array) -> Array:
+        """The reference on arrays."""
+        tensors = (torch.from_numpy(a.astype(np.int64)) for a in (x, multiplier, shift))
+        return np.asarray(self.reference(*tensors).numpy())
+
     def element_lines(self, x: str, channel: str, y: str) -> list[str]:
         """TVMScript for one element: y from x with the multiplier and shift of a channel."""
         scaled = _SINGLE if self.rounding == "single" else _TFLITE
@@ -288,8 +293,10 @@ class QAdd(Op):
     hi: int = 32767
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
-        a, b = types
-        need(a.shape == b.shape and a.time_axis == b.time_axis, f"operands differ: {a.shape}, {b.shape}")
+        a, b = sorted(types, key=lambda t: t.size, reverse=True)
+        once = b.time_axis is None and b.shape == (1, *a.shape[1:])  # a constant beside a batch
+        same = a.shape == b.shape and a.time_axis == b.time_axis
+        need(same or once, f"operands differ: {types[0].shape}, {types[1].shape}")
         return (replace(a, dtype=DType(self.dtype), quant=QuantParams((self.scale,), self.zero_point)),)
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
@@ -301,18 +308,19 @@ class QAdd(Op):
     def lower(self, site: Site) -> Kernel:
         """In 32 bits where the operands' types prove that nothing overflows, else in 64."""
         (a, b), n = site.inputs, site.outputs[0].size
+        at = {v: "i" if t.size == n else f"i % {t.size}" for v, t in (("a", a), ("b", b))}
         terms = [(a, self.za, self.ma), (b, self.zb, self.mb)]
         reach = sum((abs(t.dtype.range[0]) + abs(z)) * max(abs(m), 1) for t, z, m in terms)
         wide = "int32" if reach + (1 << self.shift) + abs(self.zero_point) < 1 << 31 else "int64"
         total = " + ".join(
-            f'(T.cast({v}[i], "{wide}") - T.{wide}({z})) * T.{wide}({m})'
+            f'(T.cast({v}[{at[v]}], "{wide}") - T.{wide}({z})) * T.{wide}({m})'
             for v, (_, z, m) in zip("ab", terms, strict=True)
         )
         if self.shift:
             total = f"T.shift_right({total} + T.{wide}({1 << (self.shift - 1)}), T.{wide}({self.shift}))"
         value = clamped(f"{total} + T.{wide}({self.zero_point})", self.lo, self.hi, DType(self.dtype), wide)
         body = f"for i in T.parallel({n}):\n    y[i] = {value}"
-        return Kernel(body, (("a", (n,), a.dtype.value), ("b", (n,), b.dtype.value), ("y", (n,), self.dtype)))
+        return Kernel(body, (("a", (a.size,), a.dtype.value), ("b", (b.size,), b.dtype.value), ("y", (n,), self.dtype)))
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,22 @@ class HistoryToFeatures(Op):
 
 
 @dataclass(frozen=True)
+class Window(Op):
+    """A delay line read as one whole window: its time axis counts no frames any more. Only in step graphs; a view."""
+
+    name: ClassVar[str] = "window"
+    is_view: ClassVar[bool] = True
+
+    def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        (x,) = types
+        need(x.time_axis is not None, "a window is read from a tensor with a time axis")
+        return (replace(x, time_axis=None),)
+
+    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
+        return tensors[0]
+
+
+@dataclass(frozen=True)
 class Delay(Op):
     """x as it was `frames` frames ago; aligns branches of different delay. Only in step graphs."""
 

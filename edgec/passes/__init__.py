@@ -6,13 +6,25 @@ from edgec.passes.assign_layout import AssignLayout
 from edgec.passes.base import Pass
 from edgec.passes.fold_batchnorm import FoldBatchnorm
 from edgec.passes.fold_constants import FoldConstants
+from edgec.passes.fold_transpose import FoldTranspose
 from edgec.passes.fuse import Fuse
+from edgec.passes.fuse_requantize import FuseRequantize
+from edgec.passes.make_sliding import MakeSliding
 from edgec.passes.make_streaming import MakeStreaming
+from edgec.passes.recognize_eca import RecognizeEca
+from edgec.passes.recognize_scaler import RecognizeScaler
+from edgec.passes.split_linear import SplitLinear
 
 PASSES: dict[str, type[Pass]] = {
     "fold_constants": FoldConstants,
+    "recognize_eca": RecognizeEca,
+    "recognize_scaler": RecognizeScaler,
     "assign_layout": AssignLayout,
     "fold_batchnorm": FoldBatchnorm,
+    "split_linear": SplitLinear,
+    "fold_transpose": FoldTranspose,
     "fuse": Fuse,
+    "fuse_requantize": FuseRequantize,
     "make_streaming": MakeStreaming,
+    "make_sliding": MakeSliding,
 }

@@ -12,9 +12,9 @@ import torch
 
 from edgec.errors import InputError
 from edgec.ir.evaluate import Tensors, evaluate_all
-from edgec.ir.graph import Graph, Node, Value
+from edgec.ir.graph import Const, Graph, Node, Value
 from edgec.ir.text import print_type
-from edgec.ops.shape import Reshape
+from edgec.ops.shape import Concat, Reshape
 from edgec.signal_math import PCM_SCALE
 
 Array = npt.NDArray[Any]
@@ -54,19 +54,27 @@ class Statistics:
             lo = -hi
         if hi == lo:
             return lo, hi
-        seen = np.flatnonzero(self.bins)
-        values = (seen + 0.5) * (2.0 * self.reach / BINS) - self.reach
-        weight = self.bins[seen]
-
-        def error(factor: float) -> float:
-            a, b = lo * factor, hi * factor
-            step = (b - a) / (levels - 1)
-            clipped = np.clip(values, a, b)
-            inside = clipped == values
-            return float(np.sum(weight * np.where(inside, step * step / 12.0, (values - clipped) ** 2)))
-
-        best = min(CLIPS, key=error)
+        values, weight = self.histogram()
+        best = min(CLIPS, key=lambda factor: rounding_error(values, weight, lo * factor, hi * factor, levels))
         return lo * float(best), hi * float(best)
+
+    def histogram(self) -> tuple[Array, Array]:
+        """The values seen, to a bin, and how often."""
+        seen = np.flatnonzero(self.bins)
+        return (seen + 0.5) * (2.0 * self.reach / BINS) - self.reach, self.bins[seen]
+
+    def sqnr(self, levels: int = 256) -> float:
+        """Signal to error in dB of the best uniform quantisation of the whole tensor to `levels` values."""
+        error = rounding_error(*self.histogram(), *self.clip(levels), levels) / max(1, self.count)
+        return float(10.0 * np.log10(max(self.rms**2, 1e-300) / max(error, 1e-300)))
+
+
+def rounding_error(values: Array, weight: Array, lo: float, hi: float, levels: int) -> float:
+    """Sum of square errors of values, each seen `weight` times, that take the nearest of `levels` between lo and hi."""
+    step = (hi - lo) / (levels - 1)
+    clipped = np.clip(values, lo, hi)
+    inside = clipped == values
+    return float(np.sum(weight * np.where(inside, step * step / 12.0, (values - clipped) ** 2)))
 
 
 class Collector:
@@ -121,9 +129,12 @@ def batched(graph: Graph, n: int) -> Graph | None:
     inputs = tuple(Value(v.name, v.type.with_shape(n, *v.type.shape[1:])) for v in graph.inputs)
     types = {v.name: v.type for v in inputs} | {name: c.type for name, c in graph.consts.items()}
     first = {name: (graph.type_of(name).shape or (0,))[0] for name in types}
-    nodes = []
+    nodes, consts = [], dict(graph.consts)
     for node in graph.nodes:
         op = _resized(node, first, n)
+        if isinstance(op, Concat):
+            node = _with_constants_per_sample(node, consts, n)
+            types.update({i: consts[i].type for i in node.inputs if i in consts})
         try:
             new = op.infer([types[i] for i in node.inputs])
         except (ValueError, IndexError):
@@ -133,7 +144,18 @@ def batched(graph: Graph, n: int) -> Graph | None:
                 return None
             types[name], first[name] = t, 1
         nodes.append(replace(node, op=op, types=new))
-    return replace(graph, inputs=inputs, nodes=tuple(nodes))
+    return replace(graph, inputs=inputs, consts=consts, nodes=tuple(nodes))
+
+
+def _with_constants_per_sample(node: Node, consts: dict[str, Const], n: int) -> Node:
+    """A concatenation whose constants of one sample are repeated for n: it does not broadcast as arithmetic does."""
+    names = list(node.inputs)
+    for k, name in enumerate(names):
+        if name in consts and consts[name].type.shape[:1] == (1,):
+            const, names[k] = consts[name], f"{name}_times_{n}"
+            data = np.repeat(const.data, n, 0)
+            consts[names[k]] = Const(data, const.type.with_shape(*data.shape))
+    return replace(node, inputs=tuple(names))
 
 
 def evaluate_batches(graph: Graph, data: Batch, batch: int = 32) -> Iterator[Tensors]:

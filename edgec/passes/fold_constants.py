@@ -1,7 +1,8 @@
-"""Compute what depends on constants alone."""
+"""Compute what depends on constants alone; drop products with ones."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -11,19 +12,37 @@ import torch
 from edgec.ir.evaluate import as_tensor
 from edgec.ir.graph import Const, Graph, Node
 from edgec.ir.types import DType
+from edgec.ops.elementwise import Div, Mul
 from edgec.passes.base import Pass
+
+
+def factor_of_ones(node: Node, graph: Graph, known: Mapping[str, Const]) -> str | None:
+    """The operand of a product with ones, or a quotient by them, where it is the result: a mask that hides nothing."""
+    if not isinstance(node.op, (Mul, Div)):
+        return None
+    for operand, ones in (node.inputs, node.inputs[::-1])[: 2 if isinstance(node.op, Mul) else 1]:
+        is_ones = ones in known and operand not in known and bool((known[ones].data == 1).all())
+        if is_ones and graph.type_of(operand) == node.type:
+            return operand
+    return None
 
 
 @dataclass(frozen=True)
 class FoldConstants(Pass):
-    """Nodes with only constant inputs become constants; those the graph returns stay nodes."""
+    """Nodes with only constant inputs become constants, products with ones their operand; what the graph returns stays
+    a node."""
 
     name: ClassVar[str] = "fold_constants"
 
     def run(self, graph: Graph) -> Graph:
         assert not graph.is_step
-        known, nodes = dict(graph.consts), []
+        known, nodes, same = dict(graph.consts), list[Node](), dict[str, str]()
         for node in graph.nodes:
+            node = replace(node, inputs=tuple(same.get(i, i) for i in node.inputs))
+            operand = factor_of_ones(node, graph, known)
+            if operand is not None and node.output not in graph.outputs:
+                same[node.output] = operand
+                continue
             constant = set(node.inputs) <= set(known)
             if constant:
                 known.update(self.compute(node, known))

@@ -176,7 +176,7 @@ class MakeStreaming(Pass):
         if problems:
             raise PassError(
                 join_problems("these nodes cannot run frame by frame:", problems),
-                hint="compile the whole window with --whole",
+                hint="compile the whole window with --whole, or slide it over the stream with --sliding",
             )
         built = self._finish(graph, step, [renamed[o] for o in graph.outputs])
         return restore_names(built, {new: old for old, new in renamed.items()})

@@ -15,11 +15,15 @@ from edgec.ir.graph import Graph, Node, Value
 from edgec.ir.types import DType
 from edgec.ops import elementwise as ew
 from edgec.ops import shape
+from edgec.ops.activation import Softmax
 from edgec.ops.base import Op
 from edgec.ops.conv import Conv1d, Conv2d
-from edgec.ops.dense import Linear
+from edgec.ops.dense import Linear, MatMul
+from edgec.ops.eca import Eca
+from edgec.ops.norm import LayerNorm
 from edgec.ops.pool import AvgPool2d, MaxPool2d, Mean
 from edgec.ops.recurrent import LmuMemory
+from edgec.ops.scaler import StdScale, StdUnscale
 from edgec.ops.signal import LogMel
 from edgec.ops.spiking import Lif
 from edgec.ops.timeline import RunningMean
@@ -29,9 +33,15 @@ from edgec.passes import quantize_simple as simple
 from edgec.passes.base import Pass
 from edgec.passes.calibrate import Statistics, calibrate
 from edgec.passes.quantize_build import Builder
+from edgec.passes.quantize_eca import eca
 from edgec.passes.quantize_neuron import lif
+from edgec.passes.quantize_norm import layer_norm
 from edgec.passes.quantize_numbers import Refusal, Scale
 from edgec.passes.quantize_plan import make_plan
+from edgec.passes.quantize_product import matmul
+from edgec.passes.quantize_scaler import feeds_scaler, is_series, std_scale, std_unscale
+from edgec.passes.quantize_softmax import softmax
+from edgec.passes.ranges import Ranges, statistics_for
 from edgec.signal_math import PCM_SCALE
 
 Rule = Callable[[Builder, Node], None]
@@ -40,6 +50,11 @@ RULES: Mapping[type[Op], Rule] = {
     Conv1d: dense.conv1d,
     Conv2d: dense.conv2d,
     Linear: dense.linear,
+    MatMul: matmul,
+    LayerNorm: layer_norm,
+    Softmax: softmax,
+    StdScale: std_scale,
+    StdUnscale: std_unscale,
     LmuMemory: dense.lmu_memory,
     Lif: lif,
     LogMel: simple.log_mel,
@@ -60,6 +75,7 @@ RULES: Mapping[type[Op], Rule] = {
     AvgPool2d: pool.avg_pool2d,
     MaxPool2d: pool.max_pool2d,
     Mean: pool.mean,
+    Eca: eca,
     RunningMean: pool.running_mean,
 }
 
@@ -68,7 +84,7 @@ RULES: Mapping[type[Op], Rule] = {
 class Quantize(Pass):
     """Integers throughout: weights int8 per output channel, activations int8, residual streams int16, membranes int32.
 
-    `calibration` is data as `calibrate` takes it, or what `calibrate` returned for this graph.
+    `calibration` is data as `calibrate` takes it, or what `calibrate` or `take_ranges` returned for this graph.
     """
 
     name: ClassVar[str] = "quantize"
@@ -92,6 +108,8 @@ class Quantize(Pass):
 
     def _ranges(self, graph: Graph) -> Mapping[str, Statistics]:
         given = self.calibration
+        if isinstance(given, Ranges):
+            return statistics_for(graph, given)
         if not (isinstance(given, Mapping) and all(isinstance(s, Statistics) for s in given.values())):
             return calibrate(graph, given)
         missing = [o for n in graph.nodes for o in n.outputs if o not in given]
@@ -105,9 +123,12 @@ HINT = "replace these ops in the model, or compile it with --precision float32"
 
 
 def add_input(b: Builder, graph: Graph, v: Value, pcm: bool) -> None:
-    """What a front end reads, or was calibrated with int16 samples, arrives as int16 PCM; anything else as int8."""
+    """What a front end reads, or was calibrated with int16 samples, arrives as int16 PCM, a series that is scaled
+    window by window in int16 of its own unit, anything else as int8."""
     users = graph.consumers(v.name)
-    if pcm or (users and all(isinstance(n.op, LogMel) for n in users)):
+    if feeds_scaler(graph, v.name):
+        b.input(v, DType.I16, b.plan.int16[v.name])
+    elif pcm or (users and all(isinstance(n.op, LogMel) for n in users)):
         b.input(v, DType.I16, Scale(PCM_SCALE))
     else:
         b.input(v, DType.I8, b.plan.int8[v.name])
@@ -130,9 +151,9 @@ def apply(b: Builder, node: Node) -> str | None:
 
 
 def store_output(b: Builder, graph: Graph, name: str) -> None:
-    """An output leaves as int8 with its own scale, or as spikes."""
+    """An output leaves as int8 with its own scale, as spikes, or as a forecast in the int16 of the series."""
     b.node = graph.producer(name)
     source = b.sources[name]
-    if not (b.dtype(source) is DType.BIT and source.stored_as(Scale(1.0))):
+    if not is_series(graph, name) and not (b.dtype(source) is DType.BIT and source.stored_as(Scale(1.0))):
         source = b.store(name, DType.I8, b.plan.int8[name])
     b.output_names[name] = source.tensor

@@ -11,7 +11,15 @@ from edgec.ir.graph import Const, Graph, Node, Value
 from edgec.ir.types import DType, QuantParams, TensorType
 from edgec.ops.qelementwise import QAffine
 from edgec.ops.quantized import QLinear, Requantize
-from edgec.passes.quantize_numbers import BIAS_LIMIT, INT32_MAX, Array, Refusal, Scale, fixed_point, ratio
+from edgec.passes.quantize_numbers import (
+    BIAS_LIMIT,
+    INT32_MAX,
+    Array,
+    Refusal,
+    Scale,
+    fixed_point,
+    ratio,
+)
 from edgec.passes.quantize_plan import Plan
 from edgec.signal_math import PCM_SCALE
 
@@ -88,6 +96,15 @@ class Builder:
         self.consts[name], self.types[name] = Const(data, kind), kind
         return name
 
+    def constant(self, name: str, dtype: DType, target: Scale, shape: tuple[int, ...]) -> Source:
+        """A float constant, repeated to `shape`, as integers at one scale."""
+        real = np.broadcast_to(self.graph.consts[name].data.astype(np.float64), shape)
+        q = np.clip(np.floor(real / target.scale + 0.5) + target.zero, *dtype.range).astype(dtype.value)
+        made, kind = self.fresh(name), TensorType(shape, dtype, QuantParams((target.scale,), target.zero))
+        self.consts[made], self.types[made] = Const(q, kind), kind
+        held = self._held(made, name, target)
+        return replace(held, lo=np.array([q.min(initial=0)]), hi=np.array([q.max(initial=0)]))
+
     def input(self, v: Value, dtype: DType, scale: Scale) -> None:
         """A graph input that arrives as integers."""
         kind = replace(v.type, dtype=dtype, quant=QuantParams((scale.scale,), scale.zero))
@@ -113,17 +130,34 @@ class Builder:
     def dtype(self, source: Source) -> DType:
         return self.types[source.tensor].dtype
 
-    def activation(self, name: str, terms: int = INT32_MAX) -> Source:
-        """A tensor as a product over `terms` inputs reads it: spikes, PCM and audio features as they are, else int8.
+    def is_plain(self, source: Source) -> bool:
+        """Whether the integer tensor is this tensor at one positive scale: no map or clamp is still to be applied."""
+        scale = float(source.scale[0])
+        return source.scale.size == 1 and scale > 0 and source.stored_as(Scale(scale, source.zero))
 
-        int16 stays only where any weights of 8 bits keep the sum in int32.
+    def operand(self, name: str) -> Source:
+        """A tensor as it is where it is stored in int8 or int16 at one scale, else stored in int16."""
+        source = self.sources[name]
+        if self.is_plain(source) and self.dtype(source) in (DType.I8, DType.I16):
+            return source
+        return self.store(name, DType.I16, self.plan.residual.get(name, self.plan.int16[name]))
+
+    def activation(self, name: str, terms: int = INT32_MAX) -> Source:
+        """A tensor as a product over `terms` inputs reads it: spikes, PCM and features as they are, what is too
+        coarse in int8 in int16 unless it is stored in int8 anyway, everything else in int8.
+
+        int16 only where any weights of 8 bits keep the sum in int32.
         """
         source = self.sources[name]
         if self.dtype(source) is DType.BIT and source.stored_as(Scale(1.0)):
             return source
         wide = source.stored_as(Scale(PCM_SCALE)) or (name in self.features and source.stored_as(self.plan.int16[name]))
-        if wide and self.dtype(source) is DType.I16 and terms * 127 * 2**15 + BIAS_LIMIT < INT32_MAX:
-            return source
+        wide = wide or (name in self.plan.normed and source.stored_as(self.plan.residual[name]))
+        if terms * 127 * 2**15 + BIAS_LIMIT < INT32_MAX:
+            if wide and self.dtype(source) is DType.I16:
+                return source
+            if name in self.plan.coarse:
+                return self.operand(name)
         return self.store(name, DType.I8, self.plan.int8[name])
 
     def accumulator(self, name: str) -> Source:

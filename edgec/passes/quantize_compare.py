@@ -141,7 +141,7 @@ def _alone(graph: Graph, real: Tensors, known: set[str]) -> Iterator[tuple[str, 
     n = len(real[graph.inputs[0].name])
     sized = batched(graph, n) if n > 1 else graph
     assert sized is not None
-    consts: Tensors = {name: torch.from_numpy(c.data).to(torch.int64) for name, c in graph.consts.items()}
+    consts: Tensors = {name: torch.from_numpy(c.data).to(torch.int64) for name, c in sized.consts.items()}
     for node in sized.nodes:
         computed = [i for i in node.inputs if i not in consts]
         if any(float_name(i, known) not in known for i in computed):

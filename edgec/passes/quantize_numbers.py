@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgec.ir.types import TensorType
 from edgec.ops.quantized import accumulator_bounds
 
 Array = npt.NDArray[Any]
@@ -37,6 +38,15 @@ class Scale:
         if not np.isfinite(real):
             return hi if real > 0 else lo
         return int(np.clip(np.floor(real / self.scale + 0.5) + self.zero, lo, hi))
+
+
+def per_channel(values: Array, like: TensorType) -> Array | None:
+    """A constant operand as a vector over the last axis, or of one element; None for any other shape."""
+    if values.size == 1:
+        return values.reshape(1).astype(np.float64)
+    if values.shape[-1] == like.shape[-1] == values.size:
+        return values.reshape(-1).astype(np.float64)
+    return None
 
 
 def asymmetric(lo: float, hi: float) -> Scale:

@@ -5,17 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from edgec.ir.graph import Graph
-from edgec.ops.elementwise import Add, Affine, Sigmoid, Tanh
+from edgec.ir.graph import Graph, Node
+from edgec.ir.types import DType
+from edgec.ops.activation import Softmax
+from edgec.ops.conv import Conv1d
+from edgec.ops.dense import Linear, MatMul
+from edgec.ops.elementwise import Add, Affine, Binary, Mul, Sigmoid, Sub, Tanh
+from edgec.ops.norm import LayerNorm
 from edgec.ops.pool import MaxPool2d
+from edgec.ops.qsoftmax import PROBABILITY
 from edgec.ops.recurrent import LmuMemory
+from edgec.ops.scaler import StdUnscale
 from edgec.ops.shape import Concat, Permute, Reshape, Slice
 from edgec.ops.spiking import Lif
 from edgec.passes.calibrate import Statistics
-from edgec.passes.quantize_numbers import Scale, asymmetric, symmetric
+from edgec.passes.quantize_numbers import Scale, asymmetric, per_channel, symmetric
 
 #: head room of int16 above the largest value seen in calibration
 MARGIN = 2.0
+
+#: a layer over frames reads in 16 bits what one scale of 8 bits holds with less signal to error than this, in dB
+COARSE_DB = 35.0
+
+#: ops that only move or pick elements
+MOVERS = (Concat, Permute, Reshape, Slice)
 
 
 class Groups:
@@ -44,11 +57,74 @@ class Groups:
 
 @dataclass(frozen=True)
 class Plan:
-    """`residual`: int16 scale of each tensor in a residual group; `int8`, `int16`: each tensor's scale in that type."""
+    """`residual`: int16 scale of each tensor in a residual group; `int8`, `int16`: each tensor's scale in that type.
+
+    `wide` are tensors whose readers want more than 8 bits; `normed` are those of residual streams that layer norms
+    read: nothing bounds their features alike, so 8 bits do not serve a layer that reads them as they are. `coarse` are
+    those that the layers reading them want in 16 bits because one step for the whole tensor is too coarse.
+    """
 
     residual: Mapping[str, Scale]
     int8: Mapping[str, Scale]
     int16: Mapping[str, Scale]
+    wide: frozenset[str] = frozenset()
+    normed: frozenset[str] = frozenset()
+    coarse: frozenset[str] = frozenset()
+
+    def stored(self, name: str) -> tuple[DType, Scale]:
+        """The type and scale in which an op writes a tensor whose readers leave it the choice."""
+        if name in self.residual:
+            return DType.I16, self.residual[name]
+        return (DType.I16, self.int16[name]) if name in self.wide else (DType.I8, self.int8[name])
+
+
+def is_sum(graph: Graph, node: Node) -> bool:
+    """Whether an add needs both operands as integers: they are computed, or one is not a vector over channels."""
+    if not isinstance(node.op, (Add, Sub)):
+        return False
+    constants = [graph.consts[i].data for i in node.inputs if i in graph.consts]
+    return not constants or per_channel(constants[0], node.type) is None
+
+
+def is_product(graph: Graph, node: Node) -> bool:
+    """Whether both factors are computed."""
+    return isinstance(node.op, Mul) and not any(i in graph.consts for i in node.inputs)
+
+
+def is_map(graph: Graph, node: Node) -> bool:
+    """Whether the op is arithmetic with one constant per channel, which changes only how a tensor is described."""
+    return isinstance(node.op, Affine) or (
+        isinstance(node.op, Binary) and any(i in graph.consts for i in node.inputs) and not is_sum(graph, node)
+    )
+
+
+def coarse_tensors(graph: Graph, ranges: Mapping[str, Statistics]) -> frozenset[str]:
+    """What layers over frames read and one int8 scale serves badly: a few of its channels reach far.
+
+    A frame times weights costs about the same in either type. Many rows at once, as images and windows have them, do
+    not: their kernels share weights between rows of int8.
+    """
+    read = {n.inputs[0] for n in graph.nodes if isinstance(n.op, (Conv1d, Linear))} & ranges.keys()
+    framed = [name for name in read if graph.type_of(name).time_axis is not None]
+    return frozenset(name for name in framed if ranges[name].sqnr() < COARSE_DB)
+
+
+def wide_tensors(graph: Graph, coarse: frozenset[str]) -> frozenset[str]:
+    """What a layer norm, a softmax, a product or a forecast's scaler reads, and what is `coarse`, also before it was
+    only moved or mapped.
+
+    A layer norm or softmax over small differences, a gate of small values, and a forecast lose too much at 8 bits.
+    """
+    found = set(coarse)
+    for node in reversed(graph.nodes):
+        passed_on = isinstance(node.op, MOVERS) or is_map(graph, node)
+        if (
+            isinstance(node.op, (LayerNorm, Softmax, StdUnscale))
+            or is_product(graph, node)
+            or (passed_on and node.outputs[0] in found)
+        ):
+            found.update(i for i in node.inputs if i not in graph.consts)
+    return frozenset(found)
 
 
 def feeds_neuron(graph: Graph, name: str) -> bool:
@@ -60,15 +136,22 @@ def feeds_neuron(graph: Graph, name: str) -> bool:
 
 
 def residual_groups(graph: Graph) -> list[list[str]]:
-    """Tensors that must share one int16 scale: operands and results of adds that chain, or whose sum drives neurons."""
+    """Tensors that must share one int16 scale: operands and results of adds that chain, also through ops that only
+    move elements, or whose sum drives neurons, a layer norm or a softmax."""
     groups = Groups()
-    adds = [n for n in graph.nodes if isinstance(n.op, Add) and not any(i in graph.consts for i in n.inputs)]
-    for node in adds:
-        for name in node.inputs:
-            groups.join(name, node.output)
-    sums = {n.output for n in adds}
-    found = groups.members()
-    return [g for g in found if len(sums.intersection(g)) > 1 or any(feeds_neuron(graph, t) for t in g)]
+    sums = {n.output for n in graph.nodes if is_sum(graph, n)}
+    for node in graph.nodes:
+        if isinstance(node.op, MOVERS) or node.outputs[0] in sums:
+            for name in node.inputs:
+                if name not in graph.consts:
+                    groups.join(name, node.output)
+    found = [g for g in groups.members() if sums.intersection(g)]
+    return [g for g in found if len(sums.intersection(g)) > 1 or any(needs_int16(graph, t) for t in g)]
+
+
+def needs_int16(graph: Graph, name: str) -> bool:
+    """Whether something reads the tensor that 8 bits do not serve."""
+    return feeds_neuron(graph, name) or any(isinstance(n.op, (LayerNorm, Softmax)) for n in graph.consumers(name))
 
 
 def reach(ranges: Mapping[str, Statistics], names: Iterable[str]) -> float:
@@ -77,12 +160,28 @@ def reach(ranges: Mapping[str, Statistics], names: Iterable[str]) -> float:
 
 
 #: the whole range of bounded functions, as TFLite fixes it too
-BOUNDED: Mapping[type, Scale] = {Sigmoid: Scale(1.0 / 256.0, -128), Tanh: Scale(1.0 / 128.0)}
+BOUNDED: Mapping[type, Scale] = {
+    Sigmoid: Scale(1.0 / 256.0, -128),
+    Softmax: Scale(1.0 / 256.0, -128),
+    Tanh: Scale(1.0 / 128.0),
+}
+
+
+def factors(graph: Graph) -> set[str]:
+    """Operands of matrix products, and what they are before they were moved or scaled."""
+    found: set[str] = set()
+    for node in reversed(graph.nodes):
+        scaled = isinstance(node.op, Mul) and is_map(graph, node)
+        if isinstance(node.op, MatMul) or ((isinstance(node.op, MOVERS) or scaled) and node.outputs[0] in found):
+            found.update(i for i in node.inputs if i not in graph.consts)
+    return found
 
 
 def int8_scales(graph: Graph, ranges: Mapping[str, Statistics]) -> dict[str, Scale]:
     """Scale and zero point of every tensor; ops that only move or pick elements keep theirs from input to output."""
     found = {n: asymmetric(*(s.extremes() if n in graph.outputs else s.clip())) for n, s in ranges.items()}
+    for name in factors(graph):  # no zero points: the sums of products need no correction
+        found[name] = symmetric(ranges[name].clip(255, symmetric=True)[1], 127)
     for node in graph.nodes:
         if type(node.op) in BOUNDED:
             found[node.output] = BOUNDED[type(node.op)]
@@ -99,9 +198,13 @@ def int8_scales(graph: Graph, ranges: Mapping[str, Statistics]) -> dict[str, Sca
 
 def make_plan(graph: Graph, ranges: Mapping[str, Statistics]) -> Plan:
     """All decisions for one graph."""
-    residual = {}
+    residual, normed = {}, set[str]()
     for group in residual_groups(graph):
+        if any(isinstance(n.op, LayerNorm) for name in group for n in graph.consumers(name)):
+            normed.update(group)
         scale = symmetric(reach(ranges, group) * MARGIN, 32767)
         residual.update(dict.fromkeys(group, scale))
     int16 = {name: symmetric(reach(ranges, [name]) * MARGIN, 32767) for name in ranges}
-    return Plan(residual, int8_scales(graph, ranges), int16)
+    int16.update({n.output: Scale(PROBABILITY) for n in graph.nodes if isinstance(n.op, Softmax)})
+    coarse = coarse_tensors(graph, ranges)
+    return Plan(residual, int8_scales(graph, ranges), int16, wide_tensors(graph, coarse), frozenset(normed), coarse)

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 
 from edgec.ir.graph import Node
-from edgec.ir.types import DType, TensorType
-from edgec.ops.elementwise import Add, Clip, Mul, Relu, Relu6, Sub
+from edgec.ir.types import DType
+from edgec.ops.elementwise import Clip, Mul, Relu, Relu6, Sub
 from edgec.ops.quantized import QAdd, QLut
 from edgec.ops.signal import to_integer
 from edgec.passes.quantize_build import Builder, Source
-from edgec.passes.quantize_numbers import Array, Refusal, Scale, fixed_point
+from edgec.passes.quantize_numbers import Array, Refusal, Scale, asymmetric, fixed_point, per_channel
+from edgec.passes.quantize_product import product
 
 
 def log_mel(b: Builder, node: Node) -> None:
@@ -27,20 +28,11 @@ def log_mel(b: Builder, node: Node) -> None:
     b.hold(node.output, node.output, scale)
 
 
-def per_channel(values: Array, like: TensorType) -> Array | None:
-    """A constant operand as a vector over the last axis, or of one element; None for any other shape."""
-    if values.size == 1:
-        return values.reshape(1).astype(np.float64)
-    if values.shape[-1] == like.shape[-1] == values.size:
-        return values.reshape(-1).astype(np.float64)
-    return None
-
-
 def mapped(b: Builder, name: str, x: str, gain: Array, offset: Array) -> None:
     """name = x * gain + offset, by description only; what a relu cut off is stored first."""
     source = b.sources[x]
     if source.clip != (-np.inf, np.inf):
-        source = b.store(x, DType.I8, b.plan.int8[x])
+        source = b.store(x, *b.plan.stored(x))
     assert b.node is not None
     via = source.via + b.node.source
     b.sources[name] = replace(source, scale=source.scale * gain, shift=source.shift * gain + offset, via=via)
@@ -58,22 +50,22 @@ def affine(b: Builder, node: Node) -> None:
 
 
 def arithmetic(b: Builder, node: Node) -> None:
-    """Add, subtract or multiply: by a constant it is an affine map, otherwise only addition has an integer form."""
+    """Add, subtract or multiply: by one constant per channel it is an affine map, otherwise there are integer ops."""
     op, computed = node.op, [i for i in node.inputs if b.data(i) is None]
-    if len(computed) == 1 and b.graph.type_of(computed[0]).shape == node.type.shape:
-        values = next(v for v in map(b.data, node.inputs) if v is not None)
-        vector = per_channel(values, node.type)
-        if vector is None:
-            raise Refusal(f"its constant of shape {values.shape} is not one value per channel")
+    values = next((v for v in map(b.data, node.inputs) if v is not None), None)
+    vector = None if values is None else per_channel(values, node.type)
+    if vector is not None and b.graph.type_of(computed[0]).shape == node.type.shape:
         one, zero = np.ones(1), np.zeros(1)
         if isinstance(op, Mul):
             return mapped(b, node.output, computed[0], vector, zero)
         negated = isinstance(op, Sub) and computed[0] == node.inputs[1]
         offset = -vector if isinstance(op, Sub) and not negated else vector
         return mapped(b, node.output, computed[0], -one if negated else one, offset)
-    if not isinstance(op, Add):
-        raise Refusal("the op has no integer form for two computed operands")
-    if any(b.graph.type_of(i).shape != node.type.shape for i in node.inputs):
+    if isinstance(op, Mul) and values is None:
+        return product(b, node)
+    if isinstance(op, Mul) and values is not None and vector is None:
+        raise Refusal(f"its constant of shape {values.shape} is not one value per channel")
+    if isinstance(op, Mul) or any(b.graph.type_of(i).shape != node.type.shape for i in computed):
         raise Refusal("its operands broadcast", "give both operands one shape")
     if node.output in b.plan.residual:
         return residual_add(b, node)
@@ -82,9 +74,12 @@ def arithmetic(b: Builder, node: Node) -> None:
 
 def residual_add(b: Builder, node: Node) -> None:
     """int16 at the common scale of the residual group: a plain saturating addition."""
-    scale = b.plan.residual[node.output]
-    x, y = (b.store(i, DType.I16, scale).tensor for i in node.inputs)
-    b.emit(QAdd("int16", scale.scale), (x, y), node.outputs)
+    scale, sign = b.plan.residual[node.output], -1 if isinstance(node.op, Sub) else 1
+    x, y = (
+        b.store(i, DType.I16, scale) if b.data(i) is None else b.constant(i, DType.I16, scale, node.type.shape)
+        for i in node.inputs
+    )
+    b.emit(QAdd("int16", scale.scale, mb=sign), (x.tensor, y.tensor), node.outputs)
     b.hold(node.output, node.output, scale)
 
 
@@ -94,13 +89,22 @@ def int8_add(b: Builder, node: Node) -> None:
     fused = len(after) == 1 and isinstance(after[0].op, (Relu, Relu6)) and node.output not in b.graph.outputs
     name = after[0].output if fused else node.output
     target = b.plan.int8[name]
-    xs = [b.store(i, DType.I8, b.plan.int8[i]) for i in node.inputs]
-    (ma, mb), shift = fixed_point(np.array([float(x.scale[0]) for x in xs]) / target.scale, 15)
+    xs = [stored_int8(b, i, node.type.shape) for i in node.inputs]
+    signs = np.array([1.0, -1.0 if isinstance(node.op, Sub) else 1.0])
+    (ma, mb), shift = fixed_point(signs * [float(x.scale[0]) for x in xs] / target.scale, 15)
     lo, hi = (target.quantized(v) for v in (clip_of(after[0].op) if fused else (-np.inf, np.inf)))
     op = QAdd("int8", target.scale, target.zero, xs[0].zero, xs[1].zero, int(ma), int(mb), shift, lo, hi)
     b.emit(op, (xs[0].tensor, xs[1].tensor), (name,))
     held = replace(b.hold(name, name, target), lo=np.array([lo]), hi=np.array([hi]))
     b.sources[node.output] = b.sources[name] = held
+
+
+def stored_int8(b: Builder, name: str, shape: tuple[int, ...]) -> Source:
+    """A tensor in int8; a constant at the scale its own values need."""
+    values = b.data(name)
+    if values is None:
+        return b.store(name, DType.I8, b.plan.int8[name])
+    return b.constant(name, DType.I8, asymmetric(min(values.min(), 0.0), max(values.max(), 0.0)), shape)
 
 
 def clip_of(op: Any) -> tuple[float, float]:
@@ -133,11 +137,15 @@ def table(b: Builder, node: Node) -> None:
 
 def concat(b: Builder, node: Node) -> None:
     """Spikes stay spikes where whole words join, else become int8 0 and 1; anything else takes the result's scale."""
-    sources = [b.sources[i] for i in node.inputs]
+    sources = [b.sources[i] for i in node.inputs if b.data(i) is None]
     spikes = all(b.dtype(s) is DType.BIT and s.stored_as(Scale(1.0)) for s in sources)
-    target = Scale(1.0) if spikes else b.plan.int8[node.output]
+    spikes = spikes and len(sources) == len(node.inputs)
+    dtype, target = (DType.I8, Scale(1.0)) if spikes else b.plan.stored(node.output)
     if not spikes or not takes(b, node, sources):
-        sources = [b.store(i, DType.I8, target) for i in node.inputs]
+        sources = [
+            b.store(i, dtype, target) if b.data(i) is None else b.constant(i, dtype, target, b.graph.type_of(i).shape)
+            for i in node.inputs
+        ]
     place(b, node, tuple(s.tensor for s in sources))
     held = b.hold(node.output, node.output, target)
     lo, hi = min(b.range_of(s)[0] for s in sources), max(b.range_of(s)[1] for s in sources)
@@ -164,11 +172,12 @@ def place(b: Builder, node: Node, inputs: tuple[str, ...]) -> None:
 def moved(b: Builder, node: Node) -> None:
     """Reshape, permute, slice: the same integers elsewhere."""
     name, source = node.inputs[0], b.sources[node.inputs[0]]
-    plain = source.scale.size == 1 and source.stored_as(Scale(float(source.scale[0]), source.zero))
-    if not plain or b.dtype(source) is DType.I32:
-        source = b.store(name, DType.I8, b.plan.int8[name])
+    if not b.is_plain(source) or b.dtype(source) is DType.I32:
+        source = b.store(name, *b.plan.stored(name))
     if b.dtype(source) is DType.BIT and not takes(b, node, [source]):
         source = b.store(name, DType.I8, Scale(1.0))
     place(b, node, (source.tensor,))
+    if name in b.features:
+        b.features.add(node.output)
     held = b.hold(node.output, node.output, Scale(float(source.scale[0]), source.zero))
     b.sources[node.output] = replace(held, lo=source.lo, hi=source.hi)

@@ -71,7 +71,26 @@ def test_a_shipped_model_is_known_by_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "lmuformer" in shipped.names()
     assert load("lmuformer").name == "lmuformer"
-    refused("nosuchmodel", "no such file, and no shipped model", "shipped models: lmuformer")
+    refused("nosuchmodel", "no such file, and no shipped model", f"shipped models: {', '.join(shipped.names())}")
+
+
+def test_shipped_models_are_the_checkpoints_that_lie_there(tmp_path, monkeypatch):
+    for name in ("some_net", "untrained", "no_package"):
+        (tmp_path / name).mkdir()
+    for name in ("some_net", "untrained"):
+        (tmp_path / name / "__init__.py").touch()
+    for file in ("some_net/some_net.pt", "some_net/some_net_small.pt", "no_package/no_package.pt"):
+        (tmp_path / file).touch()
+    monkeypatch.setattr(shipped, "folder", lambda: tmp_path)
+    monkeypatch.chdir(tmp_path)  # a folder of a model's name is not the model
+    assert shipped.names() == ("some_net", "some_net_small")
+    assert shipped.file_of("some-net-small") == tmp_path / "some_net" / "some_net_small.pt"
+    assert shipped.file_of("some_net") == tmp_path / "some_net" / "some_net.pt"
+    assert shipped.find("untrained") is None
+    refused("un-trained", "no shipped model of this name\n", "shipped models: some_net, some_net_small")
+    refused("untrained", "found a directory")
+    monkeypatch.chdir(tmp_path / "some_net")
+    refused("untrained", "no shipped model of this name has trained weights", "python -m models.untrained.train")
 
 
 @pytest.fixture

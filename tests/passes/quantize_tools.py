@@ -38,7 +38,9 @@ def extreme_inputs(graph: Graph, kind: str) -> dict[str, torch.Tensor]:
             "lo": np.zeros(v.type.shape, bool),
             "hi": np.ones(v.type.shape, bool),
             "random": rng.random(v.type.shape) < 0.5,
-            "turns": np.broadcast_to(np.arange(v.type.shape[1])[None, :, None] // 3 % 2 == 0, v.type.shape),
+            "turns": np.broadcast_to(
+                np.arange(v.type.shape[1]).reshape(1, -1, *[1] * (len(v.type.shape) - 2)) // 3 % 2 == 0, v.type.shape
+            ),
         }[kind]
         found[v.name] = torch.from_numpy(np.where(high, hi, lo))
     return found
