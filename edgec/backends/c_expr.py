@@ -208,6 +208,8 @@ class ExprPrinter:
             return f"&{paren(self.expr(args[0]), PRIMARY)}", UNARY
         if name in ("call_extern", "call_pure_extern"):
             return self._extern(args[0].value, args[1:], self.result_type(e))
+        if name == "reinterpret" and (dtype_of(e), dtype_of(args[0])) == ("float32", "int32"):
+            return f"edgec_bits_float((uint32_t){paren(self.expr(args[0]), UNARY)})", PRIMARY
         raise Unsupported(f"T.{name} has no C form; call a function of the runtime (edgec_*) with T.call_extern")
 
     def result_type(self, e: Any) -> str:

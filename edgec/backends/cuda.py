@@ -21,20 +21,25 @@ from edgec.backends.c_expr import Unsupported, helper_text, kind_of
 from edgec.backends.c_text import Function, FunctionPrinter, comment_text, head_text, statements
 from edgec.backends.environment import environment
 from edgec.backends.kernel import NamedKernel
-from edgec.backends.library import VERSION, Writer, condition, manifest, wrap_frame
+from edgec.backends.library import VERSION, Writer, condition, manifest, wrap_frame, write_weights
 from edgec.plan import Plan
 from edgec.runtime import runtime_file
 from edgec.target import Target
 
-THREADS = 128
+THREADS, FEW_THREADS = (128, 32), 4096  # per block; small blocks spread a few threads over the processors
 RESTRICT = "EDGEC_RESTRICT"  # of edgec.h: C++ has no restrict
 INLINE = "static inline EDGEC_UNUSED"
 _PARALLEL = 1  # tirx.ForKind
 
 
+def block_of(threads: int) -> int:
+    """How many of them make a block."""
+    return min(threads, THREADS[1] if threads <= FEW_THREADS else THREADS[0])
+
+
 @dataclass(frozen=True)
 class Launch:
-    """One __global__ function: `threads` iterations, THREADS to a block, on those `params` of the kernel it touches."""
+    """One __global__ function: `threads` iterations on those `params` of the kernel it touches."""
 
     function: str
     threads: int
@@ -42,11 +47,11 @@ class Launch:
 
     @property
     def grid(self) -> int:
-        return -(-self.threads // THREADS)
+        return -(-self.threads // self.block)
 
     @property
     def block(self) -> int:
-        return min(self.threads, THREADS)
+        return block_of(self.threads)
 
 
 @dataclass(frozen=True)
@@ -148,7 +153,7 @@ def _print_parallel(printer: FunctionPrinter, loop: Any) -> int:
         name += "_"
     printer.scopes[-1].add(name)
     printer.emit(f"const int32_t {name} = (int32_t)(blockIdx.x * blockDim.x + threadIdx.x);")
-    if threads % min(threads, THREADS):
+    if threads % block_of(threads):
         printer.emit(f"if ({name} >= {threads}) {{")
         printer.emit("    return;")
         printer.emit("}")
@@ -207,7 +212,8 @@ def write_cuda_library(
         (folder / name).write_text(content, encoding="utf-8")
     for header in ("edgec.h", "edgec_simd.h", "edgec_math.h"):
         (folder / header).write_text(runtime_file(header).read_text(encoding="utf-8"), encoding="utf-8")
-    data = manifest(plan, symbols, target=target.name, sources=[f"{plan.graph.name}.cu"])
+    sources = [f"{plan.graph.name}.cu", *write_weights(plan, folder, "host_")]
+    data = manifest(plan, symbols, target=target.name, sources=sources)
     data["state_bytes"] += 8  # the pointer to device memory
     (folder / "manifest.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     return plan

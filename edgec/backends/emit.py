@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgec.backends.kernel import NamedKernel, source_text
-from edgec.backends.library import comment_safe, manifest, write_library
+from edgec.backends.library import comment_safe, manifest, write_library, write_weights
 from edgec.ir.graph import Graph
 from edgec.kernels import select
 from edgec.plan import Call, Plan, make_plan
@@ -65,6 +65,7 @@ def write_folder(graph: Graph, target: Target, folder: Path) -> Plan:
     files = write_library(plan, text, symbols, summary=summary(graph), target=target.name, headers=headers[1:])
     for name, content in files.items():
         (folder / name).write_text(content, encoding="utf-8")
+    sources += write_weights(plan, folder)
     for header in headers:
         (folder / header).write_text(header_text(header), encoding="utf-8")
     data = manifest(plan, symbols, target=target.name, sources=sources)

@@ -7,11 +7,13 @@ import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgec.backends.environment import environment
+from edgec.backends.weights import binary_consts, weight_files
 from edgec.errors import CodegenError
 from edgec.ir.graph import Graph, Node, When
 from edgec.ir.text import print_type
@@ -78,7 +80,7 @@ class Port:
         return {
             "name": self.field, "ctype": self.ctype, "dtype": memory_dtype(self.type),
             "shape": list(self.type.storage_shape), "bytes": self.type.bytes,
-            "scale": q.scale[0] if q else 1.0, "zero_point": q.zero_point if q else 0,
+            "scale": q.scale[0] if q else 1.0, "zero_point": q.zero_point if q else 0, "time_axis": self.type.time_axis,
         }  # fmt: skip
 
 
@@ -109,6 +111,12 @@ def condition(when: When, flush_steps: int, frame: str = "frame") -> str:
     return " && ".join(parts)
 
 
+def const_symbols(plan: Plan) -> dict[str, str]:
+    """The C symbol of every constant; those that are not static carry the model's name."""
+    binary = binary_consts(plan.consts)
+    return {name: f"{plan.graph.name}_{c_const(name)}" if name in binary else c_const(name) for name in plan.consts}
+
+
 class Writer:
     """Collects the pieces of model.c; one per library."""
 
@@ -117,7 +125,8 @@ class Writer:
         self.inputs, self.outputs = ports(plan.graph)
         self.fills: dict[tuple[str, int, str], str] = {}
         self.fields = {m.state.name: c_name(m.state.name) for m in plan.members}
-        self.const_symbols = {name: c_const(name) for name in plan.consts}
+        self.binary = binary_consts(plan.consts)
+        self.const_symbols = const_symbols(plan)
 
     def when_of(self, name: str) -> When:
         node = self.graph.producer(name)
@@ -174,12 +183,13 @@ class Writer:
         return groups
 
     def const_rows(self) -> list[dict[str, Any]]:
+        """Constants and padding frames; `text` is None for what lies in <name>_weights.bin."""
         rows = []
         for name, data in self.plan.consts.items():
             comment = comment_safe(f"{name} {data.dtype.name}{list(data.shape)}")
             ctype, count = CTYPES[data.dtype.name], max(1, data.size)
             rows.append({"symbol": self.const_symbols[name], "ctype": ctype, "count": count,
-                         "comment": comment, "text": values_text(data)})  # fmt: skip
+                         "comment": comment, "text": None if name in self.binary else values_text(data)})  # fmt: skip
         for (ctype, count, value), symbol in self.fills.items():
             rows.append({"symbol": symbol, "ctype": ctype, "count": count, "comment": "padding",
                          "text": "    " + ", ".join([value] * count)})  # fmt: skip
@@ -241,16 +251,25 @@ def write_library(
     }
 
 
+def write_weights(plan: Plan, folder: Path, prefix: str = "") -> list[str]:
+    """The files of a large model's constants, `prefix` before their symbols; the sources among them."""
+    symbols = {name: prefix + symbol for name, symbol in const_symbols(plan).items()}
+    files = weight_files(plan.graph.name, VERSION, plan.consts, symbols)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return [name for name in files if name.endswith(".S")]
+
+
 def manifest(plan: Plan, symbols: Mapping[int, str], *, target: str, sources: Sequence[str]) -> dict[str, Any]:
     """What devices and reports need to know about a library; JSON-able."""
-    graph = plan.graph
+    graph, names = plan.graph, const_symbols(plan)
     inputs, outputs = ports(graph)
     return {
         "name": graph.name, "prefix": graph.name, "target": target, "version": VERSION, "sources": list(sources),
         "state_bytes": plan.state_bytes, "arena_bytes": max(8, plan.arena_bytes),
         "arena_lower_bound": plan.arena_lower_bound, "delay": graph.delay, "flush_steps": graph.flush_steps,
         "inputs": [p.manifest() for p in inputs], "outputs": [p.manifest() for p in outputs],
-        "nodes": [_node_row(plan, call, symbols) for call in plan.calls],
+        "nodes": [_node_row(plan, call, symbols, names) for call in plan.calls],
     }  # fmt: skip
 
 
@@ -265,12 +284,12 @@ def _slot(plan: Plan, name: str, t: TensorType) -> dict[str, Any]:
             "zero_point": q.zero_point if q else 0}  # fmt: skip
 
 
-def _node_row(plan: Plan, call: Call, symbols: Mapping[int, str]) -> dict[str, Any]:
+def _node_row(plan: Plan, call: Call, symbols: Mapping[int, str], names: Mapping[str, str]) -> dict[str, Any]:
     node, inputs = call.node, plan.graph.input_types(call.node)
     consts = [a for a in dict.fromkeys(call.args) if a in plan.consts]
     when = [node.when.first, node.when.last, node.when.period]
     return {"id": call.index, "symbol": symbols[call.index], "op": node.op.name, "variant": call.variant,
             "source": "; ".join(node.source), "inputs": list(node.inputs), "when": when,
             "outputs": [_slot(plan, name, t) for name, t in zip(node.outputs, node.types, strict=True)],
-            "macs": node.op.cost(inputs, node.types).macs, "consts": [c_const(c) for c in consts],
+            "macs": node.op.cost(inputs, node.types).macs, "consts": [names[c] for c in consts],
             "const_bytes": sum(plan.consts[c].nbytes for c in consts)}  # fmt: skip

@@ -102,10 +102,12 @@ def _compile(
 
 
 def model_jobs(folder: Path, work: Path, manifest: Manifest, head: list[str]) -> list[tuple[list[str], str]]:
-    """One compile command per C source of the model; the object's path is the last argument."""
-    bad = [s for s in manifest.sources if not s.endswith((".c", ".o"))]
+    """One compile command per C or assembler source of the model; the object's path is the last argument."""
+    bad = [s for s in manifest.sources if not s.endswith((".c", ".S", ".o"))]
     if bad:
-        raise ToolchainError(f"manifest of {manifest.name!r} lists {bad[0]!r}: only .c and .o sources can be linked")
+        raise ToolchainError(
+            f"manifest of {manifest.name!r} lists {bad[0]!r}: only .c, .S and .o sources can be linked"
+        )
     missing = [s for s in manifest.sources if not (folder / s).is_file()]
     if missing:
         raise ToolchainError(f"{folder}: the manifest lists {missing[0]!r}, which is not there")
@@ -115,7 +117,7 @@ def model_jobs(folder: Path, work: Path, manifest: Manifest, head: list[str]) ->
             f"compiling {s} for {manifest.target}",
         )
         for i, s in enumerate(manifest.sources)
-        if s.endswith(".c")
+        if not s.endswith(".o")
     ]
 
 

@@ -13,7 +13,7 @@ from edgec.errors import InputError, join_problems
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One input or output of the step function."""
+    """One input or output of the step function. `time_axis` counts frames; None: a whole window."""
 
     name: str
     ctype: str
@@ -22,6 +22,7 @@ class TensorSpec:
     bytes: int
     scale: float | None = None
     zero_point: int | None = None
+    time_axis: int | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ def _tensor(data: Mapping[str, Any]) -> TensorSpec:
         int(data["bytes"]),
         data.get("scale"),
         data.get("zero_point"),
+        data.get("time_axis"),
     )
 
 

@@ -82,7 +82,12 @@ def build_cuda(folder: Path | str, target: Target, out: Path | str, *, profile: 
     with tempfile.TemporaryDirectory(prefix="edgec-") as work:
         shim = Path(work) / "shim.c"
         shim.write_text(host_shim(manifest), encoding="utf-8")
-        sources = [*(folder / s for s in manifest.sources), shim, runtime_file("port_host.c")]
+        sources = [folder / s for s in manifest.sources if not s.endswith(".S")]
+        for name in set(manifest.sources) - {s.name for s in sources}:
+            sources.append(Path(work) / f"{name}.o")
+            argv = [*compilers.host_cc(), "-I", str(folder), "-c", str(folder / name), "-o", str(sources[-1])]
+            run_command(argv, f"assembling {name}")
+        sources += [shim, runtime_file("port_host.c")]
         compilers.compile_cuda(sources, Path(out), target.cpu, ["-I", str(folder), *defines])
     return Path(out)
 

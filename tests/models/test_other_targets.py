@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +21,11 @@ from edgec.ir.graph import Graph
 from edgec.passes.make_streaming import MakeStreaming
 from edgec.profile.compare import verify_model
 from edgec.profile.report import measure
-from edgec.runtime import runtime_file
 from edgec.target import list_targets, load_target
 from edgec.toolchain import read_manifest
-from edgec.toolchain.generate import host_shim
 from edgec.toolchain.sizes import machine_of
 from tests.conftest import needs, shipped_clips
+from tests.models.on_cpu import build_on_cpu
 
 FRAMES = 20
 CLIP = shipped_clips()[4][1]  # a spoken word, 100 frames
@@ -38,7 +35,6 @@ DEVICES = {
     "cortex-m33": "unicorn", "cortex-m55": "qemu", "cortex-a53": "qemu-aarch64",
 }  # fmt: skip
 PROGRAMS = {"qemu": "qemu-system-arm", "qemu-aarch64": "qemu-aarch64"}
-SHIM = Path(__file__).parent.parent / "backends" / "cuda_shim.h"
 
 
 def stream(device: Device, pcm: np.ndarray) -> np.ndarray:
@@ -138,20 +134,6 @@ def cuda(step: Graph, lmuformer: Path, tmp_path_factory: pytest.TempPathFactory)
     folder = folder_for(step, "cuda-sm90", tmp_path_factory.mktemp("cuda"))
     shutil.copytree(lmuformer / "ir", folder / "ir")
     return folder
-
-
-def build_on_cpu(folder: Path, work: Path, flags: Sequence[str]) -> Path:
-    """The CUDA source with kernel launches as loops on this CPU, and what HostDevice needs around it."""
-    out = work / "shim.so"
-    (work / "shim.c").write_text(host_shim(read_manifest(folder)), encoding="utf-8")
-    objects = []
-    for source in (work / "shim.c", runtime_file("port_host.c")):
-        objects.append(str(work / f"{source.stem}.o"))
-        subprocess.run(["gcc", "-c", "-fPIC", *flags, "-I", folder, source, "-o", objects[-1]], check=True)
-    head = ["g++", "-std=c++17", "-O1", "-shared", "-fPIC", "-ffp-contract=off", *flags]
-    source = ["-I", folder, "-include", SHIM, "-x", "c++", folder / "lmuformer.cu", "-x", "none"]
-    subprocess.run([*head, *source, *objects, "-o", out], check=True)
-    return out
 
 
 class OnCpu(edgec.CompiledModel):
