@@ -1,4 +1,4 @@
-"""Spiking LMUFormer for keyword spotting: `build` makes the network that the checkpoint fits."""
+"""LMUFormer for keyword spotting, spiking or not: `build` makes the network that a checkpoint fits."""
 
 from __future__ import annotations
 
@@ -6,9 +6,15 @@ from typing import Any
 
 from torch import nn
 
-from .model import Config, SpikingLMUFormer
+from .analog import AnalogLMUFormer
+from .model import Config, LMUFormer, SpikingLMUFormer
+
+
+def network(config: Config) -> LMUFormer:
+    """Return the untrained network of a configuration."""
+    return SpikingLMUFormer(config) if config.spiking else AnalogLMUFormer(config)
 
 
 def build(config: dict[str, Any]) -> nn.Module:
-    """Return an untrained SpikingLMUFormer. config: the fields of `Config`; TypeError for another key."""
-    return SpikingLMUFormer(Config(**config))
+    """Return an untrained LMUFormer. config: the fields of `Config`; TypeError for another key."""
+    return network(Config(**config))

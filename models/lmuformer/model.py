@@ -1,6 +1,7 @@
-"""Spiking LMUFormer (arXiv 2402.04882): PCM in, any-time class scores out.
+"""LMUFormer (arXiv 2402.04882), spiking or not: PCM in, any-time class scores out.
 
-The sequence axis is the time axis of the neurons. B batch, N samples, T = N/hop frames, D = dim.
+The sequence axis is the time axis of the neurons. B batch, N samples, T = N/hop frames, D = dim. The parts of the
+spiking network are here, those of the other one in `analog.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from edgec.nn.lmu import Form
 
 @dataclass(frozen=True)
 class Config:
-    """Sizes and front end of one LMUFormer; the defaults are those of the shipped checkpoint."""
+    """Sizes and front end of one LMUFormer; the defaults are those of the shipped checkpoints."""
 
     n_mels: int = 40
     dim: int = 128
@@ -38,20 +39,22 @@ class Config:
     floor: float = 1.1920929e-7
     offset: float = -8.0  # close to the mean of the train split's log-mel values
     scale: float = 0.125
+    spiking: bool = True  # the "membrane shortcut" variant; False: the network without neurons
 
     @classmethod
-    def published(cls) -> Config:
-        """Return the sizes published for Speech Commands with 35 classes (1,689,894 parameters)."""
+    def published(cls, spiking: bool = True) -> Config:
+        """Return the sizes published for Speech Commands, 35 classes (1,689,894 parameters; not spiking 1,621,796)."""
         return cls(
             n_mels=128,
             dim=256,
-            order=512,
+            order=512 if spiking else 256,
             theta=128,
             mlp_ratio=4,
             classes=35,
             readout_window=0,
             offset=-6.845978,
             scale=1.0 / (2.0 * 5.5654526),
+            spiking=spiking,
         )
 
 
@@ -179,17 +182,14 @@ class Head(nn.Module):
         return scores
 
 
-class SpikingLMUFormer(nn.Module):
+class LMUFormer(nn.Module):
     """Log-mel front end, patch embedding, one block of token and channel mixer, any-time head."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, embed: nn.Module, mixer: nn.Module, ffn: nn.Module, head: nn.Module) -> None:
         super().__init__()
         self.config = config
         self.features = log_mel_of(config)
-        self.embed = PatchEmbedding(config)
-        self.mixer = MemoryMixer(config)
-        self.ffn = FeedForward(config)
-        self.head = Head(config)
+        self.embed, self.mixer, self.ffn, self.head = embed, mixer, ffn, head
 
     def classify(self, features: Tensor) -> Tensor:
         """Return any-time scores from log-mel features. features: [B,T,n_mels] -> [B,T,classes]."""
@@ -205,3 +205,10 @@ class SpikingLMUFormer(nn.Module):
         pcm: [B,N] in [-1,1), N a multiple of hop -> [B,T,classes].
         """
         return self.classify(self.features(pcm))
+
+
+class SpikingLMUFormer(LMUFormer):
+    """The spiking network."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config, PatchEmbedding(config), MemoryMixer(config), FeedForward(config), Head(config))

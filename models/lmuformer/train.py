@@ -1,4 +1,4 @@
-"""Train and evaluate the Spiking LMUFormer on the SC12 subset (speaker-disjoint).
+"""Train and evaluate the LMUFormer, spiking or not, on the SC12 subset (speaker-disjoint).
 
 python -m models.lmuformer.train --work runs/lmuformer            # train, select on val
 python -m models.lmuformer.train --evaluate                       # test split, shipped checkpoint
@@ -20,9 +20,9 @@ from torch.nn.utils import parametrize
 
 from edgec.nn import LIF
 
-from . import build
+from . import build, network
 from .data import LABELS, SILENCE, Augment, Split, epoch_order, load_split, soft_targets, to_float
-from .model import Config, SpikingLMUFormer
+from .model import Config, LMUFormer
 from .teacher import Teacher
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -171,7 +171,7 @@ class Trainer:
         self.train, self.val = load_split(options.data, "train"), load_split(options.data, "val")
         if options.with_val:
             self.train = with_words_of(self.train, self.val)
-        self.config = Config(causal=options.causal)
+        self.config = Config(causal=options.causal, spiking=options.spiking)
         self.model = self.new_model()
         if options.start:
             self.model.load_state_dict(torch.load(options.start, weights_only=True)["state_dict"])
@@ -237,10 +237,10 @@ class Trainer:
         loss = functional.cross_entropy(scores.float(), targets)
         return loss, self.rates.excess(options.rate_target)
 
-    def new_model(self) -> SpikingLMUFormer | Teacher:
+    def new_model(self) -> LMUFormer | Teacher:
         """Return an untrained network of the kind being trained."""
-        kind = Teacher if self.options.network == "teacher" else SpikingLMUFormer
-        return kind(self.config).to(self.device)
+        model = Teacher(self.config) if self.options.network == "teacher" else network(self.config)
+        return model.to(self.device)
 
     def load_teacher(self, path: Path) -> Teacher:
         """Return the teacher of a run folder's best.pt, in eval mode."""
@@ -329,6 +329,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="continue from WORK/last.pt")
     parser.add_argument("--start", type=Path, help="checkpoint whose weights to start from")
     parser.add_argument("--network", default="lmuformer", choices=("lmuformer", "teacher"))
+    parser.add_argument(
+        "--spiking", action=argparse.BooleanOptionalAction, default=True, help="of the two LMUFormers, the one to train"
+    )
     parser.add_argument("--teacher", type=Path, help="best.pt of a --network teacher run, to learn from")
     parser.add_argument("--trust", type=float, default=0.7, help="share of the teacher in the targets")
     parser.add_argument("--epochs", type=int, default=60)

@@ -1,0 +1,255 @@
+"""Train and evaluate the Tiny Time Mixer on ETTh1 (512 hours in, 96 out).
+
+python -m models.ttm.train --work runs/ttm     # train, select on val
+python -m models.ttm.train --evaluate          # test split, shipped checkpoint
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from . import build
+from .data import CHANNELS, Series, load_series, windows
+from .model import TTM, Config
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT.parent / "shared" / "data" / "ett" / "ETTh1.csv"
+CHECKPOINT = Path(__file__).with_name("ttm.pt")
+
+
+def save_checkpoint(path: Path, config: Config, state: dict[str, Tensor]) -> None:
+    """Write the shipped format: loadable with weights_only=True."""
+    torch.save(
+        {
+            "format": "edgec-checkpoint-1",
+            "model": "ttm",
+            "config": asdict(config),
+            "labels": [],
+            "state_dict": {name: value.detach().cpu().clone() for name, value in state.items()},
+        },
+        path,
+    )
+
+
+def load_checkpoint(path: Path) -> nn.Module:
+    """Return the trained model of a checkpoint, in eval mode; ValueError for another format."""
+    saved = torch.load(path, weights_only=True)
+    if saved.get("format") != "edgec-checkpoint-1":
+        raise ValueError(f"{path}: expected format edgec-checkpoint-1, found {saved.get('format')!r}")
+    model = build(saved["config"])
+    model.load_state_dict(saved["state_dict"])
+    return model.eval()
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, rows: Tensor, config: Config, stride: int = 1, batch: int = 256) -> dict[str, Any]:
+    """Return MSE and MAE over all windows, hours and channels, and MSE per channel, in standardised units."""
+    model.eval()
+    device = next(model.parameters()).device
+    pieces = windows(rows, config.context + config.horizon, stride)
+    squared, absolute = torch.zeros(rows.shape[1], dtype=torch.float64), 0.0
+    for piece in torch.split(pieces, batch):
+        past, future = piece[:, : config.context], piece[:, config.context :]
+        error = (model(past.to(device)).cpu() - future).double()
+        squared += error.square().mean(1).sum(0)
+        absolute += float(error.abs().mean((1, 2)).sum())
+    per_channel = squared / len(pieces)
+    return {"mse": float(per_channel.mean()), "mae": absolute / len(pieces), "per_channel": per_channel.tolist()}
+
+
+class Batches:
+    """Random windows of single channels of the train split, and their augmentation."""
+
+    def __init__(self, rows: Tensor, length: int, mix: float, bands: float) -> None:
+        """mix, bands: shares of the windows that become sums of two, or lose frequencies."""
+        self.pieces = windows(rows, length).permute(0, 2, 1).reshape(-1, length)
+        self.mix, self.bands = mix, bands
+
+    def epoch(self, batch: int, steps: int, generator: torch.Generator) -> Any:
+        """Yield `steps` batches [batch,length,1]."""
+        order = torch.randperm(len(self.pieces), generator=generator)
+        for step in range(steps):
+            picked = order[torch.arange(step * batch, (step + 1) * batch) % len(order)]
+            yield self._augment(self.pieces[picked], generator)[:, :, None]
+
+    def _augment(self, x: Tensor, g: torch.Generator) -> Tensor:
+        """A sum of two series is a plausible series too, and so is one with some frequencies missing. x: [B,length]."""
+        count, length = x.shape
+        share = torch.rand(count, 1, generator=g) * (torch.rand(count, 1, generator=g) < self.mix)
+        sign = 1.0 - 2.0 * (torch.rand(count, 1, generator=g) < 0.5)
+        x = (1 - share) * x + share * sign * self.pieces[torch.randint(len(self.pieces), (count,), generator=g)]
+        spectrum = torch.fft.rfft(x)
+        kept = torch.rand(spectrum.shape, generator=g) >= 0.2
+        kept |= torch.rand(count, 1, generator=g) >= self.bands
+        kept[:, 0] = True
+        return torch.fft.irfft(spectrum * kept, length)
+
+
+def schedule(step: int, total: int, warmup: int) -> float:
+    """Linear warm-up, then a half cosine down to 1 % of the peak."""
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(1, total - warmup)
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+class Trainer:
+    """Everything one run carries from epoch to epoch."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        torch.manual_seed(options.seed)
+        self.options = options
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.precision = torch.autocast(self.device.type, torch.bfloat16, enabled=options.bfloat16)
+        self.config = Config(dropout=options.dropout, head_dropout=options.head_dropout)
+        series: Series = load_series(options.data)
+        self.val = series.split("val", self.config.context)
+        train = series.split("train", self.config.context)
+        length = self.config.context + self.config.horizon
+        self.batches = Batches(train, length, options.mix, options.bands)
+        self.model = TTM(self.config).to(self.device)
+        self.average = {name: value.clone() for name, value in self.model.state_dict().items()}
+        decayed = [p for p in self.model.parameters() if p.dim() > 1]
+        plain = [p for p in self.model.parameters() if p.dim() <= 1]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": options.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+            lr=options.lr,
+        )
+        self.steps, self.epoch, self.best = 0, 0, math.inf
+
+    def run_epoch(self) -> float:
+        """Train one epoch; return the mean loss."""
+        options = self.options
+        seed = options.seed * 100003 + self.epoch
+        torch.manual_seed(seed)  # of the dropout: an epoch is the same after --resume
+        generator = torch.Generator().manual_seed(seed)
+        total = options.epochs * options.steps
+        losses = 0.0
+        self.model.train()
+        for piece in self.batches.epoch(options.batch, options.steps, generator):
+            for group in self.optimizer.param_groups:
+                group["lr"] = options.lr * schedule(self.steps, total, options.steps)
+            past, future = piece[:, : self.config.context], piece[:, self.config.context :]
+            with self.precision:
+                forecast = self.model(past.to(self.device))
+            loss = functional.mse_loss(forecast.float(), future.to(self.device))
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            self.optimizer.step()
+            self.steps += 1
+            decay = min(options.ema, (1 + self.steps) / (10 + self.steps))
+            for name, value in self.model.state_dict().items():
+                self.average[name].lerp_(value, 1 - decay)
+            losses += float(loss.detach()) / options.steps
+        self.epoch += 1
+        return losses
+
+    def averaged_model(self) -> nn.Module:
+        """Return a copy of the model with the averaged weights."""
+        model = TTM(self.config).to(self.device)
+        model.load_state_dict(self.average)
+        return model
+
+    def save(self, path: Path) -> None:
+        """Write everything --resume needs."""
+        torch.save(
+            {
+                "model": self.model.state_dict(),
+                "average": self.average,
+                "optimizer": self.optimizer.state_dict(),
+                "steps": self.steps,
+                "epoch": self.epoch,
+                "best": self.best,
+            },
+            path,
+        )
+
+    def resume(self, path: Path) -> None:
+        """Continue a run written by `save`."""
+        saved = torch.load(path, weights_only=True, map_location=self.device)
+        self.model.load_state_dict(saved["model"])
+        self.average = saved["average"]
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.steps, self.epoch, self.best = saved["steps"], saved["epoch"], saved["best"]
+
+    def fit(self) -> None:
+        """Train to the last epoch, keeping the averaged weights that do best on the val split."""
+        work: Path = self.options.work
+        work.mkdir(parents=True, exist_ok=True)
+        if self.options.resume:
+            self.resume(work / "last.pt")
+        while self.epoch < self.options.epochs:
+            start = time.monotonic()
+            loss = self.run_epoch()
+            result = evaluate(self.averaged_model(), self.val, self.config, self.options.val_stride)
+            line = f"epoch {self.epoch}/{self.options.epochs} loss {loss:.4f} val mse {result['mse']:.4f}"
+            if result["mse"] < self.best:
+                self.best = result["mse"]
+                save_checkpoint(work / "best.pt", self.config, self.average)
+                line += " *"
+            self.save(work / "last.pt")
+            print(f"{line} ({time.monotonic() - start:.1f} s)", flush=True)
+
+
+def report(model: nn.Module, series: Series, split: str) -> None:
+    """Print MSE and MAE over one split, and the MSE of each channel."""
+    config = model.config
+    assert isinstance(config, Config)
+    rows = series.split(split, config.context)
+    result = evaluate(model, rows, config)
+    count = len(rows) - config.context - config.horizon + 1
+    print(f"{split}: MSE {result['mse']:.4f}, MAE {result['mae']:.4f} ({count} windows x {len(CHANNELS)} channels)")
+    for name, value in zip(CHANNELS, result["per_channel"], strict=True):
+        print(f"  {name:5s} MSE {value:.4f}")
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser.add_argument("--data", type=Path, default=DATA, help="ETTh1.csv")
+    parser.add_argument("--evaluate", action="store_true", help="report a checkpoint, do not train")
+    parser.add_argument("--split", default="test", choices=("val", "test"), help="for --evaluate")
+    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, help="for --evaluate")
+    parser.add_argument("--work", type=Path, default=Path("runs/ttm"), help="run folder")
+    parser.add_argument("--resume", action="store_true", help="continue from WORK/last.pt")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=80, help="of an epoch")
+    parser.add_argument("--batch", type=int, default=128, help="windows of one channel")
+    parser.add_argument("--lr", type=float, default=5e-4)
+    parser.add_argument("--weight-decay", type=float, default=0.05)
+    parser.add_argument("--dropout", type=float, default=0.2)
+    parser.add_argument("--head-dropout", type=float, default=0.6)
+    parser.add_argument("--ema", type=float, default=0.99)
+    parser.add_argument("--mix", type=float, default=0.5, help="share of windows that are a sum of two")
+    parser.add_argument(
+        "--bands", type=float, default=0.3, help="share of windows that lose 20 %% of their frequencies"
+    )
+    parser.add_argument("--val-stride", type=int, default=8, help="every n-th window of val, while training")
+    parser.add_argument("--bfloat16", action=argparse.BooleanOptionalAction, default=False, help="matrices in bfloat16")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    """Train, or with --evaluate report a checkpoint."""
+    options = parse()
+    torch.set_num_threads(options.threads)
+    if options.evaluate:
+        report(load_checkpoint(options.checkpoint), load_series(options.data), options.split)
+    else:
+        Trainer(options).fit()
+
+
+if __name__ == "__main__":
+    main()
