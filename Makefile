@@ -12,11 +12,11 @@ JOBS   ?= 2
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-$(VENV)/.ready: pyproject.toml
+$(VENV)/.ready: pyproject.toml tests/packages.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --retries 1 --timeout 60 --extra-index-url $(TORCH_INDEX) 'torch>=2.13,<2.14'
 	$(PIP) install -e '.[test]'
-	$(PIP) install --no-deps 'spikingjelly==0.0.0.0.14' # its neurons alone: its other dependencies pull in torchvision
+	$(PIP) install --no-deps -r tests/packages.txt
 	touch $@
 
 setup: $(VENV)/.ready ## create .venv with everything

@@ -1,4 +1,4 @@
-"""Write the generated tables: docs/ops.md, docs/targets.md, docs/cli.md and the figures in README.md.
+"""Write the generated pages: docs/ops.md, docs/targets.md, docs/cli.md, the figures in README.md, models/*/card.md.
 
     python docs/generate.py [--check]
 
@@ -119,7 +119,16 @@ def pages() -> dict[Path, str]:
         docs / "targets.md": targets_page(),
         docs / "cli.md": cli_page(),
         ROOT / "README.md": readme(),
+        **cards(),
     }
+
+
+def cards() -> dict[Path, str]:
+    """card.md of every family with measured figures: from its .card.json files and about.md, nothing is measured."""
+    from edgec.zoo.card import PAGE, page_of
+
+    families = {p.parent for p in (ROOT / "models").glob("*/*.card.json")}
+    return {folder / PAGE: page_of(folder) for folder in sorted(families)}
 
 
 def main() -> int:

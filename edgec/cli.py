@@ -28,7 +28,8 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--precision", default="int8", choices=("int8", "float32"))
     c.add_argument(
         "--calibration",
-        help=".npz whose first array [N, ...] holds model inputs (default: calibration.npz beside the model)",
+        help=".npz whose first array [N, ...] holds model inputs, or what `edgec calibrate` wrote (default:"
+        " MODEL.ranges.npz or calibration.npz beside the model)",
     )
     c.add_argument("--flash", help="most flash allowed, such as 1M")
     c.add_argument("--ram", help="most RAM allowed (state + arena + stack), such as 128K")
@@ -43,11 +44,36 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="one call takes the whole window: no streaming step (as without a time axis)",
     )
+    c.add_argument(
+        "--sliding",
+        action="store_true",
+        help="a call takes new frames and runs the network on its whole window of the last ones (default for models"
+        " that ask for it, such as ttm)",
+    )
+    c.add_argument("--hop", type=int, help="frames a call takes when the window slides (default: 1)")
+    c.add_argument(
+        "--output",
+        action="append",
+        metavar="NAME",
+        help="a result to return, by field or place; may be repeated (default: all, of a record its first field)",
+    )
     c.add_argument("--dump-ir", metavar="DIR", help="write the graph after every pass")
 
-    r = commands.add_parser("run", help="run a compiled model on a wav clip")
+    k = commands.add_parser("calibrate", help="write the statistics of calibration data, to ship in place of the data")
+    k.add_argument("model", help="as for compile")
+    data = k.add_mutually_exclusive_group(required=True)
+    data.add_argument("--calibration", help=".npz whose first array [N, ...] holds model inputs")
+    data.add_argument("--data", metavar="DIR", help="of a shipped model: folder with the data set it was trained on")
+    k.add_argument("-o", "--out", help="the file to write (default: MODEL.ranges.npz beside the model)")
+    k.add_argument("--time-axis", type=int, help="as for compile")
+
+    r = commands.add_parser("run", help="run a compiled model on a wav clip or a series")
     r.add_argument("folder")
-    r.add_argument("clip", help="16-bit mono PCM .wav at the model's rate, or .npy with one input")
+    r.add_argument(
+        "clip",
+        help="16-bit mono PCM .wav at the model's rate, .npy with one input, or .csv with a line a sample and a column"
+        " a channel",
+    )
     r.add_argument("--on", choices=ON, help=ON_HELP)
     r.add_argument("--stream", action="store_true", help="print the scores of every frame, not only the last")
     r.add_argument("--labels", help="text file with one class name a line")
@@ -61,6 +87,15 @@ def parser() -> argparse.ArgumentParser:
     v.add_argument("folder")
     v.add_argument("--clip", help="input to compare on (default: the calibration set's first)")
     v.add_argument("--on", choices=ON, help=ON_HELP)
+
+    m = commands.add_parser("models", help="list the shipped models with the figures of their cards")
+    m.add_argument("--json", action="store_true", help="print the figures as JSON")
+
+    d = commands.add_parser("card", help="measure a shipped model on its test data and write its card")
+    d.add_argument("name", help="a name from `edgec models`")
+    d.add_argument("--data", required=True, help="folder with the test data; an error names the files it must hold")
+    d.add_argument("--precision", default="int8,float32", help="comma-separated: int8,float32 (default: both)")
+    d.add_argument("--quick", action="store_true", help="the first test inputs only; prints the card, writes nothing")
 
     commands.add_parser("targets", help="list the targets")
     commands.add_parser("ops", help="list the ops and which rules each has")

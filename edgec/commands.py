@@ -44,11 +44,26 @@ def compile_command(a: argparse.Namespace) -> None:
         compiled = compile_model(
             a.model, a.target, a.out, precision=a.precision, calibration=a.calibration, budget=budget,
             emit_kind=a.emit, toolchain=a.toolchain, streaming=not a.whole, dump_ir=a.dump_ir, progress=progress,
+            sliding=a.sliding or None, hop=a.hop, outputs=a.output,
             time_axis="guess" if a.time_axis is None else a.time_axis,
         )  # fmt: skip
         progress("")
     print_report(compiled.report)
     console.print(f"wrote {compiled.folder} in {time.monotonic() - start:.1f} s")
+
+
+def calibrate_command(a: argparse.Namespace) -> None:
+    """`edgec calibrate`."""
+    from edgec.pipeline import calibrate_model
+
+    time_axis = "guess" if a.time_axis is None else a.time_axis
+    data = a.calibration
+    if a.data is not None:
+        from edgec.zoo.family import load_calibration_set
+
+        data = load_calibration_set(a.model, a.data)
+    path = calibrate_model(a.model, data, a.out, time_axis=time_axis)
+    console.print(f"wrote {path}, {path.stat().st_size:,} bytes; compile takes it with --calibration {path}")
 
 
 def print_report(report: dict[str, Any]) -> None:
@@ -101,46 +116,50 @@ def run_command(a: argparse.Namespace) -> None:
     on = a.on or model.default_device
     kind = DEVICES.get(on, on)
     outputs: list[np.ndarray[Any, Any]] = []
+    ranked = not model.report.get("sliding", False)  # a forecast has no winner
     with model.device(kind, counting=kind == "unicorn") as device:
         counts = []
         for frame in frames(x, spec):
             out = device.step([to_device(frame, spec)])
             counts.append(device.counters.instructions)
-            _keep(outputs, out, out_spec, a.stream, labels)
+            _keep(outputs, out, out_spec, a.stream, labels, ranked)
         while (out := device.flush()) is not None:
-            _keep(outputs, out, out_spec, a.stream, labels)
+            _keep(outputs, out, out_spec, a.stream, labels, ranked)
     if not outputs:
         raise InputError(
             f"{a.clip}: too short, the model gave no output", hint=f"its delay is {model.manifest.delay} frames"
         )
-    console.print(f"{len(outputs)} outputs on {on}; the last: {describe(outputs[-1], labels)}")
+    console.print(f"{len(outputs)} outputs on {on}; the last: {describe(outputs[-1], labels, ranked)}")
     if any(counts):
         console.print(f"instructions per frame: {max(counts):,} worst, {np.mean(counts):,.0f} mean (counted)")
 
 
-def _keep(outputs: list[Any], out: Any, spec: Any, stream: bool, labels: list[str]) -> None:
+def _keep(outputs: list[Any], out: Any, spec: Any, stream: bool, labels: list[str], ranked: bool) -> None:
     from edgec.compiled import to_real
 
     if out is None:
         return
     outputs.append(to_real(out[0], spec).reshape(-1))
     if stream:
-        console.print(f"{len(outputs) - 1:5d}  {describe(outputs[-1], labels)}")
+        console.print(f"{len(outputs) - 1:5d}  {describe(outputs[-1], labels, ranked)}")
 
 
-def describe(scores: np.ndarray[Any, Any], labels: list[str]) -> str:
-    """The winner and the scores."""
+def describe(scores: np.ndarray[Any, Any], labels: list[str], ranked: bool = True) -> str:
+    """The scores, and where they rank classes the winner before them."""
+    shown = f"[{' '.join(f'{s:.2f}' for s in scores[:16])}{' ...' if scores.size > 16 else ''}]"
+    if not ranked:
+        return shown
     best = int(np.argmax(scores))
-    name = labels[best] if best < len(labels) else str(best)
-    return f"{name}  [{' '.join(f'{s:.2f}' for s in scores[:16])}{' ...' if scores.size > 16 else ''}]"
+    return f"{labels[best] if best < len(labels) else best}  {shown}"
 
 
 def read_clip(path: str, model: Any) -> np.ndarray[Any, Any]:
-    """A wav clip as int16, or an array from .npy."""
+    """A wav clip as int16, an array from .npy, or a series from .csv."""
     from edgec.profile.clips import read_input
 
-    rate = model.report.get("sample_rate")
-    return read_input(path, rate)
+    spec = model.manifest.inputs[0]
+    channels = 1 if spec.time_axis == len(spec.shape) - 1 else spec.shape[-1]
+    return read_input(path, model.report.get("sample_rate"), channels)
 
 
 def read_labels(path: str | None, model: Any) -> list[str]:
@@ -223,6 +242,50 @@ def default_input(model: Any) -> np.ndarray[Any, Any]:
     if not path.is_file():
         raise InputError(f"{model.folder} holds no sample input", hint="give one with --clip")
     return np.load(path, allow_pickle=False)  # type: ignore[no-any-return]
+
+
+def models_command(a: argparse.Namespace) -> None:
+    """`edgec models`."""
+    import json
+
+    from edgec.zoo.card import all_cards
+    from edgec.zoo.page import figure
+
+    cards = all_cards()
+    if a.json:
+        print(json.dumps(cards, indent=1))
+        return
+    table = Table(caption="instructions and RAM of the int8 C on a Cortex-M7; how each was measured: its card.md")
+    for column in ("model", "task", "params", "MACs", "metric", "torch", "int8 C", "flash", "RAM", "instructions"):
+        table.add_column(column, overflow="fold", justify="left" if column in ("model", "task", "metric") else "right")
+    for card in cards:
+        if "params" not in card:
+            table.add_row(card["name"], "no card yet: edgec card " + card["name"])
+            continue
+        int8 = card["compiled"].get("int8")
+        rows = [r for r in card["targets"] if (r["target"], r["precision"]) == ("cortex-m7", "int8") and "flash" in r]
+        sizes = [f"{rows[0][k]:,.0f}" for k in ("flash", "ram", "mean")] if rows else ["", "", ""]
+        values = [figure(card, card["float"]["value"]), figure(card, int8["value"]) if int8 else ""]
+        counts = [f"{card['params']:,}", f"{card['macs']:,} per {card['per']}"]
+        table.add_row(card["name"], card["task"], *counts, card["metric"], *values, *sizes)
+    console.print(table)
+
+
+def card_command(a: argparse.Namespace) -> None:
+    """`edgec card`."""
+    from edgec.pipeline import PRECISIONS
+    from edgec.zoo.card import make_card
+    from edgec.zoo.page import section
+
+    precisions = a.precision.split(",")
+    unknown = [p for p in precisions if p not in PRECISIONS]
+    if unknown:
+        raise InputError(f"unknown precision {unknown[0]!r}", hint=f"one of {', '.join(PRECISIONS)}")
+    with console.status("starting") as status:
+        card = make_card(a.name, a.data, precisions, a.quick, status.update)
+    print(section(card))
+    if a.quick:
+        console.print(f"measured on the first {card['inputs']} test inputs only; nothing was written")
 
 
 def targets_command(a: argparse.Namespace) -> None:

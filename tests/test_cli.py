@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from edgec.cli import main
+from edgec.errors import InputError
 from tests.conftest import MODEL
 
 CHECKPOINT = str(MODEL / "lmuformer.pt")
@@ -285,6 +286,23 @@ def test_output_folder_that_cannot_be_written(tmp_path: Path, capsys: pytest.Cap
     assert "cannot be written" in err
 
 
+# ---- bad input: the zoo ----
+
+
+def test_cards_need_a_shipped_model_and_its_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    err = refused(capsys, "card", "nosuchmodel", "--data", str(tmp_path))
+    assert "expected a shipped model" in err
+    assert "lmuformer_ann" in err
+    err = refused(capsys, "card", "lmuformer-ann", "--data", str(tmp_path / "absent"))
+    assert "SC12 subset (speaker-disjoint)" in err
+    assert "no such folder; missing:\n  - labels.csv\n  - clips_flac.zip" in err
+    assert "missing:\n  - ETTh1.csv" in refused(capsys, "card", "ttm", "--data", str(tmp_path))
+    (tmp_path / "ETTh1.csv").write_text("date,a\n")
+    assert "ETTh1.csv: expected the columns" in refused(capsys, "card", "ttm", "--data", str(tmp_path))
+    assert "cifar10_jpeg_train.zip" in refused(capsys, "calibrate", "vit", "--data", str(tmp_path))
+    assert "unknown precision 'int4'" in refused(capsys, "card", "ttm", "--data", ".", "--precision", "int4")
+
+
 # ---- bad input: run ----
 
 
@@ -298,6 +316,87 @@ def test_a_wav_with_the_wrong_rate_or_form(lmuformer: Path, tmp_path: Path, caps
     assert "no such file" in refused(capsys, "run", str(lmuformer), str(tmp_path / "u.wav"))
     short = write_wav(tmp_path / "v.wav", seconds=0.005)
     assert "at least one frame of 160" in refused(capsys, "run", str(lmuformer), str(short))
+
+
+ARRAYS = {
+    "transposed": (
+        np.zeros((8, 8, 3), np.float32),
+        "expected {own}[1, 3, 8, 8] or a sequence of such",
+        "float32[8, 8, 3]",
+    ),
+    "four channels": (np.zeros((4, 8, 8), np.float32), "expected {own}[1, 3, 8, 8] or", "found float32[4, 8, 8]"),
+    "larger": (np.zeros((1, 3, 9, 9), np.float32), "expected {own}[1, 3, 8, 8] or", "found float32[1, 3, 9, 9]"),
+    "flat rest": (np.zeros(3 * 64 + 1, np.float32), "expected {own}[1, 3, 8, 8] or", "found float32[193]"),
+    "pixels": (np.zeros((3, 8, 8), np.uint8), "expected {own} or real values", "found uint8"),
+    "samples": (np.zeros((3, 8, 8), np.int16), "expected {own} or real values", "found int16"),
+    "words": (np.full((3, 8, 8), "a"), "expected {own} or real values", "found <U1"),
+    "complex": (np.zeros((3, 8, 8), np.complex64), "expected {own} or real values", "found complex64"),
+    "nan": (np.full((3, 8, 8), np.nan, np.float32), "expected finite values", "found NaN"),
+    "nothing": (np.zeros(0, np.float32), "expected at least one frame of 192 values", "found 0"),
+}
+
+
+@pytest.fixture(scope="module", params=["float32", "int8"])
+def image_net(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small network on images [1,3,8,8], trained on values in [-1,1]."""
+    folder = tmp_path_factory.mktemp("image") / "net"
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3, 2), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(36, 3)
+    )
+    x = torch.rand(8, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    program = torch.export.export(module.eval(), (x[:1],))
+    torch.export.save(program, folder.parent / "net.pt2")
+    np.savez(folder.parent / "c.npz", x.numpy())
+    arguments = ["--precision", request.param, "--calibration", str(folder.parent / "c.npz"), "-o", str(folder)]
+    assert main(["compile", str(folder.parent / "net.pt2"), *arguments]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("kind", ARRAYS)
+def test_an_array_of_the_wrong_shape_or_type(
+    kind: str, image_net: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import edgec
+
+    array, expected, found = ARRAYS[kind]
+    model = edgec.open(str(image_net))
+    np.save(tmp_path / "x.npy", array)
+    err = refused(capsys, "run", str(image_net), str(tmp_path / "x.npy"))
+    assert expected.format(own=model.manifest.inputs[0].dtype) in err
+    assert found in err
+    with pytest.raises(InputError, match=re.escape(found)):
+        model.run(array)
+    if array.size:
+        with pytest.raises(InputError, match=re.escape(found)):
+            model.step(array)
+    model.close()
+
+
+def test_values_in_another_unit(image_net: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A little outside the calibrated range an integer model saturates; pixels from 0 to 255 are another unit."""
+    import edgec
+
+    model = edgec.open(str(image_net))
+    ones = np.ones((3, 8, 8), np.float32)
+    assert np.array_equal(model.run(np.stack([ones, ones]))[0], model.run(ones.reshape(-1))[0])
+    if model.manifest.inputs[0].dtype == "int8":
+        assert np.array_equal(model.run(1.5 * ones), model.run(1.2 * ones))
+        np.save(tmp_path / "x.npy", 255 * ones)
+        err = refused(capsys, "run", str(image_net), str(tmp_path / "x.npy"))
+        assert re.search(r"expected values in \[-\d.*, \d.*\], found \[255, 255\]", err)
+        assert "as the training data was" in err
+    model.close()
+
+
+def test_a_series_of_the_wrong_shape(lmuformer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for array, message in (
+        (np.zeros((2, 16000), np.int16), "expected int16[1, 160] or a sequence of such frames, found int16[2, 16000]"),
+        (np.zeros((160, 100), np.int16), "found int16[160, 100]"),
+        (np.zeros(16000, np.int32), "expected int16 or real values, found int32"),
+        (np.full(16000, 20000.0), "expected values in [-1, 1], found [2e+04, 2e+04]"),
+    ):
+        np.save(tmp_path / "x.npy", array)
+        assert message in refused(capsys, "run", str(lmuformer), str(tmp_path / "x.npy"))
 
 
 def test_a_folder_that_is_no_compiled_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

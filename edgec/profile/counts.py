@@ -37,7 +37,8 @@ class Profile:
 
 
 def profile(model: CompiledModel, x: np.ndarray[Any, Any]) -> Profile:
-    """Run x frame by frame on the emulator and count. The marks between layers are not part of the counts."""
+    """Run x frame by frame on the emulator and count. The marks between layers are not part of the counts, nor are the
+    frames that only fill a sliding window."""
     spec = model.manifest.inputs[0]
     totals, per_node = [], []
     with model.device("unicorn", profile=True, counting=True) as device:
@@ -46,6 +47,8 @@ def profile(model: CompiledModel, x: np.ndarray[Any, Any]) -> Profile:
             totals.append(device.counters.instructions)
             per_node.append(dict(device.counters.per_node))
         how = device.counters.how
+    filling = model.manifest.delay if model.report.get("sliding", False) else 0
+    totals, per_node = totals[filling:] or totals, per_node[filling:] or per_node
     layers = {r["id"]: r for r in model.report["layers"]}
     rest = {"name": "(step function)", "op": "", "variant": "", "source": "", "macs": 0}
     rows = []

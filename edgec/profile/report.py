@@ -15,6 +15,7 @@ from edgec.errors import ToolchainError
 from edgec.ir.graph import Graph
 from edgec.ir.types import DType
 from edgec.ops.spiking import Lif
+from edgec.ops.timeline import Window
 from edgec.passes.calibrate import evaluate_batches
 from edgec.plan import Call, Plan
 from edgec.target import Target
@@ -30,6 +31,7 @@ from edgec.toolchain import (
 )
 
 SPIKE_SAMPLES = 8
+CALIBRATION = "calibration input 0"
 
 
 def spike_rates(whole: Graph, data: np.ndarray[Any, Any] | None) -> dict[str, float]:
@@ -55,10 +57,20 @@ def build_report(
     precision: str,
     toolchain: str,
     keep_image: bool,
+    source: str = CALIBRATION,
 ) -> dict[str, Any]:
-    """Layers, totals, and how each figure was obtained. With keep_image the linked image stays in the folder."""
+    """Layers, totals, and how each figure was obtained. With keep_image the linked image stays in the folder.
+
+    `source` says in words what data[0] is.
+    """
     rates = spike_rates(whole, data)
-    measured = measure(folder, target, data, toolchain, keep_image, silent_frames=8 if plan.graph.is_step else 1)
+    filling = plan.graph.delay if any(isinstance(n.op, Window) for n in plan.graph.nodes) else 0
+    silent = filling + 8 if plan.graph.is_step else 1
+    if too_large(plan, target):
+        measured = unmeasured(source)
+        measured["how"]["flash"] = "sum of the constants: no image is linked for a part that cannot hold it"
+    else:
+        measured = measure(folder, target, data, toolchain, keep_image, silent, source, filling)
     code: Mapping[str, int] = measured.pop("code")
     layers = [_layer(plan, call, code, rates) for call in plan.calls]
     _charge_once(plan, layers, code)
@@ -77,6 +89,23 @@ def build_report(
                  "budget_ms": target.frame_budget_ms},
         "layers": layers, "totals": totals, "how": measured["how"],
     }  # fmt: skip
+
+
+def too_large(plan: Plan, target: Target) -> bool:
+    """Whether constants exceed a microcontroller's flash, or state and arena its RAM: then no image can be linked."""
+    weights = sum(a.nbytes for a in plan.consts.values())
+    exceeds = weights > target.flash_bytes or plan.state_bytes + plan.arena_bytes > target.ram_bytes
+    return target.arch == "arm-m" and exceeds
+
+
+def unmeasured(source: str) -> dict[str, Any]:
+    """What `measure` starts from; `source` says in words what the inputs are."""
+    inputs = f"{SPIKE_SAMPLES} calibration inputs" if source == CALIBRATION else source
+    how = {
+        "macs": "counted from the shapes, dense-equivalent",
+        "spike_rate": f"mean over {inputs}, on the reference",
+    }
+    return {"flash": None, "stack": None, "worst": None, "mean": None, "code": {}, "how": how}
 
 
 def _layer(plan: Plan, call: Call, code: Mapping[str, int], rates: Mapping[str, float]) -> dict[str, Any]:
@@ -118,12 +147,15 @@ def measure(
     toolchain: str,
     keep_image: bool,
     silent_frames: int = 8,
+    source: str = CALIBRATION,
+    filling: int = 0,
 ) -> dict[str, Any]:
-    """Flash of the linked image, stack by painting and instructions per frame, where this machine can find them out."""
-    result: dict[str, Any] = {"flash": None, "stack": None, "worst": None, "mean": None, "code": {}, "how": {}}
+    """Flash of the linked image, stack by painting and instructions per frame, where this machine can find them out.
+
+    The first `filling` frames only fill a sliding window: they are not counted.
+    """
+    result = unmeasured(source)
     how = result["how"]
-    how["macs"] = "counted from the shapes, dense-equivalent"
-    how["spike_rate"] = f"mean over {SPIKE_SAMPLES} calibration inputs, on the reference"
     if target.arch == "aarch64":
         _weigh_objects(folder, target, keep_image, result)
         return result
@@ -138,7 +170,7 @@ def measure(
         result["flash"] = image_sizes(elf).flash
         result["code"] = {s.name: s.size for s in symbols(elf) if s.is_function}
         how["flash"] = f"text + rodata + data of the model in the linked image ({toolchain})"
-        _count(elf, folder, target, data, silent_frames, result)
+        _count(elf, folder, target, data, silent_frames, source, filling, result)
     return result
 
 
@@ -177,6 +209,8 @@ def _count(
     target: Target,
     data: np.ndarray[Any, Any] | None,
     silent_frames: int,
+    source: str,
+    filling: int,
     result: dict[str, Any],
 ) -> None:
     how, manifest = result["how"], read_manifest(folder)
@@ -196,8 +230,9 @@ def _count(
             device.step([to_device(frame, spec)])
             counts.append(device.counters.instructions)
         result["stack"] = device.memory().get("stack_bytes")
+    counts = counts[filling:] or counts
     result["worst"], result["mean"] = max(counts), float(np.mean(counts))
-    source = "calibration input 0" if data is not None else "silence"
-    how["instructions"] = f"counted on the emulated core over {len(counts)} frames of {source}"
+    shown = "silence" if data is None else source
+    how["instructions"] = f"counted on the emulated core over {len(counts)} frames of {shown}"
     how["stack"] = "high-water mark of the painted stack over the same frames"
     how["latency"] = f"estimate: worst frame at one instruction per cycle, {target.clock_hz / 1e6:g} MHz"

@@ -1,0 +1,1 @@
+"""The shipped models and their cards: what is known of each, and how it was measured."""

@@ -1,0 +1,89 @@
+"""Cards of the shipped models: NAME.card.json beside NAME.pt holds the figures, the family's card.md shows them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edgec.errors import InputError
+from edgec.frontends import shipped
+from edgec.zoo.family import checkpoint_of, load_family, load_test_set
+from edgec.zoo.measure import QUICK, Progress, measure
+from edgec.zoo.page import family_page
+from edgec.zoo.plot import plot_anytime
+
+Card = dict[str, Any]
+PAGE = "card.md"
+
+
+def make_card(name: str, data: str | Path, precisions: Sequence[str], quick: bool, progress: Progress) -> Card:
+    """Measure a model. With `quick` on its first test inputs only, and nothing is written."""
+    checkpoint = checkpoint_of(name)
+    family = load_family(checkpoint.parent.name)
+    inputs, targets = load_test_set(family, data)
+    if quick:
+        inputs, targets = inputs[:QUICK], targets[:QUICK]
+    card = {
+        "name": checkpoint.stem, "family": family.name, **family.texts,
+        "checkpoint": checkpoint.name, "bytes": checkpoint.stat().st_size, "sha256": digest(checkpoint),
+        "command": f"edgec card {checkpoint.stem} --data DIR",
+    } | measure(checkpoint, family, (inputs, targets), precisions, progress)  # fmt: skip
+    return card if quick else write_card(checkpoint, with_older(checkpoint, card))
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def with_older(checkpoint: Path, card: Card) -> Card:
+    """The card with the precisions that were measured before on the same checkpoint and not now."""
+    path = card_file(checkpoint)
+    old = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if old.get("sha256") != card["sha256"]:
+        return card
+    new = set(card["compiled"])
+    rows = [r for r in old["targets"] if r["precision"] not in new]
+    return card | {"compiled": old["compiled"] | card["compiled"], "targets": card["targets"] + rows}
+
+
+def card_file(checkpoint: Path) -> Path:
+    """Where the figures of a checkpoint lie: net.card.json beside net.pt."""
+    return checkpoint.with_name(f"{checkpoint.stem}.card.json")
+
+
+def write_card(checkpoint: Path, card: Card) -> Card:
+    """Write the figures, the family's page and its plot."""
+    folder = checkpoint.parent
+    try:
+        card_file(checkpoint).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+        cards = family_cards(folder)
+        (folder / PAGE).write_text(page_of(folder), encoding="utf-8")
+        if any("anytime" in c for card in cards for c in card["compiled"].values()):
+            plot_anytime(cards, folder / "anytime.svg")
+    except OSError as err:
+        raise InputError(f"the card of {checkpoint.stem} cannot be written: {err}") from err
+    return card
+
+
+def family_cards(folder: Path) -> list[Card]:
+    """The figures of all models of a family."""
+    return [json.loads(p.read_text(encoding="utf-8")) for p in sorted(folder.glob("*.card.json"))]
+
+
+def page_of(folder: Path) -> str:
+    """card.md of a family: its figures, then what about.md says."""
+    about = folder / "about.md"
+    return family_page(family_cards(folder), about.read_text(encoding="utf-8") if about.is_file() else "")
+
+
+def all_cards() -> list[Card]:
+    """A card for every shipped model, in the order of their names; without figures where it was not measured."""
+    found = []
+    for name, path in shipped.checkpoints().items():
+        file = card_file(path)
+        found.append(json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"name": name})
+    return found
