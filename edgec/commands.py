@@ -92,8 +92,8 @@ def print_report(report: dict[str, Any]) -> None:
     stack = "?" if t["stack"] is None else f"{t['stack']:,}"
     console.print(f"flash {t['flash']:,} B, of it weights and tables {t['weights']:,} B")
     console.print(
-        f"RAM {t['ram']:,} B = state {t['state']:,} + arena {t['arena']:,} (lower bound {t['arena_lower_bound']:,})"
-        f" + stack {stack}"
+        f"RAM {t['ram']:,} B = state {t['state']:,} + arena {t['arena']:,} + stack {stack}; the arena is"
+        f" {t['arena_gap']:,} B ({t['arena_gap_percent']:.1f} %) above its lower bound"
     )
     console.print(f"{t['macs']:,} dense-equivalent MACs a frame, delay {t['delay']} frames")
     if t["instructions_worst"] is not None:

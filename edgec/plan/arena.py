@@ -1,11 +1,16 @@
-"""Placement of buffers with lifetimes in one arena: greedy by size, with the lower bound beside the result."""
+"""Placement of buffers with lifetimes in one arena: greedy, then exact where that misses the lower bound."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 ALIGN = 8
+MAX_PAIRS = 1500  # buffers alive together beyond which no solver is asked
+MAX_NODES = 2000  # of the solver's search: a bound in work, not in time, so that every run gives the same arena
 
 
 @dataclass(frozen=True)
@@ -41,17 +46,67 @@ def _gap(placed: Sequence[tuple[int, Buffer]], buffer: Buffer) -> int:
     return offset
 
 
-def _greedy(order: Sequence[Buffer]) -> tuple[int, dict[str, int]]:
+@dataclass(frozen=True)
+class Placement:
+    """Arena bytes, the offset of each buffer, and what no placement can be smaller than."""
+
+    bytes: int
+    offsets: Mapping[str, int]
+    lower_bound: int
+
+
+def _first_fit(order: Sequence[Buffer], bound: int) -> Placement:
+    """Each buffer in turn as low as it goes. One of the orders gives an optimal placement: that of its offsets."""
     placed: list[tuple[int, Buffer]] = []
     for buffer in order:
         placed.append((_gap(placed, buffer), buffer))
     total = max((at + b.padded for at, b in placed), default=0)
-    return total, {b.name: at for at, b in placed}
+    return Placement(total, {b.name: at for at, b in placed}, bound)
 
 
-def place(buffers: Sequence[Buffer]) -> tuple[int, dict[str, int]]:
-    """Arena bytes and the offset of each buffer: the best of three greedy orders."""
+def place(buffers: Sequence[Buffer]) -> Placement:
+    """The best of three greedy orders; where that is above the lower bound, what a bounded exact search finds."""
     by_size = sorted(buffers, key=lambda b: (-b.padded, b.first, b.name))
     by_length = sorted(buffers, key=lambda b: (-(b.last - b.first), -b.padded, b.name))
     by_area = sorted(buffers, key=lambda b: (-(b.last - b.first + 1) * b.padded, b.first, b.name))
-    return min((_greedy(order) for order in (by_size, by_length, by_area)), key=lambda r: r[0])
+    bound = lower_bound(buffers)
+    greedy = min((_first_fit(order, bound) for order in (by_size, by_length, by_area)), key=lambda p: p.bytes)
+    return greedy if greedy.bytes == bound else _search(buffers, greedy)
+
+
+def _search(buffers: Sequence[Buffer], greedy: Placement) -> Placement:
+    """A mixed integer program: offsets, and for every pair alive together which of the two lies below.
+
+    Its solution gives an order to place by, so that rounding in the solver cannot make an offset wrong.
+    """
+    from scipy.optimize import Bounds, LinearConstraint, milp
+    from scipy.sparse import csr_array
+
+    n, limit, least = len(buffers), greedy.bytes // ALIGN, greedy.lower_bound // ALIGN
+    pairs = [(i, j) for i in range(n) for j in range(i) if buffers[i].overlaps(buffers[j])]
+    if len(pairs) > MAX_PAIRS:
+        return greedy
+    size = [b.padded // ALIGN for b in buffers]
+    rows: list[tuple[dict[int, int], int]] = [({n: 1, i: -1}, size[i]) for i in range(n)]  # variable n is the arena
+    for k, (i, j) in enumerate(pairs, n + 1):  # variable k: 1 where i lies below j
+        rows.append(({j: 1, i: -1, k: -limit}, size[i] - limit))
+        rows.append(({i: 1, j: -1, k: limit}, size[j]))
+    at = [(r, c, v) for r, (terms, _) in enumerate(rows) for c, v in terms.items()]
+    r, c, v = zip(*at, strict=True)
+    ones, free = np.ones(len(pairs)), np.zeros(n)
+    found = milp(
+        np.eye(n + 1 + len(pairs))[n],
+        integrality=np.concatenate([free, [0], ones]),
+        bounds=Bounds(np.concatenate([free, [least], 0 * ones]), np.concatenate([free + limit, [limit], ones])),
+        constraints=LinearConstraint(csr_array((v, (r, c))), np.array([low for _, low in rows]), np.inf),
+        options={"node_limit": MAX_NODES},
+    )
+    proved = found.mip_dual_bound
+    bound = greedy.lower_bound
+    if proved is not None and math.isfinite(proved):
+        bound = min(max(bound, math.ceil(proved - 1e-4) * ALIGN), greedy.bytes)
+    if found.x is None:
+        return Placement(greedy.bytes, greedy.offsets, bound)
+    order = sorted(range(n), key=lambda k: (round(found.x[k], 3), buffers[k].name))
+    exact = _first_fit([buffers[k] for k in order], bound)
+    return min(exact, Placement(greedy.bytes, greedy.offsets, bound), key=lambda p: p.bytes)

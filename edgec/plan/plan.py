@@ -11,7 +11,7 @@ import numpy as np
 from edgec.ir.graph import Graph, Node
 from edgec.ir.types import TensorType
 from edgec.ops.base import Kernel, Site
-from edgec.plan.arena import Buffer, lower_bound, place
+from edgec.plan.arena import Buffer, place
 from edgec.plan.state import Member, lay_out
 
 
@@ -160,12 +160,12 @@ def make_plan(graph: Graph, select: Select) -> Plan:
     shared = share_in_place(graph, owner, {c.index: c.kernel for c in calls})
     calls = tuple(replace(c, in_place=c.index in shared) for c in calls)
     buffers = _buffers(graph, calls, owner)
-    arena, offsets = place(buffers)
+    arena = place(buffers)
     state_bytes, members = lay_out(graph.states)
     places: dict[str, Place] = {v.name: Place("input", k, v.type) for k, v in enumerate(graph.inputs)}
     places |= {m.state.name: Place("state", m.offset, m.state.type) for m in members}
     sizes = {b.name: b.size for b in buffers}
-    for name, offset in offsets.items():
+    for name, offset in arena.offsets.items():
         places[name] = Place("arena", offset, TensorType((sizes[name],)))
     for k, name in enumerate(graph.outputs):
         places[owner.get(name, name)] = Place("output", k, graph.type_of(name))
@@ -173,4 +173,4 @@ def make_plan(graph: Graph, select: Select) -> Plan:
         for name, t in zip(node.outputs, node.types, strict=True):
             home = places[owner.get(name, name)]
             places[name] = Place(home.storage, home.offset, t)
-    return Plan(graph, calls, places, consts, members, state_bytes, arena, lower_bound(buffers))
+    return Plan(graph, calls, places, consts, members, state_bytes, arena.bytes, arena.lower_bound)

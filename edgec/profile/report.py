@@ -79,6 +79,7 @@ def build_report(
     totals = {
         "macs": sum(r["macs"] for r in layers), "flash": flash, "weights": sum(a.nbytes for a in plan.consts.values()),
         "state": plan.state_bytes, "arena": plan.arena_bytes, "arena_lower_bound": plan.arena_lower_bound,
+        "arena_gap": plan.arena_bytes - plan.arena_lower_bound, "arena_gap_percent": gap_percent(plan),
         "stack": stack, "ram": plan.state_bytes + plan.arena_bytes + (stack or 0), "delay": plan.graph.delay,
         "instructions_worst": measured["worst"], "instructions_mean": measured["mean"],
         "latency_ms": None if measured["worst"] is None else 1e3 * measured["worst"] / target.clock_hz,
@@ -89,6 +90,11 @@ def build_report(
                  "budget_ms": target.frame_budget_ms},
         "layers": layers, "totals": totals, "how": measured["how"],
     }  # fmt: skip
+
+
+def gap_percent(plan: Plan) -> float:
+    """By how much the arena exceeds what no placement can be smaller than."""
+    return 100 * (plan.arena_bytes / plan.arena_lower_bound - 1) if plan.arena_lower_bound else 0.0
 
 
 def too_large(plan: Plan, target: Target) -> bool:

@@ -1,3 +1,7 @@
+import itertools
+
+import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -5,7 +9,7 @@ from edgec.ir.graph import Graph, State
 from edgec.ir.types import DType, TensorType
 from edgec.ops import Add, LayerNorm, Relu, Reshape
 from edgec.passes.make_streaming import MakeStreaming
-from edgec.plan import make_plan
+from edgec.plan import arena, make_plan
 from edgec.plan.arena import ALIGN, Buffer, lower_bound, place
 from edgec.plan.state import HEADER_BYTES, alignment, lay_out
 from tests.graphs import Builder, conv, lif, streaming_nets
@@ -17,16 +21,55 @@ def buffers(draw: st.DrawFn) -> list[Buffer]:
     return [Buffer(f"b{k}", size, first, first + length) for k, (size, first, length) in enumerate(rows)]
 
 
+@settings(deadline=None)
 @given(buffers())
 def test_buffers_alive_together_never_overlap(rows: list[Buffer]) -> None:
-    total, offsets = place(rows)
-    assert total >= lower_bound(rows)
+    placement = place(rows)
+    total, offsets = placement.bytes, placement.offsets
+    assert total >= placement.lower_bound >= lower_bound(rows)
     for a in rows:
         assert offsets[a.name] % ALIGN == 0
         assert offsets[a.name] + a.size <= total
         for b in rows:
             if a is not b and a.overlaps(b):
                 assert offsets[a.name] + a.size <= offsets[b.name] or offsets[b.name] + b.size <= offsets[a.name]
+
+
+def brute_force(rows: list[Buffer]) -> int:
+    """The least arena: every order, each buffer below or on top of what is there."""
+    best = sum(b.padded for b in rows)
+    for order in itertools.permutations(rows):
+        placed: list[tuple[int, Buffer]] = []
+        for b in order:
+            alive = [(at, o) for at, o in placed if o.overlaps(b)]
+            tops = sorted({0, *(at + o.padded for at, o in alive)})
+            fits = (t for t in tops if all(t + b.padded <= at or at + o.padded <= t for at, o in alive))
+            placed.append((next(fits), b))
+        best = min(best, max(at + b.padded for at, b in placed))
+    return best
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 60), st.integers(0, 5), st.integers(0, 3)), min_size=1, max_size=6))
+def test_small_arenas_are_the_smallest_there_are(rows: list[tuple[int, int, int]]) -> None:
+    placement = place([Buffer(f"b{k}", size, at, at + length) for k, (size, at, length) in enumerate(rows)])
+    least = brute_force([Buffer(f"b{k}", size, at, at + length) for k, (size, at, length) in enumerate(rows)])
+    assert placement.bytes == placement.lower_bound == least
+
+
+def test_where_greedy_orders_fail_the_search_reaches_the_bound_and_is_repeatable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(5)
+    rows = [
+        Buffer(f"b{k}", int(rng.integers(1, 4000)), int(first), int(first + rng.integers(0, 10)))
+        for k, first in enumerate(rng.integers(0, 30, 20))
+    ]
+    found = place(rows)
+    assert found.bytes == found.lower_bound == lower_bound(rows) == 14256
+    assert place(rows) == found
+    monkeypatch.setattr(arena, "_search", lambda buffers, greedy: greedy)
+    assert place(rows).bytes == 14816
 
 
 @given(st.lists(st.tuples(st.sampled_from(list(DType)), st.integers(1, 70)), max_size=12))
