@@ -41,6 +41,7 @@ check: setup ## ruff, mypy strict, clang-format
 
 bench: setup ## counted instructions, accuracy and sizes behind the README's figures
 	$(BIN)/python bench/lmuformer.py
+	$(BIN)/python bench/mlperf_tiny.py
 
 goldens: setup ## rewrite the golden C of the small nets
 	$(BIN)/python -m pytest tests/backends -k golden --update-golden

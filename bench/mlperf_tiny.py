@@ -1,0 +1,188 @@
+"""MLPerf Tiny's int8 networks, one inference each: instructions, flash, RAM and parity beside the peers' figures.
+
+    python bench/mlperf_tiny.py [--models ../shared/data/mlperf_tiny] [--write]
+    python bench/mlperf_tiny.py --accuracy [--clips ../shared/data/kws01_mfcc]
+
+--write replaces bench/mlperf_tiny.txt. --accuracy runs the keyword network over all clips, compiled C and LiteRT's
+reference kernels side by side, and compares every output byte. Peers' figures and the bars: bench/mlperf_tiny.toml.
+Flash and RAM are those of the whole linked image, harness included; RAM has the stack's high-water mark in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from edgec.compiled import CompiledModel
+from edgec.device import open_device
+from edgec.pipeline import compile_model
+from edgec.target import load_target
+from edgec.toolchain import image_sizes
+
+HERE = Path(__file__).resolve().parent
+COMMITTED = HERE / "mlperf_tiny.txt"
+DATA = HERE.parent.parent / "shared" / "data"
+PEERS: dict[str, Any] = tomllib.loads((HERE / "mlperf_tiny.toml").read_text(encoding="utf-8"))
+CORES = {"m4": "cortex-m4", "m7": "cortex-m7", "m55": "cortex-m55"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network on one core; `exact` counts the recorded vectors whose outputs are equal byte for byte."""
+
+    model: str
+    core: str
+    instructions: int
+    flash: int
+    ram: int
+    exact: int
+    vectors: int
+    how: str
+
+
+def measure(model: str, core: str, models: Path) -> Row:
+    """Compile, run the recorded vectors on the core's first emulator, read the sizes of the very image that ran."""
+    what, target = PEERS["models"][model], load_target(CORES[core])
+    with np.load(models / what["vectors"]) as data:
+        pairs = list(zip(data["x_i8"], data["y_i8"], strict=True))
+    with tempfile.TemporaryDirectory(prefix="edgec-bench-") as work:
+        folder, counts, exact = Path(work) / "out", [], 0
+        compile_model(models / what["file"], target, folder)
+        with open_device(target.devices[0], folder, build_dir=work, counting=True) as device:
+            for x, y in pairs:
+                (found,) = device.step([x[None]]) or [np.empty(0)]
+                exact += int(np.array_equal(found.reshape(-1), y))
+                counts.append(device.counters.instructions)
+            stack, how = device.memory()["stack_bytes"], device.counters.how
+        sizes = image_sizes(next(Path(work).glob("*.elf")))
+    ram = sizes.data + sizes.bss + sizes.harness_ram + stack
+    return Row(model, core, max(counts), sizes.image_flash, ram, exact, len(pairs), how)
+
+
+def millions(count: float) -> str:
+    return f"{count / 1e6:.2f} M"
+
+
+def counted_table(model: str, rows: list[Row]) -> Table:
+    """edgec's rows and the peers', core by core."""
+    macs = PEERS["models"][model]["macs"]
+    table = Table(title=f"{model}: {macs:,} MACs, counted on the emulated core", title_justify="left")
+    for column in ("core", "stack", "instructions", "per MAC", "flash B", "RAM B", "against LiteRT's reference"):
+        table.add_column(column, justify="left" if column in ("core", "stack") else "right")
+    for row in rows:
+        peers = [p for p in PEERS["counted"] if p["core"] == row.core]
+        parity = f"exact on {row.exact} of {row.vectors} vectors"
+        lines = [("edgec", {"instructions": row.instructions, "flash": row.flash, "ram": row.ram}, parity)]
+        lines += [(p["stack"], p[model], p["parity"]) for p in peers]
+        for stack, f, text in lines:
+            ratio = f"{f['instructions'] / macs:.2f}"
+            table.add_row(row.core, stack, f"{f['instructions']:,}", ratio, f"{f['flash']:,}", f"{f['ram']:,}", text)
+        table.add_section()
+    return table
+
+
+def board_table(model: str) -> Table:
+    """Cycles of the published runs: median time by clock."""
+    table = Table(title=f"{model}: published runs on boards", title_justify="left")
+    for column in ("core", "stack", "board", "MHz", "ms", "cycles"):
+        table.add_column(column, justify="left" if column in ("core", "stack", "board") else "right")
+    for p in PEERS["board"]:
+        ms = p["ms"][model]
+        table.add_row(p["core"], p["stack"], p["board"], f"{p['mhz']}", f"{ms:g}", millions(ms * p["mhz"] * 1e3))
+    return table
+
+
+def verdicts(rows: list[Row]) -> Table:
+    """Every bar that has a figure, and whether it holds."""
+    table = Table(title="bars", title_justify="left")
+    for column in ("network", "core", "figure", "found", "at most", "verdict"):
+        table.add_column(column, justify="right" if column in ("found", "at most") else "left")
+    for row in rows:
+        for figure, limit in PEERS["bars"][row.model][row.core].items():
+            found = getattr(row, figure)
+            table.add_row(
+                row.model, row.core, figure, f"{found:,}", f"{limit:,}", "holds" if found <= limit else "missed"
+            )
+        exact = "holds" if row.exact == row.vectors else "missed"
+        table.add_row(row.model, row.core, "exact vectors", f"{row.exact}", f"of {row.vectors}", exact)
+    return table
+
+
+def interpreter_outputs(path: Path, clips: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Scores int8 [clips, classes] by LiteRT's reference kernels."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    interpreter = Interpreter(str(path), experimental_op_resolver_type=OpResolverType.BUILTIN_REF)
+    interpreter.allocate_tensors()
+    (source,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
+    found = []
+    for clip in clips:
+        interpreter.set_tensor(source["index"], clip.reshape(source["shape"]))
+        interpreter.invoke()
+        found.append(interpreter.get_tensor(result["index"]).reshape(-1))
+    return np.stack(found)
+
+
+def compiled_outputs(path: Path, clips: np.ndarray[Any, Any], folder: Path) -> np.ndarray[Any, Any]:
+    """Scores int8 [clips, classes] by the C for the Cortex-M4, compiled for this computer."""
+    model: CompiledModel = compile_model(path, "cortex-m4", folder)
+    shape, found = model.manifest.inputs[0].shape, []
+    with model.device("host") as device:
+        for clip in clips:
+            (scores,) = device.step([clip.reshape(shape)]) or [np.empty(0, np.int8)]
+            found.append(scores.reshape(-1))
+    return np.stack(found)
+
+
+def accuracy(models: Path, folder: Path) -> str:
+    """Both over every clip: how many outputs differ, and who is right how often."""
+    path = models / PEERS["models"]["kws"]["file"]
+    with np.load(folder / "kws01.npz") as data:
+        clips, labels = data["features_int8"], data["labels"]
+    with tempfile.TemporaryDirectory(prefix="edgec-bench-") as work:
+        ours = compiled_outputs(path, clips, Path(work) / "kws")
+    theirs = interpreter_outputs(path, clips)
+    differ = int((ours != theirs).any(1).sum())
+    shares = [f"{100 * (scores.argmax(1) == labels).mean():.1f} %" for scores in (ours, theirs)]
+    return (
+        f"kws, {len(clips)} clips: compiled C {shares[0]} right, LiteRT's reference kernels {shares[1]};"
+        f" clips with any output byte that differs: {differ} ({ours.size:,} bytes compared)"
+    )
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--models", type=Path, default=DATA / "mlperf_tiny")
+    arguments.add_argument("--clips", type=Path, default=DATA / "kws01_mfcc")
+    arguments.add_argument("--accuracy", action="store_true", help="accuracy over all clips instead of the tables")
+    arguments.add_argument("--write", action="store_true", help="replace bench/mlperf_tiny.txt")
+    a = arguments.parse_args()
+    console = Console(width=140, record=a.write, highlight=False)
+    if a.accuracy or a.write:
+        console.print(accuracy(a.models, a.clips), soft_wrap=True)
+    if a.accuracy:
+        return
+    rows = [measure(model, core, a.models) for model in PEERS["models"] for core in CORES]
+    for model in PEERS["models"]:
+        console.print(counted_table(model, [r for r in rows if r.model == model]))
+        console.print(board_table(model))
+    console.print(verdicts(rows))
+    for core in CORES:
+        console.print(
+            f"{CORES[core]}: {next(r.how for r in rows if r.core == core)}, largest of the vectors", soft_wrap=True
+        )
+    if a.write:
+        lines = [line.rstrip() for line in console.export_text().splitlines()]
+        COMMITTED.write_text("$ python bench/mlperf_tiny.py --write\n" + "\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
