@@ -41,14 +41,15 @@ def targets_page() -> str:
     from edgec.target import list_targets, load_target
 
     rows = [
-        "| target | what | core | backend | kernel sets | flash | RAM | clock | devices |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| target | what | core | backend | kernel sets | flash | RAM | fast memory | clock | devices |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name in list_targets():
         t = load_target(name)
+        fast = ", ".join(f"{r.name} {r.length >> 10:,} K" for r in t.fast_regions)
         rows.append(
             f"| `{name}` | {t.summary} | {t.cpu} | {t.backend} | {', '.join(t.isa)} | {t.flash_bytes >> 10:,} K "
-            f"| {t.ram_bytes >> 10:,} K | {t.clock_hz / 1e6:g} MHz | {', '.join(t.devices)} |"
+            f"| {t.ram_bytes >> 10:,} K | {fast} | {t.clock_hz / 1e6:g} MHz | {', '.join(t.devices)} |"
         )
     return HEAD + "# Targets\n\nEvery file of `targets/` (`edgec targets`).\n\n" + "\n".join(rows) + "\n"
 

@@ -33,6 +33,13 @@ def parser() -> argparse.ArgumentParser:
     )
     c.add_argument("--flash", help="most flash allowed, such as 1M")
     c.add_argument("--ram", help="most RAM allowed (state + arena + stack), such as 128K")
+    c.add_argument(
+        "--place",
+        default="flash",
+        choices=("flash", "fast"),
+        help="fast: what is used most per byte of constants, state and arena lies in the target's fast memories (TCM)"
+        " while it fits (default: constants in flash, the rest in RAM)",
+    )
     c.add_argument("--latency", help="longest frame allowed, such as 10ms")
     c.add_argument("--emit", default="c", choices=("c", "image"), help="image: keep the linked image as well")
     c.add_argument("--toolchain", default="zig", choices=("zig", "gcc"))

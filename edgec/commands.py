@@ -44,7 +44,7 @@ def compile_command(a: argparse.Namespace) -> None:
         compiled = compile_model(
             a.model, a.target, a.out, precision=a.precision, calibration=a.calibration, budget=budget,
             emit_kind=a.emit, toolchain=a.toolchain, streaming=not a.whole, dump_ir=a.dump_ir, progress=progress,
-            sliding=a.sliding or None, hop=a.hop, outputs=a.output,
+            sliding=a.sliding or None, hop=a.hop, outputs=a.output, place=a.place,
             time_axis="guess" if a.time_axis is None else a.time_axis,
         )  # fmt: skip
         progress("")
@@ -90,11 +90,16 @@ def print_report(report: dict[str, Any]) -> None:
     console.print(table)
     t = report["totals"]
     stack = "?" if t["stack"] is None else f"{t['stack']:,}"
+    copied = f" + constants copied to fast memory {t['copied']:,}" if t["copied"] else ""
     console.print(f"flash {t['flash']:,} B, of it weights and tables {t['weights']:,} B")
     console.print(
-        f"RAM {t['ram']:,} B = state {t['state']:,} + arena {t['arena']:,} + stack {stack}; the arena is"
+        f"RAM {t['ram']:,} B = state {t['state']:,} + arena {t['arena']:,} + stack {stack}{copied}; the arena is"
         f" {t['arena_gap']:,} B ({t['arena_gap_percent']:.1f} %) above its lower bound"
     )
+    for row in report["memory"][2:]:
+        kept = [i["kind"] for i in row["items"]]
+        what = [k for k in ("arena", "state") if k in kept] + [f"{kept.count('weights')} constants"]
+        console.print(f"{row['region']} {row['bytes']:,} of {row['length']:,} B: {', '.join(what)}")
     console.print(f"{t['macs']:,} dense-equivalent MACs a frame, delay {t['delay']} frames")
     if t["instructions_worst"] is not None:
         ratio = t["instructions_mean"] / t["macs"] if t["macs"] else float("nan")

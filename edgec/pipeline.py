@@ -209,6 +209,7 @@ def compile_model(
     sliding: bool | None = None,
     hop: int | None = None,
     outputs: Sequence[str] | None = None,
+    place: str = "flash",
     dump_ir: str | Path | None = None,
     progress: Progress = lambda stage: None,
 ) -> CompiledModel:
@@ -218,7 +219,8 @@ def compile_model(
     calibration: path of an .npz, an array [N, ...] of model inputs, or their Ranges; the model's own where it ships
     one. A graph whose inputs name no time axis is compiled as a whole window: one call is one inference. sliding: a
     call takes `hop` new frames (1) of the time axis (1) and runs the network on its whole window of the last ones; by
-    default as the model's package says. outputs: which results, as `frontends.load` takes it. Raises an EdgecError for
+    default as the model's package says. outputs: which results, as `frontends.load` takes it. place: `fast` moves
+    what is used most per byte to the target's fast memories. Raises an EdgecError for
     anything the user can mend; then `out` is left as it was.
     """
     if precision not in PRECISIONS:
@@ -246,7 +248,7 @@ def compile_model(
     folder = Path(tempfile.mkdtemp(prefix="edgec-"))
     try:
         progress("generate code")
-        plan = emit.write_folder(stages.step, goal, folder)
+        plan = emit.write_folder(stages.step, goal, folder, place)
         _write_graphs(stages, folder)
         progress("measure")
         samples, source = samples_of(stages.reference, data)

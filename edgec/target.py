@@ -19,16 +19,18 @@ from edgec.errors import TargetError, join_problems
 ARCHS = ("arm-m", "aarch64", "x86_64", "cuda")
 BACKENDS = ("c", "llvm", "cuda")
 KERNEL_SETS = ("generic", "arm_dsp", "helium", "neon", "x86", "cuda")
+ORDINARY = ("code", "rodata", "ram")  # memories of every part; all others are faster ones (TCM)
 DEVICES = ("host", "unicorn", "qemu", "qemu-aarch64", "cuda")
 
 
 @dataclass(frozen=True)
 class Region:
-    """One span of the memory map an image is linked for."""
+    """One span of the memory map an image is linked for; `wait_states` of a read at the part's clock."""
 
     name: str
     origin: int
     length: int
+    wait_states: int = 0
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,11 @@ class Target:
     qemu_hz: int = 0
     regions: tuple[Region, ...] = field(default=())
 
+    @property
+    def fast_regions(self) -> tuple[Region, ...]:
+        """Memories beside those that code, constants and RAM have anyway: their length is the part's."""
+        return tuple(r for r in self.regions if r.name not in ORDINARY)
+
     def region(self, name: str) -> Region:
         for region in self.regions:
             if region.name == name:
@@ -84,7 +91,7 @@ _SUB: dict[str, dict[str, tuple[str, bool]]] = {
     "llvm": {"triple": ("string", True), "mcpu": ("string", True), "mattr": ("strings", False)},
     "qemu": {"machine": ("string", False), "cpu": ("string", False), "hz": ("int", False)},
 }
-_REGION: dict[str, tuple[str, bool]] = {"origin": ("int", True), "length": ("int", True)}
+_REGION: dict[str, tuple[str, bool]] = {"origin": ("int", True), "length": ("int", True), "wait_states": ("int", False)}
 _FLAT = {
     ("zig", "triple"): "zig_triple", ("zig", "mcpu"): "zig_mcpu", ("gcc", "flags"): "gcc_flags",
     ("llvm", "triple"): "llvm_triple", ("llvm", "mcpu"): "llvm_mcpu", ("llvm", "mattr"): "llvm_mattr",
@@ -169,7 +176,7 @@ def _read_regions(table: dict[str, Any]) -> tuple[list[Region], list[str]]:
         found = _check_table(value, _REGION, f"memory.{name}.")
         problems += found
         if not found:
-            regions.append(Region(name, value["origin"], value["length"]))
+            regions.append(Region(name, **value))
     return regions, problems
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from edgec.backends.kernel import NamedKernel, source_text
 from edgec.backends.library import comment_safe, manifest, write_library, write_weights
+from edgec.backends.weights import binary_consts
 from edgec.ir.graph import Graph
 from edgec.kernels import select
 from edgec.plan import Call, Plan, make_plan
+from edgec.plan.memory import place_memory
 from edgec.runtime import HEADERS, OPTIONAL, header_text
 from edgec.target import Target
 
@@ -41,9 +44,11 @@ def writable_params(call: Call) -> frozenset[str]:
     return frozenset(names | ({call.kernel.params[-1][0]} if call.kernel.scratch else set()))
 
 
-def write_folder(graph: Graph, target: Target, folder: Path) -> Plan:
-    """Generate code for a graph; the files of the library and manifest.json appear in `folder`."""
+def write_folder(graph: Graph, target: Target, folder: Path, place: str = "flash") -> Plan:
+    """Generate code for a graph; the files of the library and manifest.json appear in `folder`. place: see
+    `place_memory`."""
     plan = make_plan(graph, lambda op, site: select(op, site, target.isa))
+    plan = replace(plan, items=place_memory(plan, target, place, binary_consts(plan.consts)))
     symbols, kernels = name_kernels(plan.calls)
     sources = [f"{graph.name}.c"]
     if target.backend == "c":

@@ -189,10 +189,11 @@ class Writer:
             comment = comment_safe(f"{name} {data.dtype.name}{list(data.shape)}")
             ctype, count = CTYPES[data.dtype.name], max(1, data.size)
             rows.append({"symbol": self.const_symbols[name], "ctype": ctype, "count": count,
-                         "comment": comment, "text": None if name in self.binary else values_text(data)})  # fmt: skip
+                         "comment": comment, "text": None if name in self.binary else values_text(data),
+                         "section": section_text(self.plan.homes.get(name))})  # fmt: skip
         for (ctype, count, value), symbol in self.fills.items():
             rows.append({"symbol": symbol, "ctype": ctype, "count": count, "comment": "padding",
-                         "text": "    " + ", ".join([value] * count)})  # fmt: skip
+                         "text": "    " + ", ".join([value] * count), "section": ""})  # fmt: skip
         return rows
 
     def member_rows(self) -> list[dict[str, Any]]:
@@ -205,6 +206,11 @@ class Writer:
             rows.append({"ctype": CTYPES[t.dtype.value], "field": self.fields[m.state.name], "init": init,
                          "count": math.prod(t.storage_shape), "comment": print_type(t)})  # fmt: skip
         return rows
+
+
+def section_text(region: str | None) -> str:
+    """Attribute of a constant that start-up copies to a fast memory."""
+    return "" if region is None else f' EDGEC_SECTION(".edgec_{region}")'
 
 
 def comment_safe(text: str) -> str:
@@ -267,7 +273,9 @@ def manifest(plan: Plan, symbols: Mapping[int, str], *, target: str, sources: Se
     return {
         "name": graph.name, "prefix": graph.name, "target": target, "version": VERSION, "sources": list(sources),
         "state_bytes": plan.state_bytes, "arena_bytes": max(8, plan.arena_bytes),
-        "arena_lower_bound": plan.arena_lower_bound, "delay": graph.delay, "flush_steps": graph.flush_steps,
+        "arena_lower_bound": plan.arena_lower_bound,
+        "regions": {k.strip("()"): r for k, r in plan.homes.items() if k not in plan.consts},
+        "delay": graph.delay, "flush_steps": graph.flush_steps,
         "inputs": [p.manifest() for p in inputs], "outputs": [p.manifest() for p in outputs],
         "nodes": [_node_row(plan, call, symbols, names) for call in plan.calls],
     }  # fmt: skip

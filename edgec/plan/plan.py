@@ -38,6 +38,17 @@ class Call:
 
 
 @dataclass(frozen=True)
+class Item:
+    """A constant of the plan, its state or its arena. `uses`: reads of one byte in a frame, on average."""
+
+    name: str
+    kind: str  # weights, state or arena
+    region: str
+    size: int
+    uses: float
+
+
+@dataclass(frozen=True)
 class Plan:
     """Everything the code generator needs to know about memory."""
 
@@ -49,6 +60,12 @@ class Plan:
     state_bytes: int
     arena_bytes: int
     arena_lower_bound: int
+    items: tuple[Item, ...] = ()  # in which memory each constant, the state and the arena lie
+
+    @property
+    def homes(self) -> dict[str, str]:
+        """Name of an item -> the fast memory it lies in."""
+        return {i.name: i.region for i in self.items if i.region not in ("flash", "ram")}
 
 
 Select = Callable[[Any, Site], tuple[str, Kernel]]

@@ -43,7 +43,7 @@ def check_budget(report: dict[str, Any], budget: Budget) -> None:
     problems = []
     for label, used, limit in (
         ("flash", totals["flash"], min(filter(None, (budget.flash, part["flash"])))),
-        ("RAM", totals["ram"], min(filter(None, (budget.ram, part["ram"])))),
+        ("RAM", totals["ram"], min(filter(None, (budget.ram, part["ram"] + totals["fast"])))),
     ):
         if used > limit:
             problems.append(f"{label}: {used:,} bytes used, {limit:,} allowed")
@@ -67,4 +67,5 @@ def users_table(report: dict[str, Any], rows: int = 8) -> str:
     lines += [f"  {r['name'][:28]:<28} {r['flash']:>10,} {r['ram']:>8,} {r['macs']:>10,}" for r in layers]
     totals = report["totals"]
     memory = f"  RAM: state {totals['state']:,} + arena {totals['arena']:,} + stack {totals['stack'] or 0:,}"
+    memory += f" + constants copied to fast memory {totals['copied']:,}" if totals["copied"] else ""
     return "\n".join([*lines, memory])

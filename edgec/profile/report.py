@@ -18,6 +18,7 @@ from edgec.ops.spiking import Lif
 from edgec.ops.timeline import Window
 from edgec.passes.calibrate import evaluate_batches
 from edgec.plan import Call, Plan
+from edgec.plan.memory import region_rows
 from edgec.target import Target
 from edgec.toolchain import (
     build_aarch64,
@@ -72,6 +73,9 @@ def build_report(
     else:
         measured = measure(folder, target, data, toolchain, keep_image, silent, source, filling)
     code: Mapping[str, int] = measured.pop("code")
+    memory = region_rows(plan.items, target)
+    fast = sum(r["bytes"] for r in memory if r["region"] not in ("flash", "ram"))
+    copied = sum(i.size for i in plan.items if i.kind == "weights" and i.region != "flash")
     layers = [_layer(plan, call, code, rates) for call in plan.calls]
     _charge_once(plan, layers, code)
     flash = measured["flash"] or sum(r["flash"] for r in layers)
@@ -80,7 +84,8 @@ def build_report(
         "macs": sum(r["macs"] for r in layers), "flash": flash, "weights": sum(a.nbytes for a in plan.consts.values()),
         "state": plan.state_bytes, "arena": plan.arena_bytes, "arena_lower_bound": plan.arena_lower_bound,
         "arena_gap": plan.arena_bytes - plan.arena_lower_bound, "arena_gap_percent": gap_percent(plan),
-        "stack": stack, "ram": plan.state_bytes + plan.arena_bytes + (stack or 0), "delay": plan.graph.delay,
+        "stack": stack, "copied": copied, "fast": fast,
+        "ram": plan.state_bytes + plan.arena_bytes + (stack or 0) + copied, "delay": plan.graph.delay,
         "instructions_worst": measured["worst"], "instructions_mean": measured["mean"],
         "latency_ms": None if measured["worst"] is None else 1e3 * measured["worst"] / target.clock_hz,
     }  # fmt: skip
@@ -88,7 +93,7 @@ def build_report(
         "model": plan.graph.name, "target": target.name, "precision": precision, "toolchain": toolchain,
         "part": {"flash": target.flash_bytes, "ram": target.ram_bytes, "clock_hz": target.clock_hz,
                  "budget_ms": target.frame_budget_ms},
-        "layers": layers, "totals": totals, "how": measured["how"],
+        "layers": layers, "totals": totals, "memory": memory, "how": measured["how"],
     }  # fmt: skip
 
 

@@ -34,6 +34,13 @@ extern "C" {
 #define EDGEC_RESTRICT
 #endif
 
+/* An object in a section of its own, for the linker script to put into a fast memory. */
+#if defined(__ELF__)
+#define EDGEC_SECTION(name) __attribute__((section(name)))
+#else
+#define EDGEC_SECTION(name)
+#endif
+
 /* Block copy and fill. Freestanding compilers have no <string.h> but know these; a short constant
  * size becomes plain loads and stores, anything else a call of memcpy, which the port or libc
  * supplies. */

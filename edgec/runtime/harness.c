@@ -22,8 +22,9 @@ typedef struct {
 
 #define ARENA_BYTES (EDGEC_IMAGE_ARENA_BYTES > 0 ? EDGEC_IMAGE_ARENA_BYTES : 16)
 
-static EDGEC_ALIGN(16) uint8_t edgec_arena[ARENA_BYTES];
-static EDGEC_ALIGN(16) EDGEC_IMAGE_STATE edgec_states[EDGEC_IMAGE_INSTANCES];
+static EDGEC_ALIGN(16) EDGEC_IMAGE_ARENA_PLACE uint8_t edgec_arena[ARENA_BYTES];
+static EDGEC_ALIGN(16)
+    EDGEC_IMAGE_STATE_PLACE EDGEC_IMAGE_STATE edgec_states[EDGEC_IMAGE_INSTANCES];
 EDGEC_IMAGE_BUFFERS
 static const buffer inputs[] = EDGEC_IMAGE_INPUTS;
 static const buffer outputs[] = EDGEC_IMAGE_OUTPUTS;

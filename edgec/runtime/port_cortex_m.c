@@ -4,8 +4,16 @@
  * all of them. Commands come from the file edgec.in, replies go to edgec.out. */
 #include "port.h"
 
-extern uint32_t edgec_data_load[], edgec_data_start[], edgec_data_end[];
-extern uint32_t edgec_bss_start[], edgec_bss_end[];
+/* From the linker script: what start-up copies out of flash, and what it clears. */
+typedef struct {
+    const uint32_t *from;
+    uint32_t *start, *end;
+} copy_row;
+typedef struct {
+    uint32_t *start, *end;
+} zero_row;
+extern const copy_row edgec_copies[], edgec_copies_end[];
+extern const zero_row edgec_zeros[], edgec_zeros_end[];
 extern uint32_t edgec_stack_limit[], edgec_stack_top[];
 
 void edgec_reset(void);
@@ -162,16 +170,20 @@ __attribute__((section(".vectors"), used)) void (*const edgec_vectors[16])(void)
 /* The FPU (and the vector unit) must be on before any function that might use it is entered, so
  * this one contains no floating point and calls main only after the barrier. */
 void edgec_reset(void) {
-    const uint32_t *from = edgec_data_load;
     uint32_t *at;
 #if defined(__ARM_FP)
     SCB_CPACR |= 0xfu << 20;
     __asm__ volatile("dsb\n\tisb" ::: "memory");
 #endif
-    for (at = edgec_data_start; (uintptr_t)at < (uintptr_t)edgec_data_end; at++)
-        *at = *from++;
-    for (at = edgec_bss_start; (uintptr_t)at < (uintptr_t)edgec_bss_end; at++)
-        *at = 0u;
+    for (const copy_row *row = edgec_copies; row != edgec_copies_end; row++) {
+        const uint32_t *from = row->from;
+        for (at = row->start; at != row->end; at++)
+            *at = *from++;
+    }
+    for (const zero_row *row = edgec_zeros; row != edgec_zeros_end; row++) {
+        for (at = row->start; at != row->end; at++)
+            *at = 0u;
+    }
     /* 256 bytes below the top are in use by this function. */
     for (at = edgec_stack_limit; (uintptr_t)at < (uintptr_t)edgec_stack_top - 256u; at++)
         *(volatile uint32_t *)at = STACK_PAINT;

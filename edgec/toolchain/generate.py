@@ -17,6 +17,8 @@ def image_header(manifest: Manifest, instances: int) -> str:
     p = manifest.prefix
     macros = {
         "STATE": f"{p}_state",
+        "STATE_PLACE": section_of(manifest, "state"),
+        "ARENA_PLACE": section_of(manifest, "arena"),
         "ARENA_BYTES": f"{p.upper()}_ARENA_BYTES",
         "INSTANCES": f"{instances}u",
         "NODES": f"{max((n.id for n in manifest.nodes), default=0) + 1}u",
@@ -30,6 +32,12 @@ def image_header(manifest: Manifest, instances: int) -> str:
     }
     lines = [f"#define EDGEC_IMAGE_{key} {value}" for key, value in macros.items()]
     return f'/* Generated for the harness. */\n#include "{manifest.name}.h"\n' + "\n".join(lines) + "\n"
+
+
+def section_of(manifest: Manifest, item: str) -> str:
+    """Attribute of the state or the arena; nothing where it lies in ordinary RAM."""
+    region = manifest.regions.get(item, "ram")
+    return "" if region == "ram" else f'EDGEC_SECTION(".edgec_{region}_zero")'
 
 
 def _buffer(name: str, tensor: TensorSpec) -> str:
@@ -54,7 +62,7 @@ def host_shim(manifest: Manifest) -> str:
 
 def linker_script(target: Target) -> str:
     """GNU linker script (lld takes it too) for the target's memory map."""
-    access = {"ram": "rwx"}
+    access = {"ram": "rwx"} | {r.name: "rwx" for r in target.fast_regions}
     regions = "\n".join(
         f"    {r.name.upper()} ({access.get(r.name, 'rx')}) : ORIGIN = {r.origin:#010x}, LENGTH = {r.length:#x}"
         for r in target.regions
@@ -68,6 +76,9 @@ def linker_script(target: Target) -> str:
         }.items()
     }
     ram = target.region("ram")
+    fast = [r.name for r in target.fast_regions]
+    copies = "".join(f" LONG(edgec_{r}_load) LONG(edgec_{r}_start) LONG(edgec_{r}_end)" for r in ["data", *fast])
+    zeros = "".join(f" LONG(edgec_{r}_start) LONG(edgec_{r}_end)" for r in ["bss", *(f"{r}_zero" for r in fast)])
     top = ram.origin + ram.length
     return f"""\
 MEMORY {{
@@ -78,6 +89,12 @@ SECTIONS {{
     .vectors : {{ KEEP(*(.vectors)) }} > CODE
     .harness : {{ {harness["text"]} }} > CODE
     .text : {{ *(.text .text.*) }} > CODE
+    .tables : ALIGN(4) {{
+        edgec_copies = .;{copies}
+        edgec_copies_end = .;
+        edgec_zeros = .;{zeros}
+        edgec_zeros_end = .;
+    }} > CODE
     .rodata : ALIGN(16) {{ *(.rodata .rodata.*) }} > {rodata}
     .data : ALIGN(16) {{
         edgec_data_start = .;
@@ -86,6 +103,7 @@ SECTIONS {{
         edgec_data_end = .;
     }} > RAM AT > CODE
     edgec_data_load = LOADADDR(.data);
+{"".join(map(_fast_sections, fast))}\
     .harness_bss (NOLOAD) : ALIGN(16) {{ edgec_bss_start = .; {harness["bss"]} }} > RAM
     .bss (NOLOAD) : ALIGN(16) {{
         *(.bss .bss.* COMMON)
@@ -97,4 +115,23 @@ SECTIONS {{
     ASSERT(edgec_bss_end <= edgec_stack_limit, "state, arena and buffers leave no room for the stack")
     /DISCARD/ : {{ *(.debug_*) *(.ARM.exidx .ARM.exidx.* .ARM.extab .ARM.extab.*) }}
 }}
+"""
+
+
+def _fast_sections(region: str) -> str:
+    """Output sections of a fast memory: constants that start-up copies there, and what it clears."""
+    return f"""\
+    .{region} : ALIGN(16) {{
+        edgec_{region}_start = .;
+        *(.edgec_{region})
+        . = ALIGN(4);
+        edgec_{region}_end = .;
+    }} > {region.upper()} AT > CODE
+    edgec_{region}_load = LOADADDR(.{region});
+    .{region}_zero (NOLOAD) : ALIGN(16) {{
+        edgec_{region}_zero_start = .;
+        *(.edgec_{region}_zero)
+        . = ALIGN(4);
+        edgec_{region}_zero_end = .;
+    }} > {region.upper()}
 """

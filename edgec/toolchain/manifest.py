@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,7 @@ class Manifest:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     nodes: tuple[NodeSpec, ...]
+    regions: Mapping[str, str] = field(default_factory=dict)  # of state and arena, where not ordinary RAM
 
     @property
     def output_bytes(self) -> int:
@@ -102,6 +103,7 @@ def parse_manifest(data: Mapping[str, Any], where: str = "manifest") -> Manifest
         inputs=tuple(_tensor(t) for t in data["inputs"]),
         outputs=tuple(_tensor(t) for t in data["outputs"]),
         nodes=tuple(_node(n) for n in data["nodes"]),
+        regions=dict(data.get("regions", {})),
     )
 
 

@@ -62,7 +62,7 @@ def machine_of(elf: Path | str) -> str:
 
 
 def _kind(name: str, section_type: str, flags: int) -> str:
-    if name in (".vectors", ".harness"):
+    if name in (".vectors", ".harness", ".tables"):
         return "harness_flash"
     if name == ".harness_bss":
         return "harness_ram"

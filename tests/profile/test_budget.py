@@ -3,13 +3,14 @@ import pytest
 from edgec.errors import BudgetError, InputError
 from edgec.profile.budget import Budget, check_budget, parse_latency, parse_size
 
+TOTALS = {"flash": 800, "ram": 400, "state": 100, "arena": 200, "stack": 100, "copied": 0, "fast": 0, "latency_ms": 2.0}
 REPORT = {
     "part": {"flash": 1000, "ram": 500},
     "layers": [
         {"name": "big", "flash": 700, "ram": 10, "macs": 5},
         {"name": "small", "flash": 1, "ram": 300, "macs": 2},
     ],
-    "totals": {"flash": 800, "ram": 400, "state": 100, "arena": 200, "stack": 100, "latency_ms": 2.0},
+    "totals": TOTALS,
 }
 
 
@@ -59,3 +60,10 @@ def test_latency_without_an_emulator_is_refused() -> None:
     report = {**REPORT, "totals": {**REPORT["totals"], "latency_ms": None}}
     with pytest.raises(BudgetError, match="not known"):
         check_budget(report, Budget(latency_ms=1.0))
+
+
+def test_what_lies_in_fast_memory_is_not_charged_to_the_parts_ordinary_ram() -> None:
+    report = {**REPORT, "totals": {**REPORT["totals"], "ram": 560, "copied": 60, "fast": 160}}
+    check_budget(report, Budget())
+    with pytest.raises(BudgetError, match=r"RAM: 560 bytes used, 550 allowed(.|\n)*copied to fast memory 60"):
+        check_budget(report, Budget(ram=550))
