@@ -100,7 +100,10 @@ def parser() -> argparse.ArgumentParser:
 
     d = commands.add_parser("card", help="measure a shipped model on its test data and write its card")
     d.add_argument("name", help="a name from `edgec models`")
-    d.add_argument("--data", required=True, help="folder with the test data; an error names the files it must hold")
+    what = d.add_mutually_exclusive_group(required=True)
+    what.add_argument("--data", help="folder with the test data; an error names the files it must hold")
+    what.add_argument("--targets-only", action="store_true",
+                      help="measure sizes and instructions again, keep the same checkpoint's accuracies")  # fmt: skip
     d.add_argument("--precision", default="int8,float32", help="comma-separated: int8,float32 (default: both)")
     d.add_argument("--quick", action="store_true", help="the first test inputs only; prints the card, writes nothing")
 

@@ -114,6 +114,7 @@ def print_report(report: dict[str, Any]) -> None:
 def run_command(a: argparse.Namespace) -> None:
     """`edgec run`."""
     from edgec.compiled import CompiledModel, frames, to_device
+    from edgec.device import COUNTING
 
     model = CompiledModel(a.folder)
     spec, out_spec = model.manifest.inputs[0], model.manifest.outputs[0]
@@ -122,7 +123,7 @@ def run_command(a: argparse.Namespace) -> None:
     kind = DEVICES.get(on, on)
     outputs: list[np.ndarray[Any, Any]] = []
     ranked = not model.report.get("sliding", False)  # a forecast has no winner
-    with model.device(kind, counting=kind == "unicorn") as device:
+    with model.device(kind, counting=kind in COUNTING) as device:
         counts = []
         for frame in frames(x, spec):
             out = device.step([to_device(frame, spec)])
@@ -279,15 +280,20 @@ def models_command(a: argparse.Namespace) -> None:
 def card_command(a: argparse.Namespace) -> None:
     """`edgec card`."""
     from edgec.pipeline import PRECISIONS
-    from edgec.zoo.card import make_card
+    from edgec.zoo.card import make_card, renew_targets
     from edgec.zoo.page import section
 
     precisions = a.precision.split(",")
     unknown = [p for p in precisions if p not in PRECISIONS]
     if unknown:
         raise InputError(f"unknown precision {unknown[0]!r}", hint=f"one of {', '.join(PRECISIONS)}")
+    if a.targets_only and a.quick:
+        raise InputError("--quick measures on test inputs, --targets-only without them", hint="leave one of them out")
     with console.status("starting") as status:
-        card = make_card(a.name, a.data, precisions, a.quick, status.update)
+        if a.targets_only:
+            card = renew_targets(a.name, precisions, status.update)
+        else:
+            card = make_card(a.name, a.data, precisions, a.quick, status.update)
     print(section(card))
     if a.quick:
         console.print(f"measured on the first {card['inputs']} test inputs only; nothing was written")

@@ -32,8 +32,10 @@ def shipped_vit(precision: str, target: str, out: Path) -> tuple[torch.nn.Module
 
 def deit_tiny(target: str, out: Path) -> tuple[torch.nn.Module, CompiledModel]:
     """timm's DeiT-Tiny with random weights in torch and compiled, in float32."""
-    import timm
-
+    try:
+        import timm
+    except (ImportError, RuntimeError) as err:  # torchvision made for another torch raises the latter
+        raise SystemExit(f"--deit needs timm, and a torchvision made for this torch: {err}") from err
     torch.manual_seed(0)
     module = timm.create_model("deit_tiny_patch16_224").eval()
     example = (torch.zeros(1, 3, 224, 224),)

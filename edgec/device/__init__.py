@@ -13,8 +13,9 @@ from edgec.target import Target, load_target
 from edgec.toolchain import Manifest, build_aarch64, build_cuda, build_image, build_shared, host_obstacle, read_manifest
 
 KINDS = ("host", "unicorn", "qemu", "qemu-aarch64", "cuda")
+COUNTING = ("unicorn", "qemu", "qemu-aarch64")  # the devices that count instructions, the exact one first
 
-__all__ = ["KINDS", "Counters", "Device", "default_kind", "open_device", "open_image"]
+__all__ = ["COUNTING", "KINDS", "Counters", "Device", "counting_kind", "default_kind", "open_device", "open_image"]
 
 
 def open_device(
@@ -33,7 +34,8 @@ def open_device(
 ) -> Device:
     """Build the model in `folder` for the device and start it. `manifest` defaults to the folder's, `target` to the
     manifest's. What is built stays in `build_dir` if given. `profile` allows watch() and dump() and counts per node;
-    `counting` fills counters (unicorn: exact, qemu: to one tick); `cc` is the host's compiler."""
+    `counting` fills counters (unicorn: exact, qemu: to one tick, qemu-aarch64: to a few instructions); `cc` is the
+    host's compiler."""
     folder = Path(folder)
     manifest = manifest or read_manifest(folder)
     target = target or manifest.target
@@ -63,6 +65,11 @@ def default_kind(folder: Path | str, manifest: Manifest | None = None) -> str:
     """Where a compiled folder runs unless told otherwise: on this computer, or on its target's first device."""
     manifest = manifest or read_manifest(folder)
     return load_target(manifest.target).devices[0] if host_obstacle(Path(folder), manifest) else "host"
+
+
+def counting_kind(target: Target) -> str | None:
+    """The device that counts the instructions of this target, if there is one."""
+    return next((kind for kind in COUNTING if kind in target.devices), None)
 
 
 def build_for_gpu(folder: Path, target: Target, out: Path, profile: bool) -> None:
@@ -101,7 +108,7 @@ def open_image(
     if kind == "qemu-aarch64":
         from edgec.device.qemu import QemuUserDevice
 
-        return QemuUserDevice(built, manifest, target, instances=instances, profile=profile)
+        return QemuUserDevice(built, manifest, target, instances=instances, profile=profile, counting=counting)
     if kind == "cuda":
         from edgec.device.cuda import CudaDevice
 

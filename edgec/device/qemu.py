@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 import select
 import shutil
 import subprocess
@@ -14,17 +16,23 @@ from edgec.device.base import Counters
 from edgec.device.protocol import HarnessDevice
 from edgec.errors import ToolchainError
 from edgec.target import Target
+from edgec.toolchain.command import run_command
 from edgec.toolchain.manifest import Manifest
+from edgec.toolchain.shared import build_plain_shared
 
 _TIMEOUT_S = 120.0
+_AROUND_A_CALL = 32  # instructions at most between two reads of a count around nothing, in port and harness
 
 
 class _PipeDevice(HarnessDevice):
-    """A QEMU process with one descriptor to write commands to and one to read replies from."""
+    """A QEMU process with one descriptor to write commands to and one to read replies from. The image's ticks are
+    `per_tick` instructions each, known to `within` instructions; 0 where nothing is counted."""
 
     def __init__(self, manifest: Manifest, *, instances: int, profile: bool, timeout: float) -> None:
         super().__init__(manifest, instances=instances, profile=profile)
         self._timeout = timeout
+        self._per_tick = 0.0
+        self._within = 0
         self._work = Path(tempfile.mkdtemp(prefix="edgec-qemu-"))
         self._process: subprocess.Popen[bytes] | None = None
         self._write_fd = -1
@@ -62,6 +70,16 @@ class _PipeDevice(HarnessDevice):
         shown = "\n".join(f"  | {line}" for line in log.splitlines()[:40])
         return ToolchainError(f"the image of {self.manifest.name!r} under QEMU {what} (exit code {code})\n{shown}")
 
+    def _count(self) -> None:
+        if not self._per_tick:
+            return
+        total = round(self.ticks() * self._per_tick)
+        per_node: dict[int, int] = {}
+        if self.profile:
+            per_node = {k: round(t * self._per_tick) for k, t in self.node_ticks().items()}
+            per_node[-1] = total - sum(per_node.values())
+        self.counters = Counters(total, per_node, f"counted on QEMU (each figure within {self._within})")
+
     def close(self) -> None:
         super().close()
         if self._process is not None:
@@ -93,8 +111,9 @@ class QemuDevice(_PipeDevice):
         if not target.qemu_machine:
             raise ToolchainError(f"target {target.name!r} names no QEMU machine")
         super().__init__(manifest, instances=instances, profile=profile, timeout=timeout)
-        self._counting = counting
-        self._ns_per_tick = 1e9 / target.qemu_hz
+        if counting:
+            self._per_tick = 1e9 / target.qemu_hz  # -icount makes an instruction one nanosecond of the board's time
+            self._within = round(self._per_tick)
         for name in ("edgec.in", "edgec.out"):
             os.mkfifo(self._work / name)
         # Opened for reading too: neither end must wait for the other, and QEMU's own opening must not block.
@@ -108,19 +127,9 @@ class QemuDevice(_PipeDevice):
                 argv, cwd=self._work, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
             )
 
-    def _count(self) -> None:
-        if not self._counting:
-            return
-        total = round(self.ticks() * self._ns_per_tick)
-        per_node: dict[int, int] = {}
-        if self.profile:
-            per_node = {k: round(t * self._ns_per_tick) for k, t in self.node_ticks().items()}
-            per_node[-1] = total - sum(per_node.values())
-        self.counters = Counters(total, per_node, f"counted on QEMU, each figure within {self._ns_per_tick:.0f}")
-
 
 class QemuUserDevice(_PipeDevice):
-    """A static 64-bit ARM Linux executable under qemu-aarch64."""
+    """A static 64-bit ARM Linux executable under qemu-aarch64. counting=True counts with a plugin of QEMU."""
 
     def __init__(
         self,
@@ -130,19 +139,43 @@ class QemuUserDevice(_PipeDevice):
         *,
         instances: int = 1,
         profile: bool = False,
+        counting: bool = False,
         timeout: float = _TIMEOUT_S,
     ) -> None:
         program = _find("qemu-aarch64", "the QEMU user emulator for 64-bit ARM")
         super().__init__(manifest, instances=instances, profile=profile, timeout=timeout)
+        options, environment = _counter(program, self._work) if counting else ([], {})
+        if counting:
+            self._per_tick, self._within = 1.0, _AROUND_A_CALL
         image_stdin, self._write_fd = os.pipe()
         self._read_fd, image_stdout = os.pipe()
         cpu = ["-cpu", target.qemu_cpu] if target.qemu_cpu else []
         with (self._work / "log").open("wb") as log:
+            argv = [program, *cpu, *options, str(Path(elf).resolve())]
             self._process = subprocess.Popen(
-                [program, *cpu, str(Path(elf).resolve())], stdin=image_stdin, stdout=image_stdout, stderr=log
+                argv, stdin=image_stdin, stdout=image_stdout, stderr=log, env=os.environ | environment
             )
         os.close(image_stdin)
         os.close(image_stdout)
+
+
+def _counter(program: str, work: Path) -> tuple[list[str], dict[str, str]]:
+    """Options of QEMU that load the counter, and the image's environment that names the file with its count."""
+    count, plugin = work / "count", work / "counter.so"
+    count.write_bytes(bytes(8))
+    announced = f"-DEDGEC_PLUGIN_VERSION={_plugin_version(program)}"
+    build_plain_shared(Path(__file__).with_name("user_counter.c"), plugin, flags=("-D_GNU_SOURCE", announced))
+    return ["-plugin", f"{plugin},counter={count}"], {"EDGEC_COUNTER": str(count)}
+
+
+@functools.cache
+def _plugin_version(program: str) -> int:
+    """Version of the plugin interface to announce: QEMU 9.0 stopped taking the first (its release notes)."""
+    text = run_command([program, "--version"], f"asking {program} for its version")
+    found = re.search(r"version (\d+)", text)
+    if found is None:
+        raise ToolchainError(f"{program} --version: expected a version number, found {text.splitlines()[0]!r}")
+    return 1 if int(found[1]) < 9 else 2
 
 
 def _find(program: str, what: str) -> str:

@@ -214,7 +214,7 @@ class UnicornDevice(HarnessDevice):
         per_node = {n.id: int(self._node_counts[n.id]) for n in self.manifest.nodes} if self.profile else {}
         if per_node:
             per_node[-1] = total - sum(per_node.values())
-        self.counters = Counters(total, per_node, "counted on unicorn")
+        self.counters = Counters(total, per_node, "counted on the emulated core")
 
     def close(self) -> None:
         super().close()

@@ -9,6 +9,9 @@ import numpy as np
 
 from edgec.backends.environment import environment
 from edgec.compiled import CompiledModel, frames, to_device
+from edgec.device import counting_kind
+from edgec.errors import TargetError
+from edgec.target import load_target
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,10 @@ def profile(model: CompiledModel, x: np.ndarray[Any, Any]) -> Profile:
     frames that only fill a sliding window."""
     spec = model.manifest.inputs[0]
     totals, per_node = [], []
-    with model.device("unicorn", profile=True, counting=True) as device:
+    kind = counting_kind(load_target(model.manifest.target))
+    if kind is None:
+        raise TargetError(f"no emulator counts instructions for {model.manifest.target}")
+    with model.device(kind, profile=True, counting=True) as device:
         for frame in frames(x, spec):
             device.step([to_device(frame, spec)])
             totals.append(device.counters.instructions)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgec.compiled import frames, to_device
-from edgec.device import open_image
+from edgec.device import counting_kind, open_image
 from edgec.errors import ToolchainError
 from edgec.ir.graph import Graph
 from edgec.ir.types import DType
@@ -167,25 +167,26 @@ def measure(
     """
     result = unmeasured(source)
     how = result["how"]
-    if target.arch == "aarch64":
-        _weigh_objects(folder, target, keep_image, result)
-        return result
     if target.arch == "cuda":
         _compile_cuda(folder, target, keep_image, how)
-    if target.arch != "arm-m":
+    if target.arch not in ("arm-m", "aarch64"):
         how["flash"] = "sum of the constants; no image is linked for this target"
         return result
     with tempfile.TemporaryDirectory(prefix="edgec-") as work:
         elf = (folder if keep_image else Path(work)) / f"{folder_name(folder)}.elf"
-        build_image(folder, target, elf, toolchain=toolchain)
-        result["flash"] = image_sizes(elf).flash
-        result["code"] = {s.name: s.size for s in symbols(elf) if s.is_function}
-        how["flash"] = f"text + rodata + data of the model in the linked image ({toolchain})"
+        if target.arch == "aarch64":
+            _weigh_objects(folder, target, result)
+            build_aarch64(folder, target, elf)
+        else:
+            build_image(folder, target, elf, toolchain=toolchain)
+            result["flash"] = image_sizes(elf).flash
+            result["code"] = {s.name: s.size for s in symbols(elf) if s.is_function}
+            how["flash"] = f"text + rodata + data of the model in the linked image ({toolchain})"
         _count(elf, folder, target, data, silent_frames, source, filling, result)
     return result
 
 
-def _weigh_objects(folder: Path, target: Target, keep_image: bool, result: dict[str, Any]) -> None:
+def _weigh_objects(folder: Path, target: Target, result: dict[str, Any]) -> None:
     """Flash from the model's own objects: a linked Linux executable is mostly its C library."""
     name, how = folder_name(folder), result["how"]
     with tempfile.TemporaryDirectory(prefix="edgec-") as work:
@@ -194,9 +195,6 @@ def _weigh_objects(folder: Path, target: Target, keep_image: bool, result: dict[
         found = [s for o in objects for s in symbols(o) if s.is_function]
     result["code"] = {s.name.removeprefix(f"{name}_"): s.size for s in found}
     how["flash"] = f"text + rodata + data of the model's {len(objects)} objects, before linking"
-    how["instructions"] = f"not counted: no instruction-exact emulator for {target.name}"
-    if keep_image:
-        build_aarch64(folder, target, folder / f"{name}.elf")
 
 
 def _compile_cuda(folder: Path, target: Target, keep_image: bool, how: dict[str, str]) -> None:
@@ -224,12 +222,12 @@ def _count(
     filling: int,
     result: dict[str, Any],
 ) -> None:
-    how, manifest = result["how"], read_manifest(folder)
-    if "unicorn" not in target.devices:
-        how["instructions"] = f"not counted: no instruction-exact emulator for {target.name}"
+    how, manifest, kind = result["how"], read_manifest(folder), counting_kind(target)
+    if kind is None:
+        how["instructions"] = f"not counted: no emulator for {target.name}"
         return
     try:
-        device = open_image("unicorn", elf, manifest, target, counting=True)
+        device = open_image(kind, elf, manifest, target, counting=True)
     except ToolchainError as err:
         how["instructions"] = f"not counted: {err.message}"
         return
@@ -240,10 +238,11 @@ def _count(
         for frame in frames(first, spec):
             device.step([to_device(frame, spec)])
             counts.append(device.counters.instructions)
-        result["stack"] = device.memory().get("stack_bytes")
+        result["stack"], counted = device.memory().get("stack_bytes"), device.counters.how
     counts = counts[filling:] or counts
     result["worst"], result["mean"] = max(counts), float(np.mean(counts))
     shown = "silence" if data is None else source
-    how["instructions"] = f"counted on the emulated core over {len(counts)} frames of {shown}"
-    how["stack"] = "high-water mark of the painted stack over the same frames"
+    how["instructions"] = f"{counted} over {len(counts)} frames of {shown}"
+    if result["stack"] is not None:
+        how["stack"] = "high-water mark of the painted stack over the same frames"
     how["latency"] = f"estimate: worst frame at one instruction per cycle, {target.clock_hz / 1e6:g} MHz"

@@ -12,7 +12,6 @@
 
 #define DUMP_MAGIC 0x504d5544
 #define DUMP_ALL (-1)
-#define TICK_MASK 0x00ffffffu /* SysTick counts 24 bits */
 #define E_COMMAND (-100)
 
 typedef struct {
@@ -32,6 +31,10 @@ static const buffer outputs[] = EDGEC_IMAGE_OUTPUTS;
 static uint32_t selected;
 static uint32_t last_ticks;
 
+static uint32_t ticks_since(uint32_t before) {
+    return (edgec_port_ticks() - before) & edgec_port_tick_mask();
+}
+
 static void write_outputs(void) {
     for (size_t i = 0; i < sizeof outputs / sizeof outputs[0]; i++)
         edgec_port_write(outputs[i].data, outputs[i].bytes);
@@ -45,7 +48,7 @@ static int32_t dump_request; /* node id + 1, DUMP_ALL or 0: none (zero needs no 
 /* Kept out of line so that an emulator can count up to its entry and from its return. */
 EDGEC_NOINLINE void edgec_mark(int id) {
     if (id >= 0 && id < (int)EDGEC_IMAGE_NODES)
-        node_ticks[id] += (edgec_port_ticks() - mark_ticks) & TICK_MASK;
+        node_ticks[id] += ticks_since(mark_ticks);
     if (dump_request == DUMP_ALL || dump_request == id + 1) {
         const int32_t head[2] = {DUMP_MAGIC, id};
         edgec_port_write(head, sizeof head);
@@ -69,10 +72,10 @@ static EDGEC_NOINLINE int32_t call_model(int flush) {
 #endif
     before = edgec_port_ticks();
     rc = flush ? EDGEC_IMAGE_FLUSH(state, edgec_arena) : EDGEC_IMAGE_STEP(state, edgec_arena);
-    last_ticks = (edgec_port_ticks() - before) & TICK_MASK;
+    last_ticks = ticks_since(before);
 #ifdef EDGEC_PROFILE
     /* The marks and dumps in between are the harness's, not the model's. */
-    last_ticks = (edgec_port_ticks() - mark_ticks) & TICK_MASK;
+    last_ticks = ticks_since(mark_ticks);
     for (uint32_t i = 0; i < EDGEC_IMAGE_NODES; i++)
         last_ticks += node_ticks[i];
 #endif

@@ -10,8 +10,10 @@ int edgec_port_read(void *to, size_t bytes);
 void edgec_port_write(const void *from, size_t bytes);
 void edgec_port_exit(int code);
 
-/* A free-running tick counter that counts up, or 0 where the machine has none. */
+/* A free-running tick counter that counts up, or 0 where the machine has none; the mask has a one
+ * for each of its bits. */
 uint32_t edgec_port_ticks(void);
+uint32_t edgec_port_tick_mask(void);
 
 /* Deepest stack use below `frame` since start-up, from the painted pattern; 0 where it is not
  * known. */

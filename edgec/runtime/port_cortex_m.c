@@ -100,7 +100,11 @@ void edgec_port_exit(int code) {
 /* ---- time and stack ---- */
 
 uint32_t edgec_port_ticks(void) {
-    return 0x00ffffffu - SYST_CVR;
+    return edgec_port_tick_mask() - SYST_CVR;
+}
+
+uint32_t edgec_port_tick_mask(void) {
+    return 0x00ffffffu; /* SysTick counts 24 bits */
 }
 
 uint32_t edgec_port_stack_used(const void *frame) {

@@ -11,7 +11,7 @@ from typing import Any
 from edgec.errors import InputError
 from edgec.frontends import shipped
 from edgec.zoo.family import checkpoint_of, load_family, load_test_set
-from edgec.zoo.measure import QUICK, Progress, measure
+from edgec.zoo.measure import QUICK, Progress, measure, target_rows
 from edgec.zoo.page import family_page
 from edgec.zoo.plot import plot_anytime
 
@@ -32,6 +32,23 @@ def make_card(name: str, data: str | Path, precisions: Sequence[str], quick: boo
         "command": f"edgec card {checkpoint.stem} --data DIR",
     } | measure(checkpoint, family, (inputs, targets), precisions, progress)  # fmt: skip
     return card if quick else write_card(checkpoint, with_older(checkpoint, card))
+
+
+def renew_targets(name: str, precisions: Sequence[str], progress: Progress) -> Card:
+    """Measure the targets again, as the compiler is now; the accuracies stay, so the checkpoint must be the card's."""
+    checkpoint = checkpoint_of(name)
+    path = card_file(checkpoint)
+    old = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    measured = [p for p in precisions if p in old.get("compiled", ())]
+    if old.get("sha256") != digest(checkpoint) or not measured:
+        found = "no card" if not old else f"a card of {', '.join(old['compiled'])}, of sha256 {old['sha256'][:8]}"
+        raise InputError(
+            f"{checkpoint}: expected a card of this checkpoint (sha256 {digest(checkpoint)[:8]}) at "
+            f"{' or '.join(precisions)}, found {found}",
+            hint=f"edgec card {checkpoint.stem} --data DIR measures everything",
+        )
+    kept = [r for r in old["targets"] if r["precision"] not in measured]
+    return write_card(checkpoint, old | {"targets": target_rows(checkpoint, measured, progress) + kept})
 
 
 def digest(path: Path) -> str:

@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from edgec.compiled import CompiledModel, frames, to_device
-from edgec.errors import BudgetError, EdgecError, ToolchainError
+from edgec.compiled import CompiledModel
+from edgec.errors import BudgetError, EdgecError
 from edgec.frontends.checkpoint import build_model, read_checkpoint
 from edgec.pipeline import compile_model
 from edgec.signal_math import PCM_SCALE
-from edgec.target import load_target
 from edgec.zoo.family import Array, Family
 
 #: int8 is what ships; float32 is measured where its weights have a chance to fit
@@ -123,6 +122,11 @@ def compile_for(checkpoint: Path, precision: str, out: Path, **options: Any) -> 
         return compile_model(checkpoint, "host", out, precision=precision, **options)
 
 
+def target_rows(checkpoint: Path, precisions: Sequence[str], progress: Progress) -> list[dict[str, Any]]:
+    """A row for every target at every precision."""
+    return [target_row(checkpoint, t, p, progress) for p in precisions for t in TARGETS[p]]
+
+
 def target_row(checkpoint: Path, target: str, precision: str, progress: Progress) -> dict[str, Any]:
     """Flash, RAM and instructions for one target; `exceeds` says which budget where the model does not fit."""
     progress(f"{target}, {precision}")
@@ -137,26 +141,7 @@ def target_row(checkpoint: Path, target: str, precision: str, progress: Progress
         keys = ("flash", "weights", "state", "arena", "stack", "ram", "macs", "delay")
         row |= {key: totals[key] for key in keys}
         row |= {"mean": totals["instructions_mean"], "worst": totals["instructions_worst"], "how": how["instructions"]}
-        if row["worst"] is None and "qemu" in load_target(target).devices:
-            row |= count_on_qemu(model)
-            row["ram"] = row["state"] + row["arena"] + (row["stack"] or 0)
     return row
-
-
-def count_on_qemu(model: CompiledModel) -> dict[str, Any]:
-    """Instructions of the sample's frames that give an output, on a QEMU board; why not where it cannot."""
-    spec, sample = model.manifest.inputs[0], np.load(model.folder / "sample.npy", allow_pickle=False)
-    try:
-        with model.device("qemu", counting=True) as device:
-            counts = []
-            for frame in frames(sample, spec):
-                out = device.step([to_device(frame, spec)])
-                counts.append((device.counters.instructions, out is not None))
-            stack, how = device.memory().get("stack_bytes"), device.counters.how
-    except ToolchainError as err:
-        return {"how": f"not counted: {err.message}"}
-    full = [n for n, done in counts if done] or [n for n, _ in counts]
-    return {"mean": float(np.mean(full)), "worst": max(full), "stack": stack, "how": f"{how}, over {len(full)} frames"}
 
 
 def measure(
@@ -169,7 +154,7 @@ def measure(
         "params": params, "inputs": len(inputs),
         "float": {"value": family.metric(outs, targets), "how": "the torch module, float32, whole windows"},
         "compiled": {p: accuracy(checkpoint, p, family, data, outs, progress) for p in precisions},
-        "targets": [target_row(checkpoint, t, p, progress) for p in precisions for t in TARGETS[p]],
+        "targets": target_rows(checkpoint, precisions, progress),
     }  # fmt: skip
     rows = [r for r in result["targets"] if "macs" in r]
     if not rows:

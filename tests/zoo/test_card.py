@@ -87,12 +87,31 @@ def test_a_card_is_measured_and_written(family: Path, tmp_path: Path, capsys: py
     for row in card["targets"]:
         assert row["ram"] == row["state"] + row["arena"] + row["stack"]
         assert row["worst"] >= row["mean"] > card["macs"] / 4
+    check_renewal(family, card)
     page = (family / "card.md").read_text()
     assert page == page_of(family)
     assert page.splitlines()[1] == "# Tiny"
     assert page.endswith("## Data\n\nNoise.\n")
     for figure in ("`edgec card tiny_one --data DIR`", "| 100.00 % |", "cortex-m7 | float32", "| parameters | 83 |"):
         assert figure in page
+
+
+def check_renewal(family: Path, card: dict[str, Any]) -> None:
+    """The targets are measured again, into the same card; not for another checkpoint's card."""
+    file = card_file(family / "tiny_one.pt")
+    for change, code in (({"targets": []}, 0), ({"sha256": "0" * 64}, 2), ({}, 0)):
+        file.write_text(json.dumps(card | change))
+        assert main(["card", "tiny-one", "--targets-only"]) == code
+    renewed = json.loads(file.read_text())
+    assert renewed | {"targets": card["targets"]} == card
+    assert sorted(renewed["targets"], key=str) == sorted(card["targets"], key=str)
+
+
+def test_what_a_card_needs(family: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["card", "tiny-one", "--targets-only"]) == 2
+    assert "found no card" in capsys.readouterr().err
+    assert main(["card", "tiny-one", "--targets-only", "--quick"]) == 2
+    assert "leave one of them out" in capsys.readouterr().err
 
 
 def test_the_zoo_is_listed(family: Path, capsys: pytest.CaptureFixture[str]) -> None:
