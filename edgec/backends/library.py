@@ -62,7 +62,7 @@ def values_text(data: np.ndarray[Any, Any]) -> str:
 
 def memory_dtype(t: TensorType) -> str:
     """Element type in memory: spikes are words there."""
-    return "uint32" if t.dtype is DType.BIT else t.dtype.value
+    return t.dtype.storage
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def ports(graph: Graph) -> tuple[list[Port], list[Port]]:
             field = f"{stem}_{field}"
         taken.add(field)
         t = graph.type_of(name)
-        return Port(field, CTYPES[t.dtype.value], math.prod(t.storage_shape), print_type(t), t)
+        return Port(field, CTYPES[memory_dtype(t)], math.prod(t.storage_shape), print_type(t), t)
 
     taken: set[str] = set()
     return [port(v.name, "in", taken) for v in graph.inputs], [port(o, "out", taken) for o in graph.outputs]
@@ -144,7 +144,7 @@ class Writer:
             text, own = self.outputs[place.offset].field, self.outputs[place.offset].ctype
         elif place.storage == "state":
             member = next(m for m in self.plan.members if m.offset == place.offset)
-            text, own = f"s->{self.fields[member.state.name]}", CTYPES[member.state.type.dtype.value]
+            text, own = f"s->{self.fields[member.state.name]}", CTYPES[memory_dtype(member.state.type)]
         else:
             text, own = f"({kind} *)(void *)(arena + {place.offset})", kind
         text = text if own == kind else f"({kind} *)(void *){text}"
@@ -156,7 +156,7 @@ class Writer:
     def fill(self, node: Node, t: TensorType) -> str:
         """A constant frame of padding, for delay lines behind the end of the input."""
         value = literal(getattr(node.op, "fill", 0), "float32" if t.dtype.is_float else "int32")
-        key = (CTYPES[t.dtype.value], math.prod(t.storage_shape), value)
+        key = (CTYPES[memory_dtype(t)], math.prod(t.storage_shape), value)
         return self.fills.setdefault(key, f"fill_{len(self.fills)}")
 
     def call_text(self, call: Call) -> str:
@@ -203,7 +203,7 @@ class Writer:
             init = literal(m.state.init, "float32" if t.dtype.is_float else "int32") if m.state.init else ""
             if init and t.dtype is DType.BIT:
                 raise CodegenError(f"state {m.state.name}: spikes start at 0, found {m.state.init}")
-            rows.append({"ctype": CTYPES[t.dtype.value], "field": self.fields[m.state.name], "init": init,
+            rows.append({"ctype": CTYPES[memory_dtype(t)], "field": self.fields[m.state.name], "init": init,
                          "count": math.prod(t.storage_shape), "comment": print_type(t)})  # fmt: skip
         return rows
 

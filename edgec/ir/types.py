@@ -8,9 +8,14 @@ from math import prod
 
 
 class DType(StrEnum):
-    """Element types. BIT is a spike: packed 32 to a word along the last axis, every row word-aligned."""
+    """Element types. BIT is a spike: packed 32 to a word along the last axis, every row word-aligned.
+
+    I4 and I2 lie one to a byte in memory; weights of them are packed in flash, in the order their kernel reads them.
+    """
 
     F32 = "float32"
+    I2 = "int2"
+    I4 = "int4"
     I8 = "int8"
     I16 = "int16"
     I32 = "int32"
@@ -22,6 +27,18 @@ class DType(StrEnum):
         return self is DType.F32
 
     @property
+    def is_narrow(self) -> bool:
+        """Whether it is an integer of fewer than 8 bits that lies in a byte."""
+        return self in (DType.I2, DType.I4)
+
+    @property
+    def storage(self) -> str:
+        """Element type in memory."""
+        if self is DType.BIT:
+            return "uint32"
+        return "int8" if self.is_narrow else self.value
+
+    @property
     def range(self) -> tuple[int, int]:
         """Smallest and largest value of an integer type."""
         if self is DType.BIT:
@@ -30,7 +47,7 @@ class DType(StrEnum):
         return -(1 << (bits - 1)), (1 << (bits - 1)) - 1
 
 
-_BITS = {DType.F32: 32, DType.I8: 8, DType.I16: 16, DType.I32: 32, DType.I64: 64}
+_BITS = {DType.F32: 32, DType.I2: 2, DType.I4: 4, DType.I8: 8, DType.I16: 16, DType.I32: 32, DType.I64: 64}
 
 
 @dataclass(frozen=True)
@@ -66,7 +83,7 @@ class TensorType:
     @property
     def bytes(self) -> int:
         """Bytes in device memory."""
-        unit = 4 if self.dtype is DType.BIT else _BITS[self.dtype] // 8
+        unit = 4 if self.dtype is DType.BIT else max(_BITS[self.dtype], 8) // 8
         return prod(self.storage_shape) * unit
 
     @property

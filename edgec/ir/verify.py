@@ -43,6 +43,11 @@ def verify(graph: Graph) -> None:
     for name, const in graph.consts.items():
         if const.data.shape != const.type.shape:
             raise VerifyError(f"constant %{name}: data of shape {const.data.shape}, type {print_type(const.type)}")
+        if const.type.dtype.is_narrow and const.data.size:
+            (low, high), found = const.type.dtype.range, (int(const.data.min()), int(const.data.max()))
+            if found[0] < low or found[1] > high:
+                kind = const.type.dtype.value
+                raise VerifyError(f"constant %{name}: {kind} holds {low} to {high}, found {found[0]} to {found[1]}")
     known = {v.name for v in graph.inputs} | set(graph.consts)
     owned: set[str] = set()
     for index, node in enumerate(graph.nodes):

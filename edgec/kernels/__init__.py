@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
 
 from edgec.errors import CodegenError
-from edgec.kernels import arm_dsp, conv_dsp, cuda, depth_dsp, event, generic, neon, neon_rows, rows_dsp
+from edgec.ir.types import DType
+from edgec.kernels import (
+    arm_dsp,
+    conv_dsp,
+    cuda,
+    depth_dsp,
+    event,
+    generic,
+    narrow_dsp,
+    neon,
+    neon_rows,
+    packed_dsp,
+    rows_dsp,
+)
 from edgec.ops.activation import Softmax
 from edgec.ops.base import Kernel, Op, Site
 from edgec.ops.conv import Conv2d
@@ -69,16 +84,45 @@ TABLES: Mapping[str, Mapping[type[Op], tuple[tuple[str, Rule], ...]]] = {
     },
 }
 
+#: the same for layers whose input or weights have fewer than 8 bits
+NARROW: Mapping[str, Mapping[type[Op], tuple[tuple[str, Rule], ...]]] = {
+    "arm_dsp": {
+        QConv1d: (("narrow_dsp", narrow_dsp.dense),),
+        QConv2d: (("narrow_rows_dsp", narrow_dsp.rows),),
+        QConv2dRequantize: (("packed_dsp", packed_dsp.product), ("narrow_rows_dsp", narrow_dsp.rows)),
+        QLinear: (("narrow_rows_dsp", narrow_dsp.rows), ("narrow_dsp", narrow_dsp.dense)),
+        QLinearRequantize: (
+            ("packed_dsp", packed_dsp.product),
+            ("narrow_rows_dsp", narrow_dsp.rows),
+            ("narrow_dsp", narrow_dsp.dense_requantize),
+        ),
+    },
+}
+
+
+def in_bytes(op: Op, site: Site) -> tuple[Op, Site]:
+    """The same where outputs of fewer than 8 bits are int8 with tighter bounds, which they are in memory."""
+    if not any(t.dtype.is_narrow for t in site.outputs):
+        return op, site
+    outputs = tuple(replace(t, dtype=DType.I8) if t.dtype.is_narrow else t for t in site.outputs)
+    changes: Any = {"dtype": "int8"}
+    return replace(op, **changes), replace(site, outputs=outputs)
+
 
 def select(op: Op, site: Site, isa: tuple[str, ...]) -> tuple[str, Kernel]:
-    """The name of the variant and its kernel: the first rule of the instruction sets, in their order, that fits."""
+    """The name of the variant and its kernel: the first rule of the instruction sets, in their order, that fits.
+
+    Layers on fewer than 8 bits have rules of their own.
+    """
+    op, site = in_bytes(op, site)
+    tables = NARROW if any(t.dtype.is_narrow for t in site.inputs) else TABLES
     for instruction_set in isa:
-        for variant, rule in TABLES.get(instruction_set, {}).get(type(op), ()):
+        for variant, rule in tables.get(instruction_set, {}).get(type(op), ()):
             kernel = rule(op, site)
             if kernel is not None:
                 return variant, kernel
     if op.lower is None:
-        known = ", ".join(sorted(name for name, table in TABLES.items() if type(op) in table)) or "none"
+        known = ", ".join(sorted(name for name, table in tables.items() if type(op) in table)) or "none"
         raise CodegenError(
             f"{op.name} has no kernel for the instruction sets {', '.join(isa)}; sets with one: {known}",
             hint="make_streaming or quantize may have to replace this op first",

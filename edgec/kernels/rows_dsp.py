@@ -82,20 +82,29 @@ class Stream:
     last: int
 
 
+def pairs_of(outputs: int) -> tuple[Array, Array]:
+    """First and second output of each pair; an odd output pairs with the one before it, which is computed twice."""
+    starts = np.array([*range(0, outputs - 1, 2), *([outputs - 2] if outputs % 2 else [])])
+    return starts, starts + 1
+
+
 def pack_stream(w: Array, bias: Array, finish: Finish) -> Stream:
-    """w [inputs, outputs], inputs a multiple of 4, in the order of edgec_rows.h; an odd output pairs with the one
-    before it, which is computed twice."""
+    """w [inputs, outputs], inputs a multiple of 4, in the order of edgec_rows.h."""
     inputs, outputs = w.shape
-    starts = [*range(0, outputs - 1, 2), *([outputs - 2] if outputs % 2 else [])]
-    a, b = np.array(starts), np.array(starts) + 1
-    wide = w.astype(np.int64)
-    lanes = (wide[:, a] * 256 + wide[:, b]).T.reshape(len(starts), inputs // 4, 2, 2)  # [pair, quad, lane, word]
-    body = np.ascontiguousarray(lanes.transpose(0, 1, 3, 2)).astype("<i2").reshape(len(starts), -1).view("<i4")
+    (a, b), wide = pairs_of(outputs), w.astype(np.int64)
+    lanes = (wide[:, a] * 256 + wide[:, b]).T.reshape(len(a), inputs // 4, 2, 2)  # [pair, quad, lane, word]
+    body = np.ascontiguousarray(lanes.transpose(0, 1, 3, 2)).astype("<i2").reshape(len(a), -1).view("<i4")
+    return stream_of(body.astype(np.int32), inputs // 4, outputs, bias, finish)
+
+
+def stream_of(body: Array, quads: int, outputs: int, bias: Array, finish: Finish) -> Stream:
+    """Biases, the weights `body` [pair, words], and the table of the requantisation."""
+    a, b = pairs_of(outputs)
     biases = np.stack([bias.astype(np.int64)[a] * 256 + bias[b], bias.astype(np.int64)[b]], 1)
     head = (biases & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
     tail = [finish.first[a], finish.second[b]] if finish.first.size else []
-    rows = np.concatenate([head, body.astype(np.int32), *tail], 1)
-    return Stream(rows.reshape(-1), inputs // 4, outputs // 2, rows.size - rows.shape[1])
+    rows = np.concatenate([head, body, *tail], 1)
+    return Stream(rows.reshape(-1), quads, outputs // 2, rows.size - rows.shape[1])
 
 
 def fits(w: Array, bias: Array, low: Array, high: Array) -> bool:
@@ -143,7 +152,7 @@ def requantization(op: Op) -> Requantize | None:
 def finish_for(op: Op, site: Site) -> Finish | None:
     """How the sums of a layer with constant operands are stored; None where these kernels do not fit."""
     last = requantization(op)
-    if site.inputs[0].dtype is not DType.I8 or not set(range(1, 5 if last else 3)) <= set(site.consts):
+    if site.inputs[0].dtype not in (DType.I4, DType.I8) or not set(range(1, 5 if last else 3)) <= set(site.consts):
         return None
     w, bias = site.consts[1], site.consts[2]
     low, high = accumulator_bounds(w, bias, (-128, 127))
@@ -170,12 +179,19 @@ def kernel_of(
     return Kernel(body, params, {"w": stream.words, **extra}, drops=drops, scratch=4 * words)
 
 
+def is_row_product(op: Op, site: Site) -> bool:
+    """Whether a layer multiplies the rows (or pixels) of its input, one by one, with all of its weights."""
+    if not isinstance(op, QConv2d):
+        return True
+    return site.inputs[1].shape[:2] == (1, 1) and op.stride == (1, 1) and not any(op.pad) and op.groups == 1
+
+
 def linear(op: Op, site: Site) -> Kernel | None:
     """QLinear, and convolutions of one pixel, over three rows and more."""
     w = site.inputs[1]
     inputs, outputs = prod(w.shape[:-1]), w.shape[-1]
     rows = site.outputs[0].size // outputs
-    if isinstance(op, QConv2d) and (w.shape[:2] != (1, 1) or op.stride != (1, 1) or any(op.pad) or op.groups != 1):
+    if not is_row_product(op, site):
         return None
     finish = finish_for(op, site) if rows >= ROWS else None
     if finish is None:
@@ -209,34 +225,58 @@ def expand(row: str, inputs: int, to: str) -> str:
 def convolution(op: Op, site: Site) -> Kernel | None:
     """Any convolution of images without groups, over three pixels and more."""
     assert isinstance(op, QConv2d)
-    (n, h, v, c), (kh, kw, _, outputs) = site.inputs[0].shape, site.inputs[1].shape
+    (n, h, v, c), outputs = site.inputs[0].shape, site.inputs[1].shape[3]
     _, oh, ow, _ = site.outputs[0].shape
     finish = finish_for(op, site) if op.groups == 1 and oh * ow >= ROWS else None
     if finish is None:
         return None
     if c % 4 and op.dilation != (1, 1):
         return None
+    stream = pack_stream(window_weights(site.consts[1]), site.consts[2], finish)
+    images = images_of(op, site, 6 * stream.quads)
+    if (n, h, v, c, op.stride, finish.size) == (1, oh, ow, outputs, (1, 1), 1) and c % 4 == 0:
+        return windows_in_place(op, site, stream, finish, images.tables)
+    row = f"(n * {oh * ow} + r)"
+    lines = [gather(images.image, "r", "scratch.data"), *products(stream, outputs, finish, row)]
+    lines += clamp_lines(requantization(op), ROWS * outputs, row, outputs)
+    body = [*images.before, *block_lines(oh * ow, lines).splitlines()]
+    text = "\n".join([f"for n in T.serial({n}):", *(f"    {line}" for line in body)])
+    return kernel_of(op, site, stream, finish, text, images.words, images.tables)
+
+
+def window_weights(w: Array) -> Array:
+    """w [KH,KW,C,O] as [inputs, outputs] with zeros that complete the words of each line of a window."""
+    kh, kw, c, outputs = w.shape
     padded = np.zeros((kh, -(-kw * c // 4) * 4, outputs), np.int8)
-    padded[:, : kw * c] = site.consts[1].reshape(kh, kw * c, outputs)
-    stream = pack_stream(padded.reshape(-1, outputs), site.consts[2], finish)
-    words, image = 6 * stream.quads, f"T.address_of(x[n * {h * v * c}])"
-    extra, before, top, left = {"edge": np.full(kw * c, op.pad_value, np.int8)}, [], op.pad[0], op.pad[2]
+    padded[:, : kw * c] = w.reshape(kh, kw * c, outputs)
+    return padded.reshape(-1, outputs)
+
+
+@dataclass(frozen=True)
+class Images:
+    """Where windows are gathered from: image n, statements before its first, tables, and all words of scratch."""
+
+    image: str
+    before: list[str]
+    tables: dict[str, Array]
+    words: int
+
+
+def images_of(op: QConv2d, site: Site, words: int) -> Images:
+    """Images whose pixels are not whole words are copied with padding around them, behind `words` of scratch."""
+    (_, h, v, c), (kh, kw, _, _) = site.inputs[0].shape, site.inputs[1].shape
+    image, before, top, left = f"T.address_of(x[n * {h * v * c}])", [], op.pad[0], op.pad[2]
+    tables = {"edge": np.full(kw * c, op.pad_value, np.int8)}
     if c % 4:
         high, wide = h + sum(op.pad[:2]), v + sum(op.pad[2:])
-        extra["frame"] = np.array([h, v * c, top, left * c, wide * c, high * wide * c + 3], np.int32)
+        tables["frame"] = np.array([h, v * c, top, left * c, wide * c, high * wide * c + 3], np.int32)
         copy = f"T.address_of(scratch[{words}])"
         before = [f'T.call_extern("void", "edgec_rows_pad", {image}, frame.data, {op.pad_value}, {copy})']
         image, h, v, top, left = copy, high, wide, 0, 0
         words += -(-(high * wide * c + 3) // 4)
-    extra["window"] = np.array([h, v, c, kh, kw, *op.stride, *op.dilation, top, left, ow], np.int32)
-    if (n, h, v, c, op.stride, finish.size) == (1, oh, ow, outputs, (1, 1), 1) and c % 4 == 0:
-        return windows_in_place(op, site, stream, finish, extra)
-    row = f"(n * {oh * ow} + r)"
-    lines = [gather(image, "r", "scratch.data"), *products(stream, outputs, finish, row)]
-    lines += clamp_lines(requantization(op), ROWS * outputs, row, outputs)
-    body = [*before, *block_lines(oh * ow, lines).splitlines()]
-    text = "\n".join([f"for n in T.serial({n}):", *(f"    {line}" for line in body)])
-    return kernel_of(op, site, stream, finish, text, words, extra)
+    ow = site.outputs[0].shape[2]
+    tables["window"] = np.array([h, v, c, kh, kw, *op.stride, *op.dilation, top, left, ow], np.int32)
+    return Images(image, before, tables, words)
 
 
 def gather(image: str, row: str, to: str) -> str:

@@ -113,7 +113,7 @@ def same_time(types: Sequence[TensorType]) -> int | None:
 
 def ctype(dtype: DType) -> str:
     """Buffer element type in TVMScript."""
-    return "uint32" if dtype is DType.BIT else dtype.value
+    return dtype.storage
 
 
 def params_of(site: Site, names: Sequence[str]) -> tuple[tuple[str, tuple[int, ...], str], ...]:

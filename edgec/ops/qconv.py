@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from edgec.ir.types import DType, TensorType
 from edgec.ops.base import Cost, Kernel, Op, Site, ctype, need
 from edgec.ops.conv import out_extent
-from edgec.ops.quantized import Requantize, accumulator, element, exact, rows_of
+from edgec.ops.quantized import Requantize, accumulator, element, exact, rows_of, weight, weight_array
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,10 @@ class QConv2d(Op):
     for n, i, j in T.grid({b}, {oh}, {ov}):
         y[n, i, j, o] = bias[o]
         for p, q, c in T.grid({kh}, {kw}, {cg}):
-            y[n, i, j, o] = y[n, i, j, o] + {load} * T.cast(w[p, q, c, o], "int32")"""
-        params = (("x", rows_of(x), ctype(x.dtype)), ("w", w.shape, "int8"), ("bias", (o,), "int32"))
-        return Kernel(body, (*params, ("y", (b, oh, ov, o), "int32")))
+            y[n, i, j, o] = y[n, i, j, o] + {load} * {weight(w, "p", "q", "c", "o")}"""
+        weights, packed = weight_array(site)
+        params = (("x", rows_of(x), ctype(x.dtype)), weights, ("bias", (o,), "int32"))
+        return Kernel(body, (*params, ("y", (b, oh, ov, o), "int32")), packed)
 
     def cost(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
         kh, kw, cg, _ = inputs[1].shape
@@ -114,9 +115,11 @@ class QConv2dRequantize(QConv2d):
     for o in T.serial({o}):
         total[o] = bias[o]
         for p, q, c in T.grid({kh}, {kw}, {cg}):
-            total[o] = total[o] + {load} * T.cast(w[p, q, c, o], "int32")
+            total[o] = total[o] + {load} * {weight(w, "p", "q", "c", "o")}
     for o in T.serial({o}):
 {finish}"""
         scales = tuple((name, multiplier.shape, "int32") for name in ("multiplier", "shift"))
-        params = (("x", rows_of(x), ctype(x.dtype)), ("w", w.shape, "int8"), ("bias", (o,), "int32"), *scales)
-        return Kernel(body, (*params, ("y", (b, oh, ov, o), self.dtype), ("total", (o,), "int32")), scratch=4 * o)
+        weights, packed = weight_array(site)
+        params = (("x", rows_of(x), ctype(x.dtype)), weights, ("bias", (o,), "int32"), *scales)
+        y = ("y", (b, oh, ov, o), self.dtype)
+        return Kernel(body, (*params, y, ("total", (o,), "int32")), packed, scratch=4 * o)

@@ -10,6 +10,7 @@ import torch
 
 from edgec.ir.types import DType, QuantParams, TensorType
 from edgec.ops.base import Cost, Kernel, Op, Site, need
+from edgec.ops.quantized import within
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class QAffine(Op):
         need(1 <= self.shift <= 30, f"expected shift in [1, 30], found {self.shift}")
         fits = multiplier.shape == offset.shape and multiplier.shape in ((1,), (x.shape[-1],))
         need(fits, f"multiplier {multiplier.shape} and offset {offset.shape} do not fit {x.shape}")
+        need(within(self), f"{self.lo} to {self.hi} is more than {self.dtype} holds")
         return (replace(x, dtype=DType(self.dtype), quant=QuantParams((self.scale,), self.zero_point)),)
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:

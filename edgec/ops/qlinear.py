@@ -11,7 +11,7 @@ import torch
 
 from edgec.ir.types import DType, TensorType
 from edgec.ops.base import Kernel, Site, need
-from edgec.ops.quantized import QLinear, Requantize
+from edgec.ops.quantized import QLinear, Requantize, weight, weight_array
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class QLinearRequantize(QLinear):
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         x, w, bias, multiplier, shift = types
-        need(x.dtype is DType.I8, f"expected int8, found {x.dtype.value}")
+        need(x.dtype in (DType.I4, DType.I8), f"expected int4 or int8, found {x.dtype.value}")
         (total,) = super().infer((x, w, bias))
         return self.requantization.infer((total, multiplier, shift))
 
@@ -53,10 +53,11 @@ class QLinearRequantize(QLinear):
     for o in T.serial({outputs}):
         total[o] = bias[o]
         for i in T.serial({inputs}):
-            total[o] = total[o] + T.cast(x[r, i], "int32") * T.cast(w[i, o], "int32")
+            total[o] = total[o] + T.cast(x[r, i], "int32") * {weight(w, "i", "o")}
     for o in T.serial({outputs}):
 {finish}"""
         scales = tuple((name, multiplier.shape, "int32") for name in ("multiplier", "shift"))
-        params = (("x", (rows, inputs), "int8"), ("w", w.shape, "int8"), ("bias", (outputs,), "int32"), *scales)
+        weights, packed = weight_array(site)
+        params = (("x", (rows, inputs), "int8"), weights, ("bias", (outputs,), "int32"), *scales)
         y = ("y", (rows, outputs), self.dtype)
-        return Kernel(body, (*params, y, ("total", (outputs,), "int32")), scratch=4 * outputs)
+        return Kernel(body, (*params, y, ("total", (outputs,), "int32")), packed, scratch=4 * outputs)

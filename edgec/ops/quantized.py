@@ -18,13 +18,14 @@ from edgec.ops.shape import Reshape
 from edgec.ops.timeline import HistoryToFeatures
 
 ROUNDINGS = ("single", "tflite")
-ACTIVATIONS = (DType.I8, DType.I16, DType.BIT)
+ACTIVATIONS = (DType.I4, DType.I8, DType.I16, DType.BIT)
+WEIGHTS = (DType.I2, DType.I4, DType.I8)
 
 
 def accumulator(shape: tuple[int, ...], x: TensorType, w: TensorType) -> TensorType:
     """int32 accumulators; their scale is the product of the operands' scales where both are known."""
-    need(x.dtype in ACTIVATIONS, f"expected int8, int16 or bit activations, found {x.dtype.value}")
-    need(w.dtype is DType.I8, f"expected int8 weights, found {w.dtype.value}")
+    need(x.dtype in ACTIVATIONS, f"expected int4, int8, int16 or bit activations, found {x.dtype.value}")
+    need(w.dtype in WEIGHTS, f"expected int2, int4 or int8 weights, found {w.dtype.value}")
     quant = None
     if x.quant and w.quant:
         quant = QuantParams(tuple(x.quant.scale[0] * s for s in w.quant.scale), 0, len(shape) - 1)
@@ -42,6 +43,33 @@ def accumulator_bounds(w: Array, bias: Array, x_range: tuple[int, int], axis: in
     start = bias.astype(np.int64)
     low, high = positive * lo + negative * hi, positive * hi + negative * lo
     return start + low, start + high
+
+
+def weight(w: TensorType, *index: str) -> str:
+    """TVMScript for one weight as int32; narrow ones come packed, see `weight_array`."""
+    if not w.dtype.is_narrow:
+        return f'T.cast(w[{", ".join(index)}], "int32")'
+    flat = index[0]
+    for extent, i in zip(w.shape[1:], index[1:], strict=True):
+        flat = f"({flat}) * {extent} + {i}"
+    bits, least = (4, -8) if w.dtype is DType.I4 else (2, -2)
+    each = 8 // bits
+    octet = f'T.cast(w[({flat}) // {each}], "int32")'
+    return f"((T.shift_right({octet}, ({flat}) % {each} * {bits}) & {(1 << bits) - 1}) - {-least})"
+
+
+def weight_array(site: Site) -> tuple[tuple[str, tuple[int, ...], str], dict[str, Array]]:
+    """The kernel parameter `w` of operand 1 and its constants: narrow weights lie in octets, lowest bits first,
+    counted from their least value."""
+    w = site.inputs[1]
+    if not w.dtype.is_narrow:
+        return ("w", w.shape, "int8"), {}
+    need(1 in site.consts, f"{w.dtype.value} weights are computed, not constant")
+    bits = 4 if w.dtype is DType.I4 else 2
+    values = site.consts[1].astype(np.int64).reshape(-1) - w.dtype.range[0]
+    lanes = np.concatenate([values, np.zeros(-values.size % (8 // bits), np.int64)]).reshape(-1, 8 // bits)
+    packed = (lanes << (bits * np.arange(8 // bits))).sum(1).astype(np.uint8)
+    return ("w", packed.shape, "uint8"), {"w": packed}
 
 
 def element(x: TensorType, row: str, index: str) -> str:
@@ -89,6 +117,12 @@ def requantize(x: torch.Tensor, multiplier: torch.Tensor, shift: torch.Tensor, r
     return (high >> right) + (remainder > limit).to(torch.int64)
 
 
+def within(op: Any) -> bool:
+    """Whether the bounds of an op's output are those of its type or tighter."""
+    low, high = DType(op.dtype).range
+    return bool(low <= op.lo <= op.hi <= high)
+
+
 # `scaled` is an int64 in both; see `requantize`
 _SINGLE = """shift_by: T.let[T.int64] = T.cast({s}, "int64")
 rounded: T.let[T.int64] = T.cast({x}, "int64") * T.cast({m}, "int64") + T.shift_left(T.int64(1), shift_by - T.int64(1))
@@ -134,9 +168,10 @@ class QLinear(Op):
     for r in T.serial({rows}):
         y[r, o] = bias[o]
         for i in T.serial({inputs}):
-            y[r, o] = y[r, o] + {element(x, "r", "i")} * T.cast(w[i, o], "int32")"""
-        params = (("x", (rows, units), ctype(x.dtype)), ("w", w.shape, "int8"), ("bias", (outputs,), "int32"))
-        return Kernel(body, (*params, ("y", (rows, outputs), "int32")))
+            y[r, o] = y[r, o] + {element(x, "r", "i")} * {weight(w, "i", "o")}"""
+        weights, packed = weight_array(site)
+        params = (("x", (rows, units), ctype(x.dtype)), weights, ("bias", (outputs,), "int32"))
+        return Kernel(body, (*params, ("y", (rows, outputs), "int32")), packed)
 
     def cost(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
         return Cost(outputs[0].size * inputs[1].shape[0])
@@ -180,9 +215,10 @@ class QConv1d(Op):
     for n, t in T.grid({b}, {frames}):
         y[n, t, o] = bias[o]
         for k, c in T.grid({k}, {cg}):
-            y[n, t, o] = y[n, t, o] + {load} * T.cast(w[k, c, o], "int32")"""
-        params = (("x", rows_of(x), ctype(x.dtype)), ("w", w.shape, "int8"), ("bias", (o,), "int32"))
-        return Kernel(body, (*params, ("y", (b, frames, o), "int32")))
+            y[n, t, o] = y[n, t, o] + {load} * {weight(w, "k", "c", "o")}"""
+        weights, packed = weight_array(site)
+        params = (("x", rows_of(x), ctype(x.dtype)), weights, ("bias", (o,), "int32"))
+        return Kernel(body, (*params, ("y", (b, frames, o), "int32")), packed)
 
     def stream(self, step: Any, x: str, w: str, bias: str) -> str:
         span = self.dilation * (step.type_of(w).shape[0] - 1) + 1
@@ -245,6 +281,7 @@ class Requantize(Op):
         need(self.rounding in ROUNDINGS, f"expected rounding one of {ROUNDINGS}, found {self.rounding!r}")
         fits = multiplier.shape == shift.shape and multiplier.shape in ((1,), (x.shape[-1],))
         need(fits, f"multiplier {multiplier.shape} and shift {shift.shape} do not fit {x.shape}")
+        need(within(self), f"{self.lo} to {self.hi} is more than {self.dtype} holds")
         return (replace(x, dtype=DType(self.dtype), quant=QuantParams((self.scale,), self.zero_point)),)
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:

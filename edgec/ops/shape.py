@@ -188,7 +188,7 @@ class Pad(Op):
         spans = zip(names, x.shape, self.pairs, strict=True)
         inside = [f"{i} >= {p[0]} and {i} < {p[0] + n}" for i, n, p in spans if p != (0, 0)] or ["T.bool(True)"]
         source = ", ".join(f"{i} - {p[0]}" for i, p in zip(names, self.pairs, strict=True))
-        fill = f"T.float32({self.value})" if x.dtype is DType.F32 else f"T.{x.dtype.value}({int(self.value)})"
+        fill = f"T.float32({self.value})" if x.dtype is DType.F32 else f"T.{x.dtype.storage}({int(self.value)})"
         loop = "T.grid" if len(names) > 1 else "T.serial"
         body = f"""for {", ".join(names)} in {loop}({", ".join(map(str, y.shape))}):
     y[{", ".join(names)}] = T.if_then_else({" and ".join(inside)}, x[{source}], {fill})"""

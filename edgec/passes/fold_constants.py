@@ -58,7 +58,7 @@ class FoldConstants(Pass):
             outs, _ = node.op.run([as_tensor(consts[i].data, consts[i].type) for i in node.inputs], ())
         results = {}
         for name, t, value in zip(node.outputs, node.types, outs, strict=True):
-            dtype = "int8" if t.dtype is DType.BIT else t.dtype.value
+            dtype = "int8" if t.dtype is DType.BIT else t.dtype.storage
             data = np.ascontiguousarray(value.numpy().astype(dtype)).reshape(t.shape)
             results[name] = Const(data, t)
         return results

@@ -99,7 +99,7 @@ class Builder:
     def constant(self, name: str, dtype: DType, target: Scale, shape: tuple[int, ...]) -> Source:
         """A float constant, repeated to `shape`, as integers at one scale."""
         real = np.broadcast_to(self.graph.consts[name].data.astype(np.float64), shape)
-        q = np.clip(np.floor(real / target.scale + 0.5) + target.zero, *dtype.range).astype(dtype.value)
+        q = np.clip(np.floor(real / target.scale + 0.5) + target.zero, *dtype.range).astype(dtype.storage)
         made, kind = self.fresh(name), TensorType(shape, dtype, QuantParams((target.scale,), target.zero))
         self.consts[made], self.types[made] = Const(q, kind), kind
         held = self._held(made, name, target)

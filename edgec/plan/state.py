@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgec.ir.graph import State
-from edgec.ir.types import DType
 
 #: members that every state starts with: magic, frame, flushed, reserved (uint32 each)
 HEADER_BYTES = 16
@@ -26,7 +25,7 @@ class Member:
 
 def alignment(state: State) -> int:
     """Bytes of one element."""
-    return {DType.I64: 8, DType.I16: 2, DType.I8: 1}.get(state.type.dtype, 4)
+    return {"int64": 8, "int16": 2, "int8": 1}.get(state.type.dtype.storage, 4)
 
 
 def lay_out(states: Sequence[State]) -> tuple[int, tuple[Member, ...]]:

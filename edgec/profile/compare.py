@@ -30,7 +30,7 @@ def pack_bits(spikes: Array) -> Array:
 def as_stored(value: torch.Tensor, t: TensorType) -> Array:
     """A reference tensor in the device's form."""
     data = value.numpy()
-    return pack_bits(data) if t.dtype is DType.BIT else data.astype(t.dtype.value)
+    return pack_bits(data) if t.dtype is DType.BIT else data.astype(t.dtype.storage)
 
 
 @dataclass(frozen=True)

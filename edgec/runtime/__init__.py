@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 HEADERS = ("edgec.h", "edgec_simd.h", "edgec_math.h", "edgec_event.h", "edgec_dense.h", "edgec_conv.h", "edgec_rows.h",
-           "edgec_depth.h")  # fmt: skip
+           "edgec_depth.h", "edgec_narrow.h", "edgec_packed.h")  # fmt: skip
 #: headers that only some models include, by the prefix of what is in them
-OPTIONAL = {"edgec_conv.h": "edgec_conv_", "edgec_rows.h": "edgec_rows", "edgec_depth.h": "edgec_depth_"}
+OPTIONAL = {"edgec_conv.h": "edgec_conv_", "edgec_rows.h": "edgec_rows", "edgec_depth.h": "edgec_depth_",
+            "edgec_narrow.h": "edgec_narrow_", "edgec_packed.h": "edgec_packed_"}  # fmt: skip
 _HERE = Path(__file__).resolve().parent
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ Arrays = dict[str, np.ndarray]
 def storage(values: np.ndarray, t: TensorType) -> np.ndarray:
     """Values as they lie in memory: spikes 32 to a word along the last axis."""
     if t.dtype is not DType.BIT:
-        return np.ascontiguousarray(values, dtype=t.dtype.value).reshape(t.shape)
+        return np.ascontiguousarray(values, dtype=t.dtype.storage).reshape(t.shape)
     words = t.storage_shape[-1]
     padded = np.zeros((*t.shape[:-1], words * 32), np.uint8)
     padded[..., : t.shape[-1]] = values
@@ -85,8 +86,9 @@ class Builder:
                 self.inputs.append(Value(name, t))
                 self.reach[name] = int(detail)
             else:
-                data = np.asarray(value, str(detail))
-                name, t = f"c{len(self.consts)}", TensorType(data.shape, DType(str(detail)))
+                dtype = DType(str(detail))
+                data = np.asarray(value, dtype.storage)
+                name, t = f"c{len(self.consts)}", TensorType(data.shape, dtype)
                 self.consts[name] = Const(data, t)
             names.append(name)
             types.append(t)
@@ -339,12 +341,15 @@ def in_words(manifest: Manifest) -> Manifest:
     return dataclasses.replace(manifest, inputs=inputs, outputs=outputs)
 
 
+Make = Callable[[], tuple[Graph, dict[str, int]]]
+
+
 @functools.cache
-def compiled(isa: tuple[str, ...]) -> tuple[Path, Plan]:
+def compiled(make: Make, isa: tuple[str, ...]) -> tuple[Path, Plan]:
     """The graph as a library with the kernels of these instruction sets, on whatever core it is built for."""
     folder = Path(tempfile.mkdtemp(prefix="edgec-kernels-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    graph, _ = every_kernel()
+    graph, _ = make()
     return folder, write_folder(graph, dataclasses.replace(load_target("host"), isa=isa), folder)
 
 
@@ -352,11 +357,17 @@ class Bench:
     """The graph compiled for one machine, beside its reference."""
 
     def __init__(
-        self, kind: str, target: str, isa: tuple[str, ...] = (), toolchain: str = "zig", cc: str = "gcc"
+        self,
+        kind: str,
+        target: str,
+        isa: tuple[str, ...] = (),
+        toolchain: str = "zig",
+        cc: str = "gcc",
+        make: Make = every_kernel,
     ) -> None:
-        self.graph, self.reach = every_kernel()
+        self.graph, self.reach = make()
         machine = load_target(target)
-        folder, self.plan = compiled(isa or machine.isa)
+        folder, self.plan = compiled(make, isa or machine.isa)
         manifest = in_words(read_manifest(folder))
         self.device: Device = open_device(kind, folder, manifest, machine, toolchain=toolchain, cc=cc)
         self.reference = StepRunner(self.graph)
