@@ -64,6 +64,11 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="a result to return, by field or place; may be repeated (default: all, of a record its first field)",
     )
+    c.add_argument(
+        "--no-drop-constant-channels",
+        action="store_true",
+        help="compute channels too that are the same for every input (the output bytes are the same)",
+    )
     c.add_argument("--dump-ir", metavar="DIR", help="write the graph after every pass")
 
     k = commands.add_parser("calibrate", help="write the statistics of calibration data, to ship in place of the data")

@@ -45,6 +45,7 @@ def compile_command(a: argparse.Namespace) -> None:
             a.model, a.target, a.out, precision=a.precision, calibration=a.calibration, budget=budget,
             emit_kind=a.emit, toolchain=a.toolchain, streaming=not a.whole, dump_ir=a.dump_ir, progress=progress,
             sliding=a.sliding or None, hop=a.hop, outputs=a.output, place=a.place,
+            drop_constant_channels=not a.no_drop_constant_channels,
             time_axis="guess" if a.time_axis is None else a.time_axis,
         )  # fmt: skip
         progress("")
@@ -101,6 +102,7 @@ def print_report(report: dict[str, Any]) -> None:
         what = [k for k in ("arena", "state") if k in kept] + [f"{kept.count('weights')} constants"]
         console.print(f"{row['region']} {row['bytes']:,} of {row['length']:,} B: {', '.join(what)}")
     console.print(f"{t['macs']:,} dense-equivalent MACs a frame, delay {t['delay']} frames")
+    print_dropped(report.get("dropped"))
     if t["instructions_worst"] is not None:
         ratio = t["instructions_mean"] / t["macs"] if t["macs"] else float("nan")
         console.print(
@@ -109,6 +111,24 @@ def print_report(report: dict[str, Any]) -> None:
         )
     for what, how in report["how"].items():
         console.print(f"  {what}: {how}", style="dim")
+
+
+def print_dropped(dropped: dict[str, Any] | None) -> None:
+    """The constant channels that went, layer by layer, and what that saved; nothing where none did."""
+    if not dropped or not dropped["layers"]:
+        return
+    table = Table(title="constant channels dropped, no output byte changes", title_justify="left")
+    table.add_column("layer", overflow="fold")
+    for column in ("channels", "left"):
+        table.add_column(column, justify="right")
+    for r in dropped["layers"]:
+        table.add_row(r["name"], str(r["before"]), str(r["after"]))
+    console.print(table)
+    kept = f"; {dropped['kept']:,} more are constant and stay" if dropped["kept"] else ""
+    console.print(
+        f"{dropped['channels']:,} channels, {dropped['macs']:,} MACs over the whole input and {dropped['bytes']:,} B of"
+        f" constants saved{kept}"
+    )
 
 
 def run_command(a: argparse.Namespace) -> None:

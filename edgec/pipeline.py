@@ -25,6 +25,7 @@ from edgec.ir.text import print_graph
 from edgec.ir.verify import verify
 from edgec.passes.assign_layout import AssignLayout
 from edgec.passes.base import Pass
+from edgec.passes.drop_constant_channels import DropConstantChannels, savings
 from edgec.passes.fold_batchnorm import FoldBatchnorm
 from edgec.passes.fold_constants import FoldConstants
 from edgec.passes.fold_transpose import FoldTranspose
@@ -61,7 +62,8 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Stages:
-    """The graph as the user meant it, whole-sequence and float, and the graph that runs."""
+    """The graph as the user meant it, whole-sequence and float; the same with all its channels in the form it runs
+    in; and the graph that runs."""
 
     reference: Graph
     whole: Graph
@@ -106,18 +108,20 @@ def float_passes() -> list[Pass]:
     ]
 
 
-def passes_for(precision: str, calibration: Any, streaming: Pass | None) -> list[Pass]:
-    """The passes in the order they run, the last of which makes the step; a graph that comes quantised only streams."""
+def passes_for(precision: str, calibration: Any, streaming: Pass | None, drop: bool = True) -> list[Pass]:
+    """The passes in the order they run; a graph that comes quantised has only those that keep its meaning to the byte:
+    constant channels go if `drop`, and the last pass makes the step."""
+    late: list[Pass] = [DropConstantChannels()] if drop else []
+    if streaming:
+        late.append(streaming)  # last: integer and float graphs stream by the same rules
     if precision == QUANTISED:
-        return [streaming] if streaming else []
+        return late
     passes = float_passes()
     if precision == "int8":
         passes.append(Quantize(calibration))  # on the whole sequence: calibration data are whole clips
         passes.append(FuseRequantize())
     passes.append(Fuse())  # after quantisation, whose rules know layers and activations apart
-    if streaming:
-        passes.append(streaming)  # last: integer and float graphs stream by the same rules
-    return passes
+    return passes + late
 
 
 @dataclass(frozen=True)
@@ -210,6 +214,7 @@ def compile_model(
     hop: int | None = None,
     outputs: Sequence[str] | None = None,
     place: str = "flash",
+    drop_constant_channels: bool = True,
     dump_ir: str | Path | None = None,
     progress: Progress = lambda stage: None,
 ) -> CompiledModel:
@@ -220,8 +225,9 @@ def compile_model(
     one. A graph whose inputs name no time axis is compiled as a whole window: one call is one inference. sliding: a
     call takes `hop` new frames (1) of the time axis (1) and runs the network on its whole window of the last ones; by
     default as the model's package says. outputs: which results, as `frontends.load` takes it. place: `fast` moves
-    what is used most per byte to the target's fast memories. Raises an EdgecError for
-    anything the user can mend; then `out` is left as it was.
+    what is used most per byte to the target's fast memories. drop_constant_channels: leave out what is the same for
+    every input; no output byte changes. Raises an EdgecError for anything the user can mend; then `out` is left as it
+    was.
     """
     if precision not in PRECISIONS:
         raise InputError(f"unknown precision {precision!r}", hint=f"one of {', '.join(PRECISIONS)}")
@@ -242,9 +248,11 @@ def compile_model(
     stepper = form.make(graph, time_axis)
     if streaming and stepper is None:
         progress("whole window")
-    graphs = transform(graph, passes_for(kind, data, stepper), progress, None if dump_ir is None else Path(dump_ir))
+    passes = passes_for(kind, data, stepper, drop_constant_channels)
+    graphs = transform(graph, passes, progress, None if dump_ir is None else Path(dump_ir))
     reference = graphs[0 if kind == QUANTISED else len(float_passes())]
-    stages = Stages(reference, graphs[-2] if stepper else graphs[-1], graphs[-1])
+    first_late = len(passes) - (stepper is not None) - drop_constant_channels
+    stages = Stages(reference, graphs[first_late], graphs[-1])
     folder = Path(tempfile.mkdtemp(prefix="edgec-"))
     try:
         progress("generate code")
@@ -266,6 +274,8 @@ def compile_model(
         if (window := form.window(graph, stages.step)) is not None:
             report["how"]["window"] = window
         report["sliding"] = bool(form.sliding)
+        if drop_constant_channels:
+            report["dropped"] = savings(graphs[first_late], graphs[first_late + 1])
         check_budget(report, budget or Budget())
         rates = [n.op.sample_rate for n in graph.nodes if hasattr(n.op, "sample_rate")]
         _write_json(

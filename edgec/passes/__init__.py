@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edgec.passes.assign_layout import AssignLayout
 from edgec.passes.base import Pass
+from edgec.passes.drop_constant_channels import DropConstantChannels
 from edgec.passes.fold_batchnorm import FoldBatchnorm
 from edgec.passes.fold_constants import FoldConstants
 from edgec.passes.fold_transpose import FoldTranspose
@@ -16,6 +17,7 @@ from edgec.passes.recognize_scaler import RecognizeScaler
 from edgec.passes.split_linear import SplitLinear
 
 PASSES: dict[str, type[Pass]] = {
+    "drop_constant_channels": DropConstantChannels,
     "fold_constants": FoldConstants,
     "recognize_eca": RecognizeEca,
     "recognize_scaler": RecognizeScaler,

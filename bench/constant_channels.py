@@ -1,0 +1,115 @@
+"""What dropping constant channels saves: a network of MLPerf Tiny's visual-wake-words form, before and after.
+
+    python bench/constant_channels.py [target] [--write]
+
+The published model (MobileNetV1, width 1/4, 96 x 96 x 3) has 971 output channels whose weights are all zero; 153 of
+them have a constant other than zero and meet SAME padding in the next depthwise layer. This network has the same form
+and as many such channels at random places of random weights: 409 pixelwise channels that are zero behind their ReLU,
+their 409 depthwise filters, and 153 pixelwise channels whose constant is not zero and whose depthwise filter is not
+either. Instructions are counted on the emulated core; the outputs of both builds are compared byte for byte.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from edgec.compiled import CompiledModel
+from edgec.frontends.builder import GraphBuilder
+from edgec.ir.graph import Graph
+from edgec.ir.types import DType, QuantParams, TensorType
+from edgec.ops import QAvgPool2d, QConv2dRequantize, QLinearRequantize, Reshape
+from edgec.pipeline import compile_model
+
+HERE = Path(__file__).resolve().parent
+#: depthwise stride and pixelwise outputs of each block
+BLOCKS = ((1, 16), (2, 32), (1, 32), (2, 64), (1, 64), (2, 128), *[(1, 128)] * 5, (2, 256), (1, 256))
+QUIET, LOUD = 409, 153
+ZERO = -128
+
+
+class Network:
+    """The layers one after another; `quiet` and `loud` are masks over a pixelwise layer's outputs."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.rng, self.build = np.random.default_rng(seed), GraphBuilder("vww_like")
+        self.x = self.build.input("image", TensorType((1, 96, 96, 3), DType.I8, QuantParams((1 / 128,), 0)))
+
+    def layer(self, kernel: int, stride: int, outputs: int, groups: int, dead: np.ndarray, loud: np.ndarray) -> None:
+        """A convolution with SAME padding and a ReLU."""
+        shape = self.build.type_of(self.x).shape
+        w = self.rng.integers(-127, 128, (kernel, kernel, shape[3] // groups, outputs))
+        w[..., dead] = 0
+        reach = 60 * 73 * np.sqrt(w[..., 0].size)  # of the sums, about a deviation
+        bias = self.rng.normal(0, reach / 2, outputs)
+        bias[dead] = -abs(bias[dead])
+        bias[loud] = reach * self.rng.uniform(0.3, 1.5, int(loud.sum()))
+        zero = self.build.type_of(self.x).quant.zero_point
+        bias = np.round(bias) - zero * w.sum((0, 1, 2))
+        shift = int(np.ceil(np.log2(reach / 60)))
+        values = (w.astype(np.int8), bias.astype(np.int32))
+        scales = (np.full(outputs, 1 << 30, np.int32), np.full(outputs, 30 + shift, np.int32))
+        names = [self.build.const(f"layer_{n}", v) for n, v in zip("wbms", (*values, *scales), strict=True)]
+        extra = [max((-(-n // stride) - 1) * stride + kernel - n, 0) for n in shape[1:3]]
+        pad = tuple(p for e in extra for p in (e // 2, e - e // 2))
+        op = QConv2dRequantize((stride, stride), pad, (1, 1), groups, zero, "int8", 0.02, ZERO, ZERO, 127, "tflite")
+        self.x = self.build.emit(op, self.x, *names)
+
+    def head(self) -> Graph:
+        """Mean over the image, two classes."""
+        pooled = self.build.emit(QAvgPool2d((3, 3), (3, 3), (0,) * 4, ZERO, 0.02, ZERO, ZERO, 7282, 16), self.x)
+        flat = self.build.emit(Reshape((1, 256)), pooled)
+        w = self.rng.integers(-127, 128, (256, 2)).astype(np.int8)
+        values = (w, np.zeros(2, np.int32), np.full(2, 1 << 30, np.int32), np.full(2, 42, np.int32))
+        names = [self.build.const(f"head_{n}", v) for n, v in zip("wbms", values, strict=True)]
+        logits = self.build.emit(QLinearRequantize(scale=0.1), flat, *names)
+        return self.build.build((logits,))
+
+
+def network(seed: int = 0) -> Graph:
+    """The form above; planted channels lie in the pixelwise layers that a depthwise one follows."""
+    net, none = Network(seed), np.zeros(8, bool)
+    outputs = [o for _, o in BLOCKS[:-1]]
+    places = net.rng.permutation(sum(outputs))
+    kinds = np.zeros(sum(outputs), int)
+    kinds[places[:QUIET]], kinds[places[QUIET : QUIET + LOUD]] = 1, 2
+    planted = np.split(kinds, np.cumsum(outputs)[:-1])
+    net.layer(3, 2, 8, 1, none, none)
+    before = none
+    for (stride, channels), kind in zip(BLOCKS, [*planted, np.zeros(256, int)], strict=True):
+        net.layer(3, stride, before.size, before.size, before, np.zeros(before.size, bool))
+        net.layer(1, 1, channels, 1, kind > 0, kind == 2)
+        before = kind == 1
+    return net.head()
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("target", nargs="?", default="cortex-m4")
+    arguments.add_argument("--write", action="store_true", help="replace bench/constant_channels.txt")
+    a = arguments.parse_args()
+    graph, lines = network(), [f"$ python bench/constant_channels.py {a.target}"]
+    x = np.random.default_rng(1).integers(-128, 128, (4, *graph.inputs[0].type.shape)).astype(np.int8)
+    outputs = []
+    with tempfile.TemporaryDirectory(prefix="edgec-bench-") as work:
+        for drop in (False, True):
+            model: CompiledModel = compile_model(graph, a.target, Path(work) / str(drop), drop_constant_channels=drop)
+            t, d = model.report["totals"], model.report.get("dropped")
+            lines.append(
+                f"{'dropped' if drop else 'all channels':<14}{t['macs']:>12,} MACs{t['instructions_worst']:>13,}"
+                f" instructions{t['flash']:>10,} B flash{t['ram']:>9,} B RAM"
+            )
+            outputs.append([model.step(i).tobytes() for i in x])
+    lines.append(
+        f"{d['channels']} channels gone, {d['kept']} constant ones stay; outputs equal: {outputs[0] == outputs[1]}"
+    )
+    print("\n".join(lines))
+    if a.write:
+        (HERE / "constant_channels.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
