@@ -19,55 +19,10 @@ import torch
 from torch import Tensor, distributed, multiprocessing, nn
 from torch.nn import functional
 
+from .checkpoint import MovingAverage, load_checkpoint, save_checkpoint
 from .cifar import LABELS, Augment, Split, load_split, soft_targets, to_float
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "cifar10"
-
-
-Build = Callable[[dict[str, Any]], nn.Module]
-
-
-class MovingAverage:
-    """Exponential moving average of the parameters and buffers of a model."""
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.state = {name: value.clone() for name, value in model.state_dict().items()}
-
-    def update(self, model: nn.Module, step: int) -> None:
-        """Move towards the model; the first steps count more, so the start is forgotten."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        for name, value in model.state_dict().items():
-            if value.is_floating_point():
-                self.state[name].lerp_(value, 1 - decay)
-            else:
-                self.state[name].copy_(value)
-
-
-def save_checkpoint(path: Path, name: str, config: Any, state: dict[str, Tensor]) -> None:
-    """Write the shipped format, loadable with weights_only=True; the file is complete or the old one."""
-    content = {
-        "format": "edgec-checkpoint-1",
-        "model": name,
-        "config": {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config).items()},
-        "labels": list(LABELS),
-        "state_dict": {key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
-                       for key, value in state.items()},
-    }  # fmt: skip
-    partial = path.with_name(path.name + ".partial")
-    torch.save(content, partial)
-    partial.replace(path)
-
-
-def load_checkpoint(path: Path, name: str, build: Build) -> nn.Module:
-    """Return the trained model of a checkpoint, in eval mode; ValueError for another format or model."""
-    saved = torch.load(path, weights_only=True)
-    found = saved.get("format"), saved.get("model")
-    if found != ("edgec-checkpoint-1", name):
-        raise ValueError(f"{path}: expected format edgec-checkpoint-1 of {name}, found {found[0]!r} of {found[1]!r}")
-    model = build(saved["config"])
-    model.load_state_dict(saved["state_dict"])
-    return model.eval()
 
 
 def schedule(step: int, total: int, warmup: int) -> float:
@@ -262,7 +217,7 @@ class Trainer:
             model = self.averaged_model()
             with self.precision():
                 accuracy, val_loss, _ = evaluate(model, self.val)
-            save_checkpoint(work / "average.pt", self.name, self.config, model.state_dict())
+            save_checkpoint(work / "average.pt", self.name, self.config, model.state_dict(), LABELS)
             self.save(work / "last.pt")
             seconds = time.monotonic() - start
             print(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .. import training
+from .. import checkpoint, training
 from . import build
 from .model import Config
 
@@ -36,7 +36,7 @@ class Trainer(training.Trainer):
 
     def read_teacher(self, path: Path) -> nn.Module:
         """Return the network of another checkpoint."""
-        return training.load_checkpoint(path, self.name, build)
+        return checkpoint.load_checkpoint(path, self.name, build)
 
     def resize(self, x: Tensor) -> Tensor:
         """Shrink the pictures of the first epochs. [B,3,H,W] -> [B,3,small,small]."""

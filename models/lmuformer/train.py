@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,8 @@ from torch.nn.utils import parametrize
 
 from edgec.nn import LIF
 
+from .. import checkpoint
+from ..checkpoint import MovingAverage
 from . import build, network
 from .data import LABELS, SILENCE, Augment, Split, epoch_order, load_split, soft_targets, to_float
 from .model import Config, LMUFormer
@@ -52,45 +53,9 @@ class SpikeRates:
         return torch.stack([(rate - target).clamp_min(0) for rate in self.latest.values()]).mean()
 
 
-class MovingAverage:
-    """Exponential moving average of the parameters and buffers of a model."""
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.state = {name: value.clone() for name, value in model.state_dict().items()}
-
-    def update(self, model: nn.Module, step: int) -> None:
-        """Move towards the model; the first steps count more, so the start is forgotten."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        for name, value in model.state_dict().items():
-            if value.is_floating_point():
-                self.state[name].lerp_(value, 1 - decay)
-            else:
-                self.state[name].copy_(value)
-
-
-def save_checkpoint(path: Path, network: str, config: Config, state: dict[str, Tensor]) -> None:
-    """Write the shipped format: loadable with weights_only=True."""
-    torch.save(
-        {
-            "format": "edgec-checkpoint-1",
-            "model": network,
-            "config": asdict(config),
-            "labels": list(LABELS),
-            "state_dict": {name: value.detach().cpu().clone() for name, value in state.items()},
-        },
-        path,
-    )
-
-
 def load_checkpoint(path: Path) -> nn.Module:
-    """Return the trained model of a checkpoint, in eval mode; ValueError for another format."""
-    saved = torch.load(path, weights_only=True)
-    if saved.get("format") != "edgec-checkpoint-1":
-        raise ValueError(f"{path}: expected format edgec-checkpoint-1, found {saved.get('format')!r}")
-    model = build(saved["config"])
-    model.load_state_dict(saved["state_dict"])
-    return model.eval()
+    """Return a trained LMUFormer, spiking or not, in eval mode."""
+    return checkpoint.load_checkpoint(path, "lmuformer", build)
 
 
 @torch.no_grad()
@@ -295,9 +260,8 @@ class Trainer:
                 )
                 if self.options.with_val or result["balanced"] > self.best:  # with val seen, the last weights are kept
                     self.best = result["balanced"]
-                    save_checkpoint(
-                        work / "best.pt", self.options.network, self.config, self.averaged_model().state_dict()
-                    )
+                    state = self.averaged_model().state_dict()
+                    checkpoint.save_checkpoint(work / "best.pt", self.options.network, self.config, state, LABELS)
                     line += " *"
                 self.save(work / "last.pt")
             print(f"{line} ({time.monotonic() - start:.1f} s)", flush=True)

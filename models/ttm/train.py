@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .. import checkpoint
+from ..checkpoint import MovingAverage
 from . import build
 from .data import CHANNELS, Series, load_series, windows
 from .model import TTM, Config
@@ -26,28 +27,9 @@ DATA = ROOT.parent / "shared" / "data" / "ett" / "ETTh1.csv"
 CHECKPOINT = Path(__file__).with_name("ttm.pt")
 
 
-def save_checkpoint(path: Path, config: Config, state: dict[str, Tensor]) -> None:
-    """Write the shipped format: loadable with weights_only=True."""
-    torch.save(
-        {
-            "format": "edgec-checkpoint-1",
-            "model": "ttm",
-            "config": asdict(config),
-            "labels": [],
-            "state_dict": {name: value.detach().cpu().clone() for name, value in state.items()},
-        },
-        path,
-    )
-
-
 def load_checkpoint(path: Path) -> nn.Module:
-    """Return the trained model of a checkpoint, in eval mode; ValueError for another format."""
-    saved = torch.load(path, weights_only=True)
-    if saved.get("format") != "edgec-checkpoint-1":
-        raise ValueError(f"{path}: expected format edgec-checkpoint-1, found {saved.get('format')!r}")
-    model = build(saved["config"])
-    model.load_state_dict(saved["state_dict"])
-    return model.eval()
+    """Return a trained Tiny Time Mixer in eval mode."""
+    return checkpoint.load_checkpoint(path, "ttm", build)
 
 
 @torch.no_grad()
@@ -117,7 +99,7 @@ class Trainer:
         length = self.config.context + self.config.horizon
         self.batches = Batches(train, length, options.mix, options.bands)
         self.model = TTM(self.config).to(self.device)
-        self.average = {name: value.clone() for name, value in self.model.state_dict().items()}
+        self.average = MovingAverage(self.model, options.ema)
         decayed = [p for p in self.model.parameters() if p.dim() > 1]
         plain = [p for p in self.model.parameters() if p.dim() <= 1]
         self.optimizer = torch.optim.AdamW(
@@ -147,9 +129,7 @@ class Trainer:
             nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
             self.optimizer.step()
             self.steps += 1
-            decay = min(options.ema, (1 + self.steps) / (10 + self.steps))
-            for name, value in self.model.state_dict().items():
-                self.average[name].lerp_(value, 1 - decay)
+            self.average.update(self.model, self.steps)
             losses += float(loss.detach()) / options.steps
         self.epoch += 1
         return losses
@@ -157,7 +137,7 @@ class Trainer:
     def averaged_model(self) -> nn.Module:
         """Return a copy of the model with the averaged weights."""
         model = TTM(self.config).to(self.device)
-        model.load_state_dict(self.average)
+        model.load_state_dict(self.average.state)
         return model
 
     def save(self, path: Path) -> None:
@@ -165,7 +145,7 @@ class Trainer:
         torch.save(
             {
                 "model": self.model.state_dict(),
-                "average": self.average,
+                "average": self.average.state,
                 "optimizer": self.optimizer.state_dict(),
                 "steps": self.steps,
                 "epoch": self.epoch,
@@ -178,7 +158,7 @@ class Trainer:
         """Continue a run written by `save`."""
         saved = torch.load(path, weights_only=True, map_location=self.device)
         self.model.load_state_dict(saved["model"])
-        self.average = saved["average"]
+        self.average.state = saved["average"]
         self.optimizer.load_state_dict(saved["optimizer"])
         self.steps, self.epoch, self.best = saved["steps"], saved["epoch"], saved["best"]
 
@@ -195,7 +175,7 @@ class Trainer:
             line = f"epoch {self.epoch}/{self.options.epochs} loss {loss:.4f} val mse {result['mse']:.4f}"
             if result["mse"] < self.best:
                 self.best = result["mse"]
-                save_checkpoint(work / "best.pt", self.config, self.average)
+                checkpoint.save_checkpoint(work / "best.pt", "ttm", self.config, self.average.state)
                 line += " *"
             self.save(work / "last.pt")
             print(f"{line} ({time.monotonic() - start:.1f} s)", flush=True)

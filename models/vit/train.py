@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .. import eca_mobilenetv2, training
+from .. import checkpoint, eca_mobilenetv2, training
 from . import build
 from .model import Config
 
@@ -37,7 +37,7 @@ class Trainer(training.Trainer):
 
     def read_teacher(self, path: Path) -> nn.Module:
         """Return the ECA-MobileNetV2 of a checkpoint."""
-        return training.load_checkpoint(path, "eca_mobilenetv2", eca_mobilenetv2.build)
+        return checkpoint.load_checkpoint(path, "eca_mobilenetv2", eca_mobilenetv2.build)
 
     def start_epoch(self) -> None:
         """Set the share of the tokens that this epoch sees."""

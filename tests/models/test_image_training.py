@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import multiprocessing
 
-from models import cifar, training
+from models import checkpoint, cifar, training
 from models.eca_mobilenetv2 import train as eca
 from models.vit import train as vit
 
@@ -114,13 +114,13 @@ def test_a_resumed_run_ends_as_one_without_a_break(family: object, folder: Path)
     for name, value in whole.items():
         assert torch.equal(value, resumed[name]), name
     name = family.Trainer.name
-    model = training.load_checkpoint(folder / "whole" / "average.pt", name, family.Trainer.build)
+    model = checkpoint.load_checkpoint(folder / "whole" / "average.pt", name, family.Trainer.build)
     accuracy, loss, per_class = training.evaluate(model, cifar.load_split(folder, "test"))
     assert accuracy == pytest.approx(float(per_class.mean()))
     assert loss > 0
     other = "vit" if name != "vit" else "eca_mobilenetv2"
     with pytest.raises(ValueError, match=f"of {other}, found 'edgec-checkpoint-1' of '{name}'"):
-        training.load_checkpoint(folder / "whole" / "average.pt", other, family.Trainer.build)
+        checkpoint.load_checkpoint(folder / "whole" / "average.pt", other, family.Trainer.build)
 
 
 class Plain(vit.Trainer):

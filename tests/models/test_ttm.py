@@ -228,7 +228,7 @@ def train(data: Path, work: Path, *extra: str) -> dict[str, torch.Tensor]:
     )  # fmt: skip
     trainer = Trainer(options)
     trainer.fit()
-    return trainer.average
+    return trainer.average.state
 
 
 def test_training_is_seeded_and_resumes(made_up: Path, tmp_path: Path, monkeypatch, capsys):
