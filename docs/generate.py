@@ -17,7 +17,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAD = "<!-- written by docs/generate.py -->\n"
-BEGIN, END = "<!-- figures: written by docs/generate.py from bench/lmuformer.json -->", "<!-- end of figures -->"
+FIGURES = "<!-- figures: written by docs/generate.py from bench/lmuformer.json -->", "<!-- end of figures -->"
+ZOO = "<!-- zoo: written by docs/generate.py from the cards -->", "<!-- end of zoo -->"
 
 
 def ops_page() -> str:
@@ -104,12 +105,24 @@ def figures(data: dict[str, Any]) -> str:
 
 
 def readme() -> str:
-    """README.md with its figures replaced."""
+    """README.md with its generated parts replaced."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
     data = json.loads((ROOT / "bench" / "lmuformer.json").read_text(encoding="utf-8"))
-    return f"{before}{BEGIN}\n{figures(data)}\n{END}{after}"
+    for (begin, end), part in ((FIGURES, figures(data)), (ZOO, zoo())):
+        before, _, rest = text.partition(begin)
+        _, _, after = rest.partition(end)
+        text = f"{before}{begin}\n{part}\n{end}{after}"
+    return text
+
+
+def zoo() -> str:
+    """The table of the shipped models, as `edgec models` shows it."""
+    from edgec.zoo.card import all_cards
+    from edgec.zoo.page import OVERVIEW, OVERVIEW_NOTE, WORDS, overview
+
+    ruler = "|".join("---" if column in WORDS else "---:" for column in OVERVIEW)
+    rows = [f"| {' | '.join(overview(card))} |" for card in all_cards()]
+    return "\n".join([f"| {' | '.join(OVERVIEW)} |", f"|{ruler}|", *rows]) + f"\n\n{OVERVIEW_NOTE}."
 
 
 def pages() -> dict[Path, str]:

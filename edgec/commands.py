@@ -275,25 +275,17 @@ def models_command(a: argparse.Namespace) -> None:
     import json
 
     from edgec.zoo.card import all_cards
-    from edgec.zoo.page import figure
+    from edgec.zoo.page import OVERVIEW, OVERVIEW_NOTE, WORDS, overview
 
     cards = all_cards()
     if a.json:
         print(json.dumps(cards, indent=1))
         return
-    table = Table(caption="instructions and RAM of the int8 C on a Cortex-M7; how each was measured: its card.md")
-    for column in ("model", "task", "params", "MACs", "metric", "torch", "int8 C", "flash", "RAM", "instructions"):
-        table.add_column(column, overflow="fold", justify="left" if column in ("model", "task", "metric") else "right")
+    table = Table(caption=OVERVIEW_NOTE)
+    for column in OVERVIEW:
+        table.add_column(column, overflow="fold", justify="left" if column in WORDS else "right")
     for card in cards:
-        if "params" not in card:
-            table.add_row(card["name"], "no card yet: edgec card " + card["name"])
-            continue
-        int8 = card["compiled"].get("int8")
-        rows = [r for r in card["targets"] if (r["target"], r["precision"]) == ("cortex-m7", "int8") and "flash" in r]
-        sizes = [f"{rows[0][k]:,.0f}" for k in ("flash", "ram", "mean")] if rows else ["", "", ""]
-        values = [figure(card, card["float"]["value"]), figure(card, int8["value"]) if int8 else ""]
-        counts = [f"{card['params']:,}", f"{card['macs']:,} per {card['per']}"]
-        table.add_row(card["name"], card["task"], *counts, card["metric"], *values, *sizes)
+        table.add_row(*overview(card))
     console.print(table)
 
 

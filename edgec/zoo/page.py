@@ -9,6 +9,23 @@ Card = dict[str, Any]
 HEAD = "<!-- written by `edgec card` from the .card.json files and about.md: edit those -->\n"
 
 
+OVERVIEW = ("model", "task", "params", "MACs", "metric", "torch", "int8 C", "flash", "RAM", "instructions")
+OVERVIEW_NOTE = "Instructions and RAM of the int8 C on a Cortex-M7; how each was measured: its card.md"
+WORDS = ("model", "task", "metric")  # its columns that are no numbers
+
+
+def overview(card: Card) -> list[str]:
+    """One row of the table of all models, a text for each of OVERVIEW; shorter where there is no card."""
+    if "params" not in card:
+        return [card["name"], f"no card yet: edgec card {card['name']}"]
+    int8 = card["compiled"].get("int8")
+    rows = [r for r in card["targets"] if (r["target"], r["precision"]) == ("cortex-m7", "int8") and "flash" in r]
+    sizes = [f"{rows[0][k]:,.0f}" for k in ("flash", "ram", "mean")] if rows else ["", "", ""]
+    values = [figure(card, card["float"]["value"]), figure(card, int8["value"]) if int8 else ""]
+    counts = [f"{card['params']:,}", f"{card['macs']:,} per {card['per']}"]
+    return [card["name"], card["task"], *counts, card["metric"], *values, *sizes]
+
+
 def family_page(cards: Sequence[Card], about: str) -> str:
     """card.md: a section of figures for each model, then the prose of about.md, whose first line is the title."""
     title, _, rest = about.partition("\n")
