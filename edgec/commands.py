@@ -97,6 +97,12 @@ def print_report(report: dict[str, Any]) -> None:
         f"RAM {t['ram']:,} B = state {t['state']:,} + arena {t['arena']:,} + stack {stack}{copied}; the arena is"
         f" {t['arena_gap']:,} B ({t['arena_gap_percent']:.1f} %) above its lower bound"
     )
+    for row in report["steps"]:
+        strips = f" and {row['strips']} strips of columns" if row["strips"] > 1 else ""
+        console.print(
+            f"{row['first']} ... {row['last']} in steps of {row['rows']} rows{strips}: {row['macs_again']:+,} MACs,"
+            f" about {row['instructions']:,} instructions more"
+        )
     for row in report["memory"][2:]:
         kept = [i["kind"] for i in row["items"]]
         what = [k for k in ("arena", "state") if k in kept] + [f"{kept.count('weights')} constants"]

@@ -47,7 +47,7 @@ from edgec.passes.ranges import (
 from edgec.passes.recognize_eca import RecognizeEca
 from edgec.passes.recognize_scaler import RecognizeScaler
 from edgec.passes.split_linear import SplitLinear
-from edgec.plan import Plan
+from edgec.plan import Plan, Tiling
 from edgec.profile.budget import Budget, check_budget
 from edgec.profile.report import CALIBRATION, build_report
 from edgec.target import Target, load_target
@@ -256,7 +256,7 @@ def compile_model(
     folder = Path(tempfile.mkdtemp(prefix="edgec-"))
     try:
         progress("generate code")
-        plan = emit.write_folder(stages.step, goal, folder, place)
+        plan = emit.write_folder(stages.step, goal, folder, place, Tiling())
         _write_graphs(stages, folder)
         progress("measure")
         samples, source = samples_of(stages.reference, data)

@@ -169,7 +169,7 @@ def _print_parallel(printer: FunctionPrinter, loop: Any) -> int:
 
 
 def emit_launcher(
-    plan: Plan, symbols: Mapping[int, str], kernels: Sequence[NamedKernel], target: str
+    plan: Plan, symbols: Mapping[tuple[int, int], str], kernels: Sequence[NamedKernel], target: str
 ) -> dict[str, str]:
     """Text of <name>.h and <name>.cu: kernels, launchers, weights and the functions of the C API."""
     cuda, graph, writer = emit_cuda(kernels), plan.graph, Writer(plan, symbols)
@@ -205,7 +205,7 @@ _BYTES = {"int8_t": 1, "uint8_t": 1, "int16_t": 2, "uint16_t": 2, "int32_t": 4, 
 
 
 def write_cuda_library(
-    plan: Plan, symbols: Mapping[int, str], kernels: Sequence[NamedKernel], target: Target, folder: Path
+    plan: Plan, symbols: Mapping[tuple[int, int], str], kernels: Sequence[NamedKernel], target: Target, folder: Path
 ) -> Plan:
     """Write header, source, runtime headers and manifest.json into `folder`."""
     for name, content in emit_launcher(plan, symbols, kernels, target.name).items():

@@ -12,27 +12,28 @@ from edgec.backends.library import comment_safe, manifest, write_library, write_
 from edgec.backends.weights import binary_consts
 from edgec.ir.graph import Graph
 from edgec.kernels import select
-from edgec.plan import Call, Plan, make_plan
+from edgec.plan import Call, Plan, Tiling, make_plan
 from edgec.plan.memory import place_memory
 from edgec.runtime import HEADERS, OPTIONAL, header_text
 from edgec.target import Target
 
 
-def name_kernels(calls: Sequence[Call]) -> tuple[dict[int, str], list[NamedKernel]]:
+def name_kernels(calls: Sequence[Call]) -> tuple[dict[tuple[int, int], str], list[NamedKernel]]:
     """One function per distinct kernel: nodes with the same text share it."""
-    symbols: dict[int, str] = {}
+    symbols: dict[tuple[int, int], str] = {}
     seen: dict[str, str] = {}
     kernels = []
     for call in calls:
         text = source_text(call.kernel) + str(call.in_place)
         if text not in seen:
-            seen[text] = f"k{call.index}_{call.node.op.name}"
+            part = f"_{call.part}" if call.part else ""
+            seen[text] = f"k{call.index}{part}_{call.node.op.name}"
             kernels.append(NamedKernel(
                 seen[text], call.kernel, writable_params(call),
                 comment=comment_safe(f"{call.node.op.name}, {call.variant}"), where="; ".join(call.node.source),
                 restrict=not call.in_place,
             ))  # fmt: skip
-        symbols[call.index] = seen[text]
+        symbols[call.key] = seen[text]
     return symbols, kernels
 
 
@@ -44,12 +45,15 @@ def writable_params(call: Call) -> frozenset[str]:
     return frozenset(names | ({call.kernel.params[-1][0]} if call.kernel.scratch else set()))
 
 
-def write_folder(graph: Graph, target: Target, folder: Path, place: str = "flash") -> Plan:
+def write_folder(
+    graph: Graph, target: Target, folder: Path, place: str = "flash", tiling: Tiling | None = None
+) -> Plan:
     """Generate code for a graph; the files of the library and manifest.json appear in `folder`. place: see
     `place_memory`."""
-    plan = make_plan(graph, lambda op, site: select(op, site, target.isa))
+    tiled = tiling if target.backend != "cuda" else None
+    plan = make_plan(graph, lambda op, site: select(op, site, target.isa), tiled)
     plan = replace(plan, items=place_memory(plan, target, place, binary_consts(plan.consts)))
-    symbols, kernels = name_kernels(plan.calls)
+    symbols, kernels = name_kernels(plan.every_call)
     sources = [f"{graph.name}.c"]
     if target.backend == "c":
         from edgec.backends.c import emit_c

@@ -6,7 +6,7 @@ import math
 import re
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,12 @@ from edgec.errors import CodegenError
 from edgec.ir.graph import Graph, Node, When
 from edgec.ir.text import print_type
 from edgec.ir.types import DType, TensorType
-from edgec.plan.plan import Call, Plan
+from edgec.plan.calls import Call, Copy, Loop, Offset
+from edgec.plan.plan import Plan
 
 CTYPES = {"int8": "int8_t", "int16": "int16_t", "int32": "int32_t", "int64": "int64_t", "uint8": "uint8_t",
           "uint16": "uint16_t", "uint32": "uint32_t", "float32": "float", "bit": "uint32_t"}  # fmt: skip
+SIZES = {c: np.dtype("uint32" if k == "bit" else k).itemsize for k, c in CTYPES.items()}
 VERSION = "0.1.0"
 _FRAME_LIMIT = 1 << 31
 
@@ -89,7 +91,7 @@ def ports(graph: Graph) -> tuple[list[Port], list[Port]]:
 
     def port(name: str, stem: str, taken: set[str]) -> Port:
         field = c_name(name)
-        if field in ("s", "arena", "frame", "flushed", "run") or field in taken:
+        if field in ("s", "arena", "frame", "flushed", "run", "turn", "row") or field in taken:
             field = f"{stem}_{field}"
         taken.add(field)
         t = graph.type_of(name)
@@ -120,13 +122,24 @@ def const_symbols(plan: Plan) -> dict[str, str]:
 class Writer:
     """Collects the pieces of model.c; one per library."""
 
-    def __init__(self, plan: Plan, symbols: Mapping[int, str]) -> None:
+    def __init__(self, plan: Plan, symbols: Mapping[tuple[int, int], str]) -> None:
         self.plan, self.graph, self.symbols = plan, plan.graph, symbols
         self.inputs, self.outputs = ports(plan.graph)
         self.fills: dict[tuple[str, int, str], str] = {}
         self.fields = {m.state.name: c_name(m.state.name) for m in plan.members}
         self.binary = binary_consts(plan.consts)
         self.const_symbols = const_symbols(plan)
+
+    def unit(self, name: str) -> int:
+        """Bytes of what a pointer to a tensor's memory points to."""
+        place = self.plan.places[name]
+        ports = {"input": self.inputs, "output": self.outputs}.get(place.storage)
+        if ports is not None:
+            return SIZES[ports[place.offset].ctype]
+        if place.storage == "arena":
+            return 1
+        member = next(m for m in self.plan.members if m.offset == place.offset)
+        return SIZES[CTYPES[member.state.type.dtype.value]]
 
     def when_of(self, name: str) -> When:
         node = self.graph.producer(name)
@@ -136,8 +149,16 @@ class Writer:
         """C expression of one kernel argument."""
         if name in self.plan.consts:
             return self.const_symbols[name]
-        place = self.plan.places[name]
         kind = CTYPES[dtype]
+        text = self.address(name, kind, call.at.get(name, Offset(0)))
+        if name in call.node.inputs and self.when_of(name).last < call.node.when.last:
+            fill = self.fill(call.node, self.graph.type_of(name))
+            text = f"flushed > {self.when_of(name).last}u ? {fill} : {text}"
+        return text
+
+    def address(self, name: str, kind: str, at: Offset) -> str:
+        """C expression of a pointer to `kind` into a tensor's memory."""
+        place = self.plan.places[name]
         if place.storage == "input":
             text, own = self.inputs[place.offset].field, self.inputs[place.offset].ctype
         elif place.storage == "output":
@@ -146,12 +167,16 @@ class Writer:
             member = next(m for m in self.plan.members if m.offset == place.offset)
             text, own = f"s->{self.fields[member.state.name]}", CTYPES[memory_dtype(member.state.type)]
         else:
-            text, own = f"({kind} *)(void *)(arena + {place.offset})", kind
-        text = text if own == kind else f"({kind} *)(void *){text}"
-        if name in call.node.inputs and self.when_of(name).last < call.node.when.last:
-            fill = self.fill(call.node, self.graph.type_of(name))
-            text = f"flushed > {self.when_of(name).last}u ? {fill} : {text}"
-        return text
+            where = moved(f"arena + {place.offset + at.start}", Offset(0, at.step), 1)
+            return f"({kind} *)(void *)({where})" if kind != "void" else where
+        text = moved(text, at, SIZES[own])
+        return (
+            text
+            if own == kind or kind == "void"
+            else f"({kind} *)(void *)({text})"
+            if at != Offset(0)
+            else f"({kind} *)(void *){text}"
+        )
 
     def fill(self, node: Node, t: TensorType) -> str:
         """A constant frame of padding, for delay lines behind the end of the input."""
@@ -161,25 +186,52 @@ class Writer:
 
     def call_text(self, call: Call) -> str:
         args = [self.argument(call, n, p[2]) for n, p in zip(call.args, call.kernel.params, strict=True)]
-        return f"{self.symbols[call.index]}({', '.join(args)})"
+        return f"{self.symbols[call.key]}({', '.join(args)})"
+
+    def copy_lines(self, copy: Copy) -> list[str]:
+        """A copy as C: one row may overlap where it comes from."""
+        to, source = (self.address(n, "void", copy.at[k]) for k, n in (("to", copy.to), ("source", copy.source)))
+        if copy.rows == 1:
+            return [f"edgec_memmove({to}, {source}, {copy.bytes}u);"]
+        to, source = (
+            self.address(n, "void", replace(copy.at[k], step=0)) + f" + row * {p // self.unit(n)}u"
+            + (f" + turn * {copy.at[k].step // self.unit(n)}u" if copy.at[k].step else "")
+            for k, n, p in (("to", copy.to, copy.to_pitch), ("source", copy.source, copy.source_pitch))
+        )  # fmt: skip
+        head = f"for (uint32_t row = 0u; row < {copy.rows}u; ++row) {{"
+        return [head, f"    edgec_memcpy({to}, {source}, {copy.bytes}u);", "}"]
+
+    def loop_lines(self, loop: Loop) -> list[str]:
+        """The calls and copies of a loop."""
+        lines = []
+        for item in loop.items:
+            if isinstance(item, Copy):
+                lines += self.copy_lines(item)
+            else:
+                lines += [f"/* {self.call_comment(item)} */", f"{self.call_text(item)};", f"EDGEC_MARK({item.index});"]
+        if loop.count == 1:
+            return lines
+        head = f"for (uint32_t turn = 0u; turn < {loop.count}u; ++turn) {{"
+        return [head, *(f"    {line}" for line in lines), "}"]
 
     def call_comment(self, call: Call) -> str:
         node = call.node
-        types = " -> ".join(
-            ", ".join(print_type(t) for t in ts) for ts in (self.graph.input_types(node)[:1], node.types)
-        )
+        types = " -> ".join(", ".join(print_type(t) for t in ts) for ts in (call.inputs[:1], node.types))
         source = f"  ({'; '.join(node.source)})" if node.source else ""
         return comment_safe(f"{call.index}: {node.op.name} [{call.variant}] {types}{source}")
 
     def groups(self) -> list[dict[str, Any]]:
-        """Calls in order; neighbours with the same condition share one if."""
+        """Lines of the program in order, and its calls; neighbours with the same condition share one if."""
         groups: list[dict[str, Any]] = []
-        for call in self.plan.calls:
-            test = condition(call.node.when, self.graph.flush_steps)
+        for loop in self.plan.program:
+            calls = [item for item in loop.items if isinstance(item, Call)]
+            test = condition(calls[0].node.when, self.graph.flush_steps)
             if not groups or groups[-1]["condition"] != test:
-                groups.append({"condition": test, "calls": [], "indent": "    " if test else ""})
-            row = {"comment": self.call_comment(call), "text": self.call_text(call), "id": call.index}
-            groups[-1]["calls"].append(row)
+                groups.append({"condition": test, "calls": [], "lines": [], "indent": "    " if test else ""})
+            groups[-1]["lines"] += self.loop_lines(loop)
+            groups[-1]["calls"] += [
+                {"comment": self.call_comment(c), "text": self.call_text(c), "id": c.index} for c in calls
+            ]
         return groups
 
     def const_rows(self) -> list[dict[str, Any]]:
@@ -208,6 +260,12 @@ class Writer:
         return rows
 
 
+def moved(text: str, at: Offset, size: int) -> str:
+    """A pointer to elements of `size` bytes, moved."""
+    text += f" + {at.start // size}" if at.start else ""
+    return text + (f" + turn * {at.step // size}u" if at.step else "")
+
+
 def section_text(region: str | None) -> str:
     """Attribute of a constant that start-up copies to a fast memory."""
     return "" if region is None else f' EDGEC_SECTION(".edgec_{region}")'
@@ -230,7 +288,13 @@ def wrap_frame(graph: Graph) -> int:
 
 
 def write_library(
-    plan: Plan, kernels: str, symbols: Mapping[int, str], *, summary: str, target: str, headers: Sequence[str]
+    plan: Plan,
+    kernels: str,
+    symbols: Mapping[tuple[int, int], str],
+    *,
+    summary: str,
+    target: str,
+    headers: Sequence[str],
 ) -> dict[str, str]:
     """Text of <name>.h and <name>.c. `kernels` is the C text that defines (or declares) the kernel functions."""
     graph, writer = plan.graph, Writer(plan, symbols)
@@ -266,7 +330,9 @@ def write_weights(plan: Plan, folder: Path, prefix: str = "") -> list[str]:
     return [name for name in files if name.endswith(".S")]
 
 
-def manifest(plan: Plan, symbols: Mapping[int, str], *, target: str, sources: Sequence[str]) -> dict[str, Any]:
+def manifest(
+    plan: Plan, symbols: Mapping[tuple[int, int], str], *, target: str, sources: Sequence[str]
+) -> dict[str, Any]:
     """What devices and reports need to know about a library; JSON-able."""
     graph, names = plan.graph, const_symbols(plan)
     inputs, outputs = ports(graph)
@@ -292,12 +358,15 @@ def _slot(plan: Plan, name: str, t: TensorType) -> dict[str, Any]:
             "zero_point": q.zero_point if q else 0}  # fmt: skip
 
 
-def _node_row(plan: Plan, call: Call, symbols: Mapping[int, str], names: Mapping[str, str]) -> dict[str, Any]:
+def _node_row(
+    plan: Plan, call: Call, symbols: Mapping[tuple[int, int], str], names: Mapping[str, str]
+) -> dict[str, Any]:
     node, inputs = call.node, plan.graph.input_types(call.node)
     consts = [a for a in dict.fromkeys(call.args) if a in plan.consts]
     when = [node.when.first, node.when.last, node.when.period]
-    return {"id": call.index, "symbol": symbols[call.index], "op": node.op.name, "variant": call.variant,
+    return {"id": call.index, "symbol": symbols[call.key], "op": node.op.name, "variant": call.variant,
             "source": "; ".join(node.source), "inputs": list(node.inputs), "when": when,
-            "outputs": [_slot(plan, name, t) for name, t in zip(node.outputs, node.types, strict=True)],
+            "outputs": [_slot(plan, name, t) for name, t in zip(node.outputs, node.types, strict=True)
+                        if name not in plan.tiles],
             "macs": node.op.cost(inputs, node.types).macs, "consts": [names[c] for c in consts],
             "const_bytes": sum(plan.consts[c].nbytes for c in consts)}  # fmt: skip

@@ -96,4 +96,9 @@ def image(op: Op, site: Site) -> Kernel | None:
         ("x", (x.size,), "int8"), ("w", packed.shape, "int32"), ("shape", shape.shape, "int32"),
         ("y", (site.outputs[0].size,), "int8"), ("lines", (16 * room,), "int16"),
     )  # fmt: skip
-    return Kernel(body, params, {"w": packed, "shape": shape}, drops=(2, 3, 4), scratch=32 * room, inplace=(0,))
+    # A line is read before it is written, and of columns none but its own: so may rows that are fewer than were read.
+    (h, v), (oh, ow) = x.shape[1:3], site.outputs[0].shape[1:3]
+    overlay = x.shape[0] == 1 and oh <= h and (ow == v or (ow < v and not turned))
+    return Kernel(
+        body, params, {"w": packed, "shape": shape}, (2, 3, 4), scratch=32 * room, inplace=(0,), overlay=overlay
+    )

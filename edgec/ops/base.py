@@ -36,7 +36,8 @@ class Kernel:
     constants (tables) of `consts`; the node's states; its outputs, unless the output is the state; scratch if
     `scratch` > 0. A constant input whose parameter name is in `consts` is replaced by that array (packed weights).
     `body` is the text below the parameters; loops marked T.parallel may run in any order. `scratch` is arena bytes
-    alive only while the node runs. `inplace` are inputs whose memory an output of the same type may take.
+    alive only while the node runs. `inplace` are inputs whose memory an output of the same type may take;
+    with `overlay` an output of fewer rows may take the first input's, from its start or up to its padding before it.
     """
 
     body: str
@@ -45,6 +46,18 @@ class Kernel:
     drops: tuple[int, ...] = ()
     scratch: int = 0
     inplace: tuple[int, ...] = ()
+    overlay: bool = False
+
+
+@dataclass(frozen=True)
+class Part:
+    """An op for a part of its output image, and the part of its input [B,H,W,C] that it reads: rows [top, bottom),
+    columns [left, right). `above` rows of the new op's padding lie over them."""
+
+    op: Any
+    rows: tuple[int, int]
+    cols: tuple[int, int]
+    above: int = 0
 
 
 @dataclass(frozen=True)
@@ -66,6 +79,8 @@ class Op:
     lower: ClassVar[Any] = None  # (site: Site) -> Kernel
     stream: ClassVar[Any] = None  # (step: StepBuilder, node: Node, *inputs: Tracked) -> Tracked
     samples: ClassVar[Any] = None  # () -> list[(op, input types)]
+    #: (types, rows, cols) -> Part: the op for these rows and columns of its output image
+    part: ClassVar[Any] = None
     #: True when frames do not mix: the op may run on one frame at a time as it stands
     framewise: ClassVar[bool] = False
     #: True when the node's output is its state: the planner gives both the same memory

@@ -14,6 +14,15 @@ from edgec.ops.base import Cost, Kernel, Op, Site, need
 from edgec.ops.elementwise import activate, activation_text, check_activation
 
 
+def in_extent(
+    out: tuple[int, int], size: int, kernel: int, stride: int, before: int, dilation: int
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """What outputs [first, last) read of an axis of `size` inputs: inputs [first, last), and padding around them."""
+    first, last = out[0] * stride - before, (out[1] - 1) * stride - before + dilation * (kernel - 1) + 1
+    inside = max(first, 0), min(last, size)
+    return inside, (inside[0] - first, last - inside[1])
+
+
 def out_extent(extent: int, k: int, stride: int, pad: tuple[int, int], dilation: int) -> int:
     """Output positions along one axis."""
     span = dilation * (k - 1) + 1

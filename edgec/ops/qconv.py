@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 
 from edgec.ir.types import DType, TensorType
-from edgec.ops.base import Cost, Kernel, Op, Site, ctype, need
-from edgec.ops.conv import out_extent
+from edgec.ops.base import Cost, Kernel, Op, Part, Site, ctype, need
+from edgec.ops.conv import in_extent, out_extent
 from edgec.ops.quantized import Requantize, accumulator, element, exact, rows_of, weight, weight_array
 
 
@@ -46,6 +46,14 @@ class QConv2d(Op):
         weights = exact(w).permute(3, 2, 0, 1)
         y = F.conv2d(padded, weights, None, self.stride, 0, self.dilation, self.groups)
         return y.permute(0, 2, 3, 1).to(torch.int64) + bias
+
+    def part(self, types: Sequence[TensorType], rows: tuple[int, int], cols: tuple[int, int]) -> Part:
+        (_, h, v, _), (kh, kw, _, _) = types[0].shape, types[1].shape
+        down, (top, bottom) = in_extent(rows, h, kh, self.stride[0], self.pad[0], self.dilation[0])
+        if cols == (0, out_extent(v, kw, self.stride[1], self.pad[2:], self.dilation[1])):  # whole lines stay whole
+            return Part(replace(self, pad=(top, bottom, *self.pad[2:])), down, (0, v), top)
+        along, (left, right) = in_extent(cols, v, kw, self.stride[1], self.pad[2], self.dilation[1])
+        return Part(replace(self, pad=(top, bottom, left, right)), down, along, top)
 
     def lower(self, site: Site) -> Kernel:
         x, w, _ = site.inputs

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 
 from edgec.ir.types import DType, QuantParams, TensorType
-from edgec.ops.base import Cost, Kernel, Op, Site, need
+from edgec.ops.base import Cost, Kernel, Op, Part, Site, need
 from edgec.ops.quantized import within
 
 
@@ -42,6 +42,9 @@ class QAffine(Op):
         x, multiplier, offset = tensors
         total = x * multiplier + offset + (1 << (self.shift - 1))
         return ((total >> self.shift) + self.zero_point).clamp(self.lo, self.hi)
+
+    def part(self, types: Sequence[TensorType], rows: tuple[int, int], cols: tuple[int, int]) -> Part:
+        return Part(self, rows, cols)
 
     def lower(self, site: Site) -> Kernel:
         x, multiplier, _ = site.inputs

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from edgec.ir.types import DType, QuantParams, TensorType
-from edgec.ops.base import Array, Cost, Kernel, Op, Site, ctype, need
+from edgec.ops.base import Array, Cost, Kernel, Op, Part, Site, ctype, need
 from edgec.ops.conv import out_extent
 from edgec.ops.shape import Reshape
 from edgec.ops.timeline import HistoryToFeatures
@@ -299,6 +299,9 @@ class Requantize(Op):
         lines = scaled.format(x=x, m=f"multiplier[{channel}]", s=f"shift[{channel}]").splitlines()
         value = f"scaled + T.int64({self.zero_point})"
         return [*lines, f"{y} = {clamped(value, self.lo, self.hi, DType(self.dtype), 'int64')}"]
+
+    def part(self, types: Sequence[TensorType], rows: tuple[int, int], cols: tuple[int, int]) -> Part:
+        return Part(self, rows, cols)
 
     def lower(self, site: Site) -> Kernel:
         x, multiplier, _ = site.inputs

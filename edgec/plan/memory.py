@@ -8,7 +8,8 @@ from typing import Any
 
 from edgec.errors import InputError
 from edgec.plan.arena import ALIGN
-from edgec.plan.plan import Call, Item, Plan
+from edgec.plan.calls import Call
+from edgec.plan.plan import Item, Plan
 from edgec.target import Target
 
 POLICIES = ("flash", "fast")
@@ -25,10 +26,11 @@ def work_of(plan: Plan, call: Call) -> float:
 def _items(plan: Plan) -> list[Item]:
     """Everything that needs memory, in the memory it has without a policy."""
     work = {c.index: work_of(plan, c) for c in plan.calls}
+    readers = [(c.index, set(c.args)) for c in plan.every_call]
     sizes = {name: data.nbytes for name, data in plan.consts.items()}
 
     def uses(names: set[str], size: int) -> float:
-        return sum(work[c.index] for c in plan.calls if names.intersection(c.args)) / max(size, 1)
+        return sum(work[k] for k in {k for k, args in readers if names & args}) / max(size, 1)
 
     items = [Item(n, "weights", "flash", size, uses({n}, size)) for n, size in sizes.items()]
     states = {n for n, p in plan.places.items() if p.storage == "state"}

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from edgec.ir.graph import Graph, Node
+from edgec.ir.graph import Graph
 from edgec.ir.types import TensorType
-from edgec.ops.base import Kernel, Site
+from edgec.ops.base import Kernel
 from edgec.plan.arena import Buffer, place
+from edgec.plan.calls import Call, Loop, Select, is_view, make_call
+from edgec.plan.regions import Region
 from edgec.plan.state import Member, lay_out
 
 
@@ -22,19 +24,6 @@ class Place:
     storage: str
     offset: int
     type: TensorType
-
-
-@dataclass(frozen=True)
-class Call:
-    """One node with its kernel. `args` are tensor, constant and state names in the order of the kernel's parameters;
-    `in_place` says that the output overwrites an operand."""
-
-    index: int
-    node: Node
-    variant: str
-    kernel: Kernel
-    args: tuple[str, ...]
-    in_place: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,37 +39,31 @@ class Item:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything the code generator needs to know about memory."""
+    """Everything the code generator needs to know about memory. `program` has all calls in the order they run, `calls`
+    one a node: of a node that runs in parts the largest. `tiles` are the tensors that never exist as a whole."""
 
     graph: Graph
     calls: tuple[Call, ...]
+    program: tuple[Loop, ...]
     places: Mapping[str, Place]
     consts: Mapping[str, np.ndarray[Any, Any]]
     members: tuple[Member, ...]
     state_bytes: int
     arena_bytes: int
     arena_lower_bound: int
+    tiles: frozenset[str] = frozenset()
+    regions: tuple[Region, ...] = ()
     items: tuple[Item, ...] = ()  # in which memory each constant, the state and the arena lie
+
+    @property
+    def every_call(self) -> tuple[Call, ...]:
+        """All calls of the program."""
+        return tuple(item for loop in self.program for item in loop.items if isinstance(item, Call))
 
     @property
     def homes(self) -> dict[str, str]:
         """Name of an item -> the fast memory it lies in."""
         return {i.name: i.region for i in self.items if i.region not in ("flash", "ram")}
-
-
-Select = Callable[[Any, Site], tuple[str, Kernel]]
-
-
-def site_of(graph: Graph, node: Node) -> Site:
-    """What a lowering rule may look at."""
-    consts = {k: graph.consts[name].data for k, name in enumerate(node.inputs) if name in graph.consts}
-    states = tuple(graph.state(s).type for s in node.states)
-    return Site(graph.input_types(node), node.types, states, consts)
-
-
-def is_view(node: Node) -> bool:
-    """Whether a node is only another shape of its input's memory."""
-    return bool(node.op.is_view)
 
 
 def resolve_views(graph: Graph) -> dict[str, str]:
@@ -92,32 +75,6 @@ def resolve_views(graph: Graph) -> dict[str, str]:
         elif node.op.output_is_state:
             owner[node.output] = node.states[0]
     return owner
-
-
-def _make_call(graph: Graph, index: int, node: Node, select: Select, consts: dict[str, np.ndarray[Any, Any]]) -> Call:
-    """Choose the kernel and name the argument of each of its parameters."""
-    variant, kernel = select(node.op, site_of(graph, node))
-    params = [p[0] for p in kernel.params]
-    inputs = [name for k, name in enumerate(node.inputs) if k not in kernel.drops]
-    args = []
-    for param, name in zip(params, inputs, strict=False):
-        if param in kernel.consts:
-            name = f"{name}_{variant}" if name in graph.consts else name
-            consts[name] = kernel.consts[param]
-        elif name in graph.consts:
-            consts[name] = graph.consts[name].data
-        args.append(name)
-    for param in params[len(inputs) :]:
-        if param in kernel.consts:
-            args.append(f"{node.outputs[0]}_{param}")
-            consts[args[-1]] = kernel.consts[param]
-    args += node.states
-    if not node.op.output_is_state:
-        args += node.outputs
-    if kernel.scratch:
-        args.append(f"{node.outputs[0]}_scratch")
-    assert len(args) == len(params), f"{node.op.name}: kernel takes {params}, node offers {args}"
-    return Call(index, node, variant, kernel, tuple(args))
 
 
 def outside_arena(graph: Graph, owner: Mapping[str, str]) -> set[str]:
@@ -135,10 +92,13 @@ def last_uses(graph: Graph, owner: Mapping[str, str]) -> dict[str, int]:
 
 
 def share_in_place(graph: Graph, owner: dict[str, str], kernels: Mapping[int, Kernel]) -> frozenset[int]:
-    """Let outputs take the memory of an operand that dies there, in `owner`; the indices of the nodes that do."""
+    """Let outputs take the memory of an operand that dies there, in `owner`; the indices of the nodes that do.
+
+    kernels: of every node that may.
+    """
     outside, shared = outside_arena(graph, owner), set()
     for index, node in enumerate(graph.nodes):
-        allowed = node.op.inplace or (kernels[index].inplace if index in kernels else ())
+        allowed = (node.op.inplace or kernels[index].inplace) if index in kernels else ()
         if not allowed or node.outputs[0] in outside:
             continue
         last = last_uses(graph, owner)
@@ -155,33 +115,80 @@ def share_in_place(graph: Graph, owner: dict[str, str], kernels: Mapping[int, Ke
     return frozenset(shared)
 
 
-def _buffers(graph: Graph, calls: tuple[Call, ...], owner: Mapping[str, str]) -> list[Buffer]:
-    """Arena buffers with lifetimes: node outputs that are neither states nor outputs of the graph, and scratch."""
+def make_buffers(
+    graph: Graph, owner: Mapping[str, str], scratch: Mapping[str, tuple[int, int]], regions: Sequence[Region] = ()
+) -> list[Buffer]:
+    """Arena buffers with lifetimes: node outputs that are neither states nor outputs of the graph, and scratch by name
+    (bytes, node). The nodes of a region run at the same time."""
     outside, last = outside_arena(graph, owner), last_uses(graph, owner)
+    spans = {k: (r.first, r.last) for r in regions for k in range(r.first, r.last + 1)}
+    inner = {o for r in regions for n in graph.nodes[r.first : r.last] for o in n.outputs}
     buffers = []
     for index, node in enumerate(graph.nodes):
         for name, t in zip(node.outputs, node.types, strict=True):
-            if owner.get(name, name) == name and name not in outside:
-                buffers.append(Buffer(name, t.bytes, index, last.get(name, index)))
-    for call in calls:
-        if call.kernel.scratch:
-            buffers.append(Buffer(call.args[-1], call.kernel.scratch, call.index, call.index))
+            if owner.get(name, name) == name and name not in outside and name not in inner:
+                end = last.get(name, index)
+                buffers.append(
+                    Buffer(name, t.bytes, spans.get(index, (index, index))[0], spans.get(end, (end, end))[1])
+                )
+    for name, (size, index) in scratch.items():
+        buffers.append(Buffer(name, size, index, index))
     return buffers
 
 
-def make_plan(graph: Graph, select: Select) -> Plan:
+def scratch_of(calls: Sequence[Call]) -> dict[str, tuple[int, int]]:
+    """Bytes of scratch of each call that wants some, and its node."""
+    return {c.args[-1]: (c.kernel.scratch, c.index) for c in calls if c.kernel.scratch}
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Layers may run in steps to make the arena smaller. `arena`: bytes it must fit into at any price, if it can."""
+
+    arena: int | None = None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What `finish` puts together: the calls, and who owns which memory."""
+
+    consts: Mapping[str, np.ndarray[Any, Any]]
+    calls: tuple[Call, ...]
+    program: tuple[Loop, ...]
+    owner: Mapping[str, str]
+    buffers: Sequence[Buffer]
+    tiles: frozenset[str] = frozenset()
+    regions: tuple[Region, ...] = ()
+
+
+def make_plan(graph: Graph, select: Select, tiling: Tiling | None = None) -> Plan:
     """Lower every node and lay out memory. `select` maps an op and its site to a kernel variant."""
+    layout = lay_out_whole(graph, select)
+    if tiling is not None:
+        from edgec.plan.steps import lay_out_steps
+
+        layout = lay_out_steps(graph, select, layout, tiling.arena)
+    return finish(graph, layout)
+
+
+def lay_out_whole(graph: Graph, select: Select) -> Layout:
+    """Every node by one call."""
     consts: dict[str, np.ndarray[Any, Any]] = {}
-    calls = tuple(_make_call(graph, k, node, select, consts) for k, node in enumerate(graph.nodes) if not is_view(node))
+    calls = tuple(make_call(graph, k, node, select, consts) for k, node in enumerate(graph.nodes) if not is_view(node))
     owner = resolve_views(graph)
     shared = share_in_place(graph, owner, {c.index: c.kernel for c in calls})
     calls = tuple(replace(c, in_place=c.index in shared) for c in calls)
-    buffers = _buffers(graph, calls, owner)
-    arena = place(buffers)
+    buffers = make_buffers(graph, owner, scratch_of(calls))
+    return Layout(consts, calls, tuple(Loop(1, (c,)) for c in calls), owner, buffers)
+
+
+def finish(graph: Graph, layout: Layout) -> Plan:
+    """Give everything its place."""
+    arena, owner = place(layout.buffers), layout.owner
     state_bytes, members = lay_out(graph.states)
     places: dict[str, Place] = {v.name: Place("input", k, v.type) for k, v in enumerate(graph.inputs)}
     places |= {m.state.name: Place("state", m.offset, m.state.type) for m in members}
-    sizes = {b.name: b.size for b in buffers}
+    sizes = {b.name: b.size for b in layout.buffers}
     for name, offset in arena.offsets.items():
         places[name] = Place("arena", offset, TensorType((sizes[name],)))
     for k, name in enumerate(graph.outputs):
@@ -189,5 +196,9 @@ def make_plan(graph: Graph, select: Select) -> Plan:
     for node in graph.nodes:
         for name, t in zip(node.outputs, node.types, strict=True):
             home = places[owner.get(name, name)]
-            places[name] = Place(home.storage, home.offset, t)
-    return Plan(graph, calls, places, consts, members, state_bytes, arena.bytes, arena.lower_bound)
+            places[name] = home if name in layout.tiles else replace(home, type=t)
+    places |= {name: places[home] for name, home in owner.items() if name not in places}
+    return Plan(
+        graph, layout.calls, layout.program, places, layout.consts, members, state_bytes, arena.bytes,
+        arena.lower_bound, layout.tiles, layout.regions,
+    )  # fmt: skip

@@ -19,6 +19,7 @@ from edgec.ops.timeline import Window
 from edgec.passes.calibrate import evaluate_batches
 from edgec.plan import Call, Plan
 from edgec.plan.memory import region_rows
+from edgec.plan.regions import Region
 from edgec.target import Target
 from edgec.toolchain import (
     build_aarch64,
@@ -93,13 +94,24 @@ def build_report(
         "model": plan.graph.name, "target": target.name, "precision": precision, "toolchain": toolchain,
         "part": {"flash": target.flash_bytes, "ram": target.ram_bytes, "clock_hz": target.clock_hz,
                  "budget_ms": target.frame_budget_ms},
-        "layers": layers, "totals": totals, "memory": memory, "how": measured["how"],
+        "layers": layers, "totals": totals, "memory": memory,
+        "steps": [_region_row(plan, r) for r in plan.regions], "how": measured["how"],
     }  # fmt: skip
 
 
 def gap_percent(plan: Plan) -> float:
     """By how much the arena exceeds what no placement can be smaller than."""
     return 100 * (plan.arena_bytes / plan.arena_lower_bound - 1) if plan.arena_lower_bound else 0.0
+
+
+def _region_row(plan: Plan, region: Region) -> dict[str, Any]:
+    """A chain that runs in steps, and what that costs."""
+    nodes = plan.graph.nodes
+    macs = sum(layer.op.cost(layer.inputs, (layer.output,)).macs for layer in region.layers)
+    return {
+        "first": nodes[region.first].output, "last": nodes[region.last].output, "rows": region.rows,
+        "strips": region.strips, "macs_again": region.macs() - macs, "instructions": round(region.overhead()),
+    }  # fmt: skip
 
 
 def too_large(plan: Plan, target: Target) -> bool:
@@ -122,7 +134,7 @@ def unmeasured(source: str) -> dict[str, Any]:
 def _layer(plan: Plan, call: Call, code: Mapping[str, int], rates: Mapping[str, float]) -> dict[str, Any]:
     node = call.node
     inputs = plan.graph.input_types(node)
-    arena = sum(t.bytes for o, t in zip(node.outputs, node.types, strict=True) if plan.places[o].storage == "arena")
+    arena = sum(plan.places[o].type.bytes for o in node.outputs if plan.places[o].storage == "arena")
     states = sum(plan.graph.state(s).type.bytes for s in node.states)
     weights = [t.dtype.value for i, t in zip(node.inputs, inputs, strict=True) if i in plan.graph.consts]
     precision = inputs[0].dtype.value + (
@@ -140,12 +152,11 @@ def _charge_once(plan: Plan, layers: list[dict[str, Any]], code: Mapping[str, in
     """Flash of each layer: its constants and its kernel; what several layers share is charged to the first."""
     charged: set[str] = set()
     for call, row in zip(plan.calls, layers, strict=True):
-        for name in dict.fromkeys(call.args):
+        for name in (a for c in plan.every_call if c.index == call.index for a in c.args):
             if name in plan.consts and name not in charged:
                 row["flash"] += plan.consts[name].nbytes
                 charged.add(name)
-    manifest_symbols = code.items()
-    for symbol, size in manifest_symbols:
+    for symbol, size in code.items():
         owner = next((r for r in layers if symbol.startswith(f"k{r['id']}_")), None)
         if owner is not None:
             owner["flash"] += size
