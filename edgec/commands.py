@@ -103,7 +103,7 @@ def print_report(report: dict[str, Any]) -> None:
             f"{row['first']} ... {row['last']} in steps of {row['rows']} rows{strips}: {row['macs_again']:+,} MACs,"
             f" about {row['instructions']:,} instructions more"
         )
-    for row in report["memory"][2:]:
+    for row in (r for r in report["memory"][2:] if r["items"]):
         kept = [i["kind"] for i in row["items"]]
         what = [k for k in ("arena", "state") if k in kept] + [f"{kept.count('weights')} constants"]
         console.print(f"{row['region']} {row['bytes']:,} of {row['length']:,} B: {', '.join(what)}")
