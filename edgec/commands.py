@@ -72,7 +72,7 @@ def print_report(report: dict[str, Any]) -> None:
     table = Table(title=f"{report['model']} for {report['target']}, {report['precision']}", title_justify="left")
     for column in ("layer", "op", "variant", "shape", "precision"):
         table.add_column(column, overflow="fold")
-    for column in ("MACs", "flash", "RAM", "spikes"):
+    for column in ("MACs", "instr.", "cycles", "flash", "RAM", "spikes"):
         table.add_column(column, justify="right")
     for r in report["layers"]:
         rate = "" if r["spike_rate"] is None else f"{100 * r['spike_rate']:.1f} %"
@@ -84,6 +84,7 @@ def print_report(report: dict[str, Any]) -> None:
             shape,
             r["precision"],
             f"{r['macs']:,}",
+            *("" if r[k] is None else f"{r[k]:,}" for k in ("instructions", "cycles")),
             f"{r['flash']:,}",
             f"{r['ram']:,}",
             rate,
@@ -113,10 +114,15 @@ def print_report(report: dict[str, Any]) -> None:
         ratio = t["instructions_mean"] / t["macs"] if t["macs"] else float("nan")
         console.print(
             f"{t['instructions_worst']:,} instructions in the worst frame, {t['instructions_mean']:,.0f} in the mean"
-            f" ({ratio:.2f} per MAC); {t['latency_ms']:.3f} ms at one instruction per cycle"
+            f" ({ratio:.2f} per MAC)"
         )
+        if t["cycles_worst"] is not None:
+            console.print(
+                f"{t['cycles_worst']:,} cycles in the worst frame, {t['cycles_mean']:,} in the mean (modelled)"
+            )
+        console.print(f"latency {t['latency_ms']:.3f} ms ({report['how']['latency']})")
     for what, how in report["how"].items():
-        console.print(f"  {what}: {how}", style="dim")
+        console.print(f"  {what}: {how}", style="dim", markup=False)
 
 
 def print_dropped(dropped: dict[str, Any] | None) -> None:
@@ -216,17 +222,23 @@ def profile_command(a: argparse.Namespace) -> None:
     )
     for column in ("layer", "op", "variant"):
         table.add_column(column, overflow="fold")
-    for column in ("mean", "worst", "share", "per MAC"):
+    modelled = ("cycles", "ms") if result.cycles is not None else ()
+    for column in ("mean", "worst", "share", "per MAC", *modelled):
         table.add_column(column, justify="right")
     for row in result.rows:
         per_mac = f"{row.mean / row.macs:.2f}" if row.macs else ""
-        table.add_row(
-            row.name, row.op, row.variant, f"{row.mean:,.0f}", f"{row.worst:,}", f"{100 * row.share:.1f} %", per_mac
-        )
+        cycles = () if row.cycles is None else (f"{row.cycles:,.0f}", f"{row.ms:.3f}")
+        counted = (f"{row.mean:,.0f}", f"{row.worst:,}", f"{100 * row.share:.1f} %", per_mac)
+        table.add_row(row.name, row.op, row.variant, *counted, *cycles)
     console.print(table)
     console.print(
         f"per frame: {result.mean:,.0f} mean, {result.worst:,} worst over {result.frames} frames; {result.how}"
     )
+    if result.cycles is not None:
+        console.print(
+            f"cycles per frame: {result.cycles:,.0f} mean, {result.cycles_worst:,.0f} worst, that is"
+            f" {result.ms_worst:.3f} ms; {result.how_cycles}"
+        )
     if a.html:
         Path(a.html).write_text(html_page(model.manifest.name, result), encoding="utf-8")
         console.print(f"wrote {a.html}")

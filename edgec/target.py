@@ -9,7 +9,7 @@ import difflib
 import functools
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,33 @@ class Region:
     origin: int
     length: int
     wait_states: int = 0
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Cycles of a core's instructions, where the code does not wait for memory; docs/timing.md says what each means."""
+
+    source: str
+    error: str
+    issue: int = 1
+    load: float = 1.0
+    overlap: float = 0.0
+    load_use: float = 0.0
+    store: float = 1.0
+    store_indexed: float = 1.0
+    many: float = 1.0
+    word: float = 1.0
+    multiply_use: float = 0.0
+    multiply_add: float = 1.0
+    multiply_long: float = 1.0
+    divide: float = 12.0
+    address_stall: float = 0.0
+    branch: float = 0.0
+    jump: float = 0.0
+    float_multiply_add: float = 1.0
+    float_divide: float = 14.0
+    flash_line: int = 0
+    flash_wait: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -62,6 +89,7 @@ class Target:
     qemu_cpu: str = ""
     qemu_hz: int = 0
     regions: tuple[Region, ...] = field(default=())
+    timing: Timing | None = None
 
     @property
     def fast_regions(self) -> tuple[Region, ...]:
@@ -76,20 +104,25 @@ class Target:
         raise TargetError(f"target {self.name!r} has no memory region {name!r}; it has: {known}")
 
 
-# key -> (type, required). Tables of the file: the top level, then [zig], [gcc], [llvm], [qemu] and [memory.<name>].
+# key -> (type, required). Tables of the file: the top level, then [zig], [gcc], [llvm], [qemu], [timing] and
+# [memory.<name>].
 _TOP: dict[str, tuple[str, bool]] = {
     "summary": ("string", True), "arch": ("string", True), "cpu": ("string", True),
     "isa": ("strings", True), "backend": ("string", True), "devices": ("strings", True),
     "clock_hz": ("int", True), "flash_bytes": ("int", True), "ram_bytes": ("int", True),
     "frame_budget_ms": ("number", False), "has_fpu": ("bool", False), "stack_bytes": ("int", False),
     "cflags": ("strings", False), "zig": ("table", False), "gcc": ("table", False), "llvm": ("table", False),
-    "qemu": ("table", False), "memory": ("table", False),
+    "qemu": ("table", False), "memory": ("table", False), "timing": ("table", False),
 }  # fmt: skip
 _SUB: dict[str, dict[str, tuple[str, bool]]] = {
     "zig": {"triple": ("string", True), "mcpu": ("string", True)},
     "gcc": {"flags": ("strings", True)},
     "llvm": {"triple": ("string", True), "mcpu": ("string", True), "mattr": ("strings", False)},
     "qemu": {"machine": ("string", False), "cpu": ("string", False), "hz": ("int", False)},
+}
+_TIMING: dict[str, tuple[str, bool]] = {
+    f.name: ({"int": "int", "float": "number", "str": "string"}[str(f.type)], f.name in ("source", "error"))
+    for f in fields(Timing)
 }
 _REGION: dict[str, tuple[str, bool]] = {"origin": ("int", True), "length": ("int", True), "wait_states": ("int", False)}
 _FLAT = {
@@ -144,22 +177,26 @@ def parse_target(name: str, text: str, where: str) -> Target:
     except tomllib.TOMLDecodeError as e:
         raise TargetError(f"{where}: not valid TOML: {e}") from e
     problems = _check_table(data, _TOP, "")
-    fields: dict[str, Any] = {"name": name}
+    parsed: dict[str, Any] = {"name": name}
     regions: list[Region] = []
     for key, value in data.items():
         if key in _SUB and isinstance(value, dict):
             problems += _check_table(value, _SUB[key], f"{key}.")
-            fields |= {_FLAT[key, k]: _freeze(v) for k, v in value.items() if (key, k) in _FLAT}
+            parsed |= {_FLAT[key, k]: _freeze(v) for k, v in value.items() if (key, k) in _FLAT}
         elif key == "memory" and isinstance(value, dict):
             regions, found = _read_regions(value)
             problems += found
+        elif key == "timing" and isinstance(value, dict):
+            found = _check_table(value, _TIMING, "timing.")
+            problems += found
+            parsed["timing"] = None if found else Timing(**value)
         elif key in _TOP:
-            fields[key] = _freeze(value)
+            parsed[key] = _freeze(value)
     if not problems:
-        problems = _check_values(fields, regions)
+        problems = _check_values(parsed, regions)
     if problems:
         raise TargetError(join_problems(f"{where}: not a valid target", problems))
-    return Target(regions=tuple(regions), **fields)
+    return Target(regions=tuple(regions), **parsed)
 
 
 def _freeze(value: Any) -> Any:

@@ -55,6 +55,7 @@ def test_imports_point_up(path: Path) -> None:
     [
         ("tvm", {"backends"}),
         ("unicorn", {"device"}),
+        ("capstone", {"profile"}),
         ("torch", {"ir", "ops", "nn", "frontends", "passes", "profile", "zoo"}),
         ("onnx", {"frontends"}),
     ],

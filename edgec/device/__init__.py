@@ -28,14 +28,15 @@ def open_device(
     cc: str | None = None,
     profile: bool = False,
     counting: bool = False,
+    flow: bool = False,
     instances: int = 1,
     opt: str = "-O2",
     build_dir: Path | str | None = None,
 ) -> Device:
     """Build the model in `folder` for the device and start it. `manifest` defaults to the folder's, `target` to the
     manifest's. What is built stays in `build_dir` if given. `profile` allows watch() and dump() and counts per node;
-    `counting` fills counters (unicorn: exact, qemu: to one tick, qemu-aarch64: to a few instructions); `cc` is the
-    host's compiler."""
+    `counting` fills counters (unicorn: exact, qemu: to one tick, qemu-aarch64: to a few instructions), `flow` the flows
+    too (unicorn only); `cc` is the host's compiler."""
     folder = Path(folder)
     manifest = manifest or read_manifest(folder)
     target = target or manifest.target
@@ -53,7 +54,9 @@ def open_device(
             build_for_gpu(folder, target, out, profile)
         elif kind in KINDS:
             build_image(folder, target, out, toolchain=toolchain, profile=profile, instances=instances, opt=opt)
-        device = open_image(kind, out, manifest, target, profile=profile, counting=counting, instances=instances)
+        device = open_image(
+            kind, out, manifest, target, profile=profile, counting=counting, flow=flow, instances=instances
+        )
         return device.own(work if build_dir is None else None)
     except BaseException:
         if build_dir is None:
@@ -89,6 +92,7 @@ def open_image(
     *,
     profile: bool = False,
     counting: bool = False,
+    flow: bool = False,
     instances: int = 1,
 ) -> Device:
     """Start an image (or shared library) that was built before, with the same profile and instances."""
@@ -100,7 +104,8 @@ def open_image(
     if kind == "unicorn":
         from edgec.device.unicorn_device import UnicornDevice
 
-        return UnicornDevice(built, manifest, target, instances=instances, profile=profile, counting=counting)
+        options = {"instances": instances, "profile": profile, "counting": counting, "flow": flow}
+        return UnicornDevice(built, manifest, target, **options)  # type: ignore[arg-type]
     if kind == "qemu":
         from edgec.device.qemu import QemuDevice
 

@@ -2,7 +2,12 @@
  * start of every basic block: too often for a Python function, so Python hands it this one.
  *
  * Counting starts when a block at one of the entries begins and stops at the return address. Inside
- * edgec_mark nothing is counted: what came before belongs to the node whose id is in r0. */
+ * edgec_mark nothing is counted: what came before belongs to the node whose id is in r0.
+ *
+ * With `flow` it also keeps how the code was run through, from which the executions of every
+ * instruction follow: three arrays of one word per halfword of code, for what ran since the last
+ * mark; `flows` holds them per node, then for the rest. With `touched` it also counts the lines of
+ * flash that are read for the first time since the start, as code or as data. */
 #include <stddef.h>
 #include <stdint.h>
 
@@ -28,9 +33,18 @@ typedef struct {
     int32_t counting;
     int32_t in_mark;
     int32_t overflow;
+    uint32_t *flow; /* blocks that begin here, end before here, did not continue here; or NULL */
+    uint32_t *flows;
+    uint64_t flow_size; /* words of one array */
+    uint64_t last_end;  /* of the block before, 0: none */
+    uint8_t *touched;   /* of each line, or NULL */
+    uint64_t *lines;    /* per node, then for the rest */
+    uint64_t line_bytes;
+    uint64_t new_lines; /* since the last mark */
 } counter;
 
 void edgec_count_block(void *emulator, uint64_t address, uint32_t size, void *user);
+void edgec_touch(void *emulator, int type, uint64_t address, int size, int64_t value, void *user);
 
 static uint64_t read_register(const counter *c, void *emulator, int32_t reg) {
     uint32_t value = 0;
@@ -56,6 +70,84 @@ static uint32_t block_length(const counter *c, uint64_t address, uint32_t size) 
     return *slot & 0xffffu;
 }
 
+/* ---- how the code is run through ---- */
+
+/* The block before ended at last_end and did not continue there. */
+static void leave(counter *c) {
+    if (c->last_end != 0u)
+        c->flow[2u * c->flow_size + (c->last_end - c->code_start) / 2u]++;
+}
+
+/* Bytes of the flash, which begins with the code, are read. */
+static void touch(counter *c, uint64_t address, uint64_t size) {
+    uint64_t last = (address + size - 1u - c->code_start) / c->line_bytes;
+    for (uint64_t line = (address - c->code_start) / c->line_bytes; line <= last; line++) {
+        c->new_lines += c->touched[line] == 0u;
+        c->touched[line] = 1;
+    }
+}
+
+/* Called by the emulator for every read of data within the code. */
+void edgec_touch(void *emulator, int type, uint64_t address, int size, int64_t value, void *user) {
+    counter *c = user;
+    (void)emulator;
+    (void)type;
+    (void)value;
+    if (c->counting && !c->in_mark && address >= c->code_start &&
+        address + (uint64_t)size <= c->code_end)
+        touch(c, address, (uint64_t)size);
+}
+
+static void enter(counter *c, uint64_t address, uint32_t size) {
+    uint64_t first = (address - c->code_start) / 2u;
+    if (first + size / 2u >= c->flow_size) {
+        c->overflow = 1;
+        return;
+    }
+    if (address != c->last_end)
+        leave(c);
+    if (c->touched != NULL)
+        touch(c, address, size);
+    c->flow[first]++;
+    c->flow[c->flow_size + first + size / 2u]++;
+    c->last_end = address + size;
+}
+
+/* What ran since the last mark becomes a node's, or (slot `nodes`) the rest. */
+static void keep_flow(counter *c, int32_t slot) {
+    uint64_t words = 3u * c->flow_size;
+    uint32_t *to = c->flows + words * (uint64_t)(uint32_t)slot;
+    for (uint64_t i = 0; i < words; i++) {
+        to[i] += c->flow[i];
+        c->flow[i] = 0;
+    }
+    c->lines[slot] += c->new_lines;
+    c->new_lines = 0;
+}
+
+/* The call of the marker, four bytes long, is not the node's. */
+static void take_back_call(counter *c) {
+    if (c->last_end != c->resume_at)
+        return;
+    c->flow[c->flow_size + (c->last_end - c->code_start) / 2u]--;
+    c->flow[c->flow_size + (c->last_end - 4u - c->code_start) / 2u]++;
+}
+
+static void clear_flows(counter *c) {
+    uint64_t words = 3u * c->flow_size;
+    for (uint64_t i = 0; i < words; i++)
+        c->flow[i] = 0;
+    for (uint64_t i = 0; i < words * (uint64_t)(uint32_t)(c->nodes + 1); i++)
+        c->flows[i] = 0;
+    for (int32_t i = 0; i <= c->nodes; i++)
+        c->lines[i] = 0;
+    for (uint64_t i = 0; c->touched != NULL && i <= (c->code_end - c->code_start) / c->line_bytes;
+         i++)
+        c->touched[i] = 0;
+    c->last_end = 0;
+    c->new_lines = 0;
+}
+
 /* The call costs two instructions (the id into r0, the branch), which are the marker's, not the
  * node's. */
 static void end_node(counter *c, void *emulator) {
@@ -69,6 +161,10 @@ static void end_node(counter *c, void *emulator) {
     c->segment = 0;
     c->in_mark = 1;
     c->resume_at = read_register(c, emulator, c->register_lr) & ~(uint64_t)1;
+    if (c->flow != NULL && id >= 0 && id < c->nodes) {
+        take_back_call(c);
+        keep_flow(c, id);
+    }
 }
 
 static void start(counter *c, void *emulator) {
@@ -78,6 +174,16 @@ static void start(counter *c, void *emulator) {
     for (int32_t i = 0; i < c->nodes; i++)
         c->per_node[i] = 0;
     c->return_to = read_register(c, emulator, c->register_lr) & ~(uint64_t)1;
+    if (c->flow != NULL)
+        clear_flows(c);
+}
+
+static void stop(counter *c) {
+    c->counting = 0;
+    if (c->flow == NULL)
+        return;
+    leave(c);
+    keep_flow(c, c->nodes);
 }
 
 void edgec_count_block(void *emulator, uint64_t address, uint32_t size, void *user) {
@@ -91,8 +197,9 @@ void edgec_count_block(void *emulator, uint64_t address, uint32_t size, void *us
         if (address != c->resume_at)
             return;
         c->in_mark = 0;
+        c->last_end = address;
     } else if (address == c->return_to) {
-        c->counting = 0;
+        stop(c);
         return;
     } else if (address == c->mark) {
         end_node(c, emulator);
@@ -102,6 +209,8 @@ void edgec_count_block(void *emulator, uint64_t address, uint32_t size, void *us
         c->overflow = 1;
         return;
     }
+    if (c->flow != NULL)
+        enter(c, address, size);
     n = block_length(c, address, size);
     c->total += n;
     c->segment += n;

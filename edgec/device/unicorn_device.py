@@ -8,12 +8,14 @@ import functools
 import shutil
 import struct
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from elftools.elf.elffile import ELFFile
 
-from edgec.device.base import Counters
+from edgec.device.base import Array, Counters
 from edgec.device.protocol import HarnessDevice
 from edgec.errors import ToolchainError
 from edgec.target import Target
@@ -38,12 +40,32 @@ class _Counter(ctypes.Structure):
         ("segment", ctypes.c_uint64), ("return_to", ctypes.c_uint64), ("resume_at", ctypes.c_uint64),
         ("nodes", ctypes.c_int32), ("register_r0", ctypes.c_int32), ("register_lr", ctypes.c_int32),
         ("counting", ctypes.c_int32), ("in_mark", ctypes.c_int32), ("overflow", ctypes.c_int32),
+        ("flow", ctypes.c_void_p), ("flows", ctypes.c_void_p), ("flow_size", ctypes.c_uint64),
+        ("last_end", ctypes.c_uint64), ("touched", ctypes.c_void_p), ("lines", ctypes.c_void_p),
+        ("line_bytes", ctypes.c_uint64), ("new_lines", ctypes.c_uint64),
     ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Flow:
+    """How code was run through; index k is the halfword at `start` + 2 k.
+
+    Blocks that `begun` there, that `ended` before it, and how often what ends before it went on elsewhere (`left`).
+    `lines` of the target's flash were read for the first time in this call, as code or as data.
+    """
+
+    start: int
+    code: bytes
+    begun: Array
+    ended: Array
+    left: Array
+    lines: int = 0
 
 
 class UnicornDevice(HarnessDevice):
     """Runs an image instruction-exactly and answers its semihosting calls. counting=True counts every instruction
-    between the entry and the return of step and flush; without it the emulator runs free of hooks."""
+    between the entry and the return of step and flush; without it the emulator runs free of hooks. flow=True keeps
+    the flow of each of these calls as well, per node (a profile build) and under -1 for the rest."""
 
     def __init__(
         self,
@@ -54,6 +76,7 @@ class UnicornDevice(HarnessDevice):
         instances: int = 1,
         profile: bool = False,
         counting: bool = False,
+        flow: bool = False,
     ) -> None:
         super().__init__(manifest, instances=instances, profile=profile)
         if "unicorn" not in target.devices:
@@ -68,7 +91,10 @@ class UnicornDevice(HarnessDevice):
         self._uc, self._arm, hook_interrupt = _new_core()
         self._pc = self._load(elf, target)
         self._uc.hook_add(hook_interrupt, self._on_interrupt)
-        self._counter = self._start_counting() if counting else None
+        self._counter = self._start_counting() if counting or flow else None
+        if self._counter is not None and flow:
+            self._start_flow(self._counter, elf, target.timing.flash_line if target.timing else 0)
+        self.flows: dict[int, Flow] = {}
 
     # ---- start-up ----
 
@@ -194,15 +220,46 @@ class UnicornDevice(HarnessDevice):
         counter.cache = ctypes.addressof(self._cache)
         counter.per_node = ctypes.addressof(self._node_counts)
         counter.read_register = ctypes.cast(uclib.uc_reg_read, ctypes.c_void_p).value
+        self._add_hook(unicorn_const.UC_HOOK_BLOCK, _counter_library().edgec_count_block, counter, (1, 0))
+        return counter
+
+    def _add_hook(self, kind: int, function: Any, counter: _Counter, span: tuple[int, int]) -> None:
+        """Let the emulator call a C function; (1, 0) is every address."""
+        from unicorn import unicorn_const
+        from unicorn.unicorn_py3.unicorn import uclib
+
         handle = ctypes.c_size_t()
-        hook = ctypes.cast(_counter_library().edgec_count_block, ctypes.c_void_p)
         status = uclib.uc_hook_add(
-            self._uc._uch, ctypes.byref(handle), unicorn_const.UC_HOOK_BLOCK, hook, ctypes.byref(counter),
-            ctypes.c_uint64(1), ctypes.c_uint64(0),
+            self._uc._uch, ctypes.byref(handle), kind, ctypes.cast(function, ctypes.c_void_p), ctypes.byref(counter),
+            *map(ctypes.c_uint64, span),
         )  # fmt: skip
         if status != unicorn_const.UC_ERR_OK:
             raise ToolchainError(f"unicorn refused the counting hook (status {status})")
-        return counter
+
+    def _start_flow(self, counter: _Counter, elf: Path, line_bytes: int) -> None:
+        """`line_bytes`: of flash, 0 where its lines are not to be counted."""
+        from unicorn import unicorn_const
+
+        with elf.open("rb") as f:
+            text = ELFFile(f).get_section_by_name(".text")
+            assert text is not None, f"{elf} has no code"
+            size = (text["sh_addr"] + text["sh_size"] - self._code_start) // 2 + 1
+        self._flow = np.zeros((3, size), np.uint32)
+        self._flows = np.zeros((counter.nodes + 1, 3, size), np.uint32)
+        counter.flow, counter.flows, counter.flow_size = self._flow.ctypes.data, self._flows.ctypes.data, size
+        self._lines = np.zeros(counter.nodes + 1, np.uint64)
+        counter.lines = self._lines.ctypes.data
+        if line_bytes:
+            self._touched = np.zeros(len(self._code) // line_bytes + 1, np.uint8)
+            counter.touched, counter.line_bytes = self._touched.ctypes.data, line_bytes
+            span = (counter.code_start, counter.code_end - 1)
+            self._add_hook(unicorn_const.UC_HOOK_MEM_READ, _counter_library().edgec_touch, counter, span)
+
+    def _read_flows(self, counter: _Counter) -> None:
+        slots = {n.id: n.id for n in self.manifest.nodes} if self.profile else {}
+        for node, slot in [*slots.items(), (-1, counter.nodes)]:
+            begun, ended, left = self._flows[slot].copy()
+            self.flows[node] = Flow(self._code_start, self._code, begun, ended, left, int(self._lines[slot]))
 
     def _count(self) -> None:
         if self._counter is None:
@@ -210,6 +267,8 @@ class UnicornDevice(HarnessDevice):
         self._run()  # up to the next read: past the return of the model's function
         if self._counter.counting or self._counter.overflow:
             raise ToolchainError("instruction counting lost track of the model: control left the image's code")
+        if self._counter.flow:
+            self._read_flows(self._counter)
         total = int(self._counter.total)
         per_node = {n.id: int(self._node_counts[n.id]) for n in self.manifest.nodes} if self.profile else {}
         if per_node:

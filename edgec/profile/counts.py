@@ -11,12 +11,15 @@ from edgec.backends.environment import environment
 from edgec.compiled import CompiledModel, frames, to_device
 from edgec.device import counting_kind
 from edgec.errors import TargetError
-from edgec.target import load_target
+from edgec.profile.frames import Frames, count_frames, how_modelled, timing_obstacle
+from edgec.profile.timing import milliseconds
+from edgec.target import Target, load_target
 
 
 @dataclass(frozen=True)
 class Row:
-    """One layer. `share` is of all instructions; frames in which the layer does not run count as 0 in the mean."""
+    """One layer. `share` is of all instructions; frames in which the layer does not run count as 0 in the mean. Cycles
+    and milliseconds are means of modelled cycles, None where the core has no timing model."""
 
     name: str
     op: str
@@ -26,6 +29,8 @@ class Row:
     worst: int
     share: float
     macs: int
+    cycles: float | None
+    ms: float | None
 
 
 @dataclass(frozen=True)
@@ -37,35 +42,44 @@ class Profile:
     worst: int
     frames: int
     how: str
+    cycles: float | None
+    cycles_worst: float | None
+    ms_worst: float
+    how_cycles: str
 
 
 def profile(model: CompiledModel, x: np.ndarray[Any, Any]) -> Profile:
     """Run x frame by frame on the emulator and count. The marks between layers are not part of the counts, nor are the
     frames that only fill a sliding window."""
-    spec = model.manifest.inputs[0]
-    totals, per_node = [], []
-    kind = counting_kind(load_target(model.manifest.target))
+    spec, target = model.manifest.inputs[0], load_target(model.manifest.target)
+    kind, modelled = counting_kind(target), timing_obstacle(target) is None
     if kind is None:
-        raise TargetError(f"no emulator counts instructions for {model.manifest.target}")
-    with model.device(kind, profile=True, counting=True) as device:
-        for frame in frames(x, spec):
-            device.step([to_device(frame, spec)])
-            totals.append(device.counters.instructions)
-            per_node.append(dict(device.counters.per_node))
+        raise TargetError(f"no emulator counts instructions for {target.name}")
+    with model.device(kind, profile=True, counting=True, flow=modelled) as device:
+        inputs = [[to_device(frame, spec)] for frame in frames(x, spec)]
+        found = count_frames(device, inputs, target)
         how = device.counters.how
-    filling = model.manifest.delay if model.report.get("sliding", False) else 0
-    totals, per_node = totals[filling:] or totals, per_node[filling:] or per_node
+    found = found.after(model.manifest.delay if model.report.get("sliding", False) else 0)
+    slowest = max(found.cycles) if found.cycles else max(found.instructions)
+    return Profile(
+        tuple(_rows(model, found, target)), float(np.mean(found.instructions)), max(found.instructions),
+        len(found.instructions), how, float(np.mean(found.cycles)) if found.cycles else None,
+        max(found.cycles) if found.cycles else None, milliseconds(slowest, target), how_modelled(target),
+    )  # fmt: skip
+
+
+def _rows(model: CompiledModel, found: Frames, target: Target) -> list[Row]:
     layers = {r["id"]: r for r in model.report["layers"]}
     rest = {"name": "(step function)", "op": "", "variant": "", "source": "", "macs": 0}
     rows = []
     for node in [*layers, -1]:
-        counts = [c.get(node, 0) for c in per_node]
-        r = layers.get(node, rest)
-        share = sum(counts) / max(1, sum(totals))
-        rows.append(
-            Row(r["name"], r["op"], r["variant"], r["source"], float(np.mean(counts)), max(counts), share, r["macs"])
-        )
-    return Profile(tuple(rows), float(np.mean(totals)), max(totals), len(totals), how)
+        counts = [c.get(node, 0) for c in found.per_node]
+        r, share = layers.get(node, rest), sum(counts) / max(1, sum(found.instructions))
+        cycles = float(np.mean([c.get(node, 0.0) for c in found.node_cycles])) if found.node_cycles else None
+        ms = None if cycles is None else milliseconds(cycles, target)
+        names = (r["name"], r["op"], r["variant"], r["source"])
+        rows.append(Row(*names, float(np.mean(counts)), max(counts), share, r["macs"], cycles, ms))
+    return rows
 
 
 def html_page(title: str, result: Profile) -> str:

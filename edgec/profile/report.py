@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from edgec.passes.calibrate import evaluate_batches
 from edgec.plan import Call, Plan
 from edgec.plan.memory import region_rows
 from edgec.plan.regions import Region
+from edgec.profile.frames import count_frames, how_modelled, timing_obstacle
+from edgec.profile.timing import milliseconds
 from edgec.target import Target
 from edgec.toolchain import (
     build_aarch64,
@@ -80,7 +82,10 @@ def build_report(
     layers = [_layer(plan, call, code, rates) for call in plan.calls]
     _charge_once(plan, layers, code)
     flash = measured["flash"] or sum(r["flash"] for r in layers)
-    stack = measured["stack"]
+    for row in layers:
+        row["instructions"] = mean_of(measured["per_node"], row["id"])
+        row["cycles"] = mean_of(measured["node_cycles"], row["id"])
+    stack, slowest = measured["stack"], measured["cycles_worst"] or measured["worst"]
     totals = {
         "macs": sum(r["macs"] for r in layers), "flash": flash, "weights": sum(a.nbytes for a in plan.consts.values()),
         "state": plan.state_bytes, "arena": plan.arena_bytes, "arena_lower_bound": plan.arena_lower_bound,
@@ -88,7 +93,8 @@ def build_report(
         "stack": stack, "copied": copied, "fast": fast,
         "ram": plan.state_bytes + plan.arena_bytes + (stack or 0) + copied, "delay": plan.graph.delay,
         "instructions_worst": measured["worst"], "instructions_mean": measured["mean"],
-        "latency_ms": None if measured["worst"] is None else 1e3 * measured["worst"] / target.clock_hz,
+        "cycles_worst": measured["cycles_worst"], "cycles_mean": measured["cycles_mean"],
+        "latency_ms": None if slowest is None else milliseconds(slowest, target),
     }  # fmt: skip
     return {
         "model": plan.graph.name, "target": target.name, "precision": precision, "toolchain": toolchain,
@@ -97,6 +103,11 @@ def build_report(
         "layers": layers, "totals": totals, "memory": memory,
         "steps": [_region_row(plan, r) for r in plan.regions], "how": measured["how"],
     }  # fmt: skip
+
+
+def mean_of(frames: Sequence[Mapping[int, float]], node: int) -> int | None:
+    """Mean of a node's figure over all frames, 0 in those it does not run in; None where nothing was measured."""
+    return round(float(np.mean([f.get(node, 0) for f in frames]))) if frames else None
 
 
 def gap_percent(plan: Plan) -> float:
@@ -128,7 +139,8 @@ def unmeasured(source: str) -> dict[str, Any]:
         "macs": "counted from the shapes, dense-equivalent",
         "spike_rate": f"mean over {inputs}, on the reference",
     }
-    return {"flash": None, "stack": None, "worst": None, "mean": None, "code": {}, "how": how}
+    nothing = dict.fromkeys(("flash", "stack", "worst", "mean", "cycles_worst", "cycles_mean"))
+    return {**nothing, "per_node": [], "node_cycles": [], "code": {}, "how": how}
 
 
 def _layer(plan: Plan, call: Call, code: Mapping[str, int], rates: Mapping[str, float]) -> dict[str, Any]:
@@ -193,7 +205,11 @@ def measure(
             result["flash"] = image_sizes(elf).flash
             result["code"] = {s.name: s.size for s in symbols(elf) if s.is_function}
             how["flash"] = f"text + rodata + data of the model in the linked image ({toolchain})"
-        _count(elf, folder, target, data, silent_frames, source, filling, result)
+        spec = read_manifest(folder).inputs[0]
+        first = np.zeros(int(np.prod(spec.shape)) * silent_frames, dtype=spec.dtype) if data is None else data[0]
+        inputs = [[to_device(frame, spec)] for frame in frames(first, spec)]
+        shown = "silence" if data is None else source
+        _count(Path(work), elf, folder, target, toolchain, inputs, shown, filling, result)
     return result
 
 
@@ -224,36 +240,44 @@ def folder_name(folder: Path) -> str:
 
 
 def _count(
+    work: Path,
     elf: Path,
     folder: Path,
     target: Target,
-    data: np.ndarray[Any, Any] | None,
-    silent_frames: int,
+    toolchain: str,
+    inputs: Sequence[Any],
     source: str,
     filling: int,
     result: dict[str, Any],
 ) -> None:
+    """Instructions and modelled cycles of the product image; on unicorn also per layer, of a profile build."""
     how, manifest, kind = result["how"], read_manifest(folder), counting_kind(target)
     if kind is None:
         how["instructions"] = f"not counted: no emulator for {target.name}"
         return
+    modelled = timing_obstacle(target) is None
     try:
-        device = open_image(kind, elf, manifest, target, counting=True)
+        device = open_image(kind, elf, manifest, target, counting=True, flow=modelled)
     except ToolchainError as err:
         how["instructions"] = f"not counted: {err.message}"
         return
-    spec = manifest.inputs[0]
-    first = np.zeros(int(np.prod(spec.shape)) * silent_frames, dtype=spec.dtype) if data is None else data[0]
     with device:
-        counts = []
-        for frame in frames(first, spec):
-            device.step([to_device(frame, spec)])
-            counts.append(device.counters.instructions)
+        whole = count_frames(device, inputs, target).after(filling)
         result["stack"], counted = device.memory().get("stack_bytes"), device.counters.how
-    counts = counts[filling:] or counts
-    result["worst"], result["mean"] = max(counts), float(np.mean(counts))
-    shown = "silence" if data is None else source
-    how["instructions"] = f"{counted} over {len(counts)} frames of {shown}"
+    count, mhz = len(whole.instructions), f"{target.clock_hz / 1e6:g} MHz"
+    result["worst"], result["mean"] = max(whole.instructions), float(np.mean(whole.instructions))
+    how["instructions"] = f"{counted} over {count} frames of {source}"
     if result["stack"] is not None:
         how["stack"] = "high-water mark of the painted stack over the same frames"
-    how["latency"] = f"estimate: worst frame at one instruction per cycle, {target.clock_hz / 1e6:g} MHz"
+    how["cycles"] = how_modelled(target)
+    how["latency"] = f"estimate: worst frame at one instruction per cycle, {mhz}"
+    if whole.cycles:
+        result["cycles_worst"], result["cycles_mean"] = round(max(whole.cycles)), round(float(np.mean(whole.cycles)))
+        how["latency"] = f"estimate: worst frame's modelled cycles, {mhz}"
+    if kind != "unicorn":
+        return
+    profiled = build_image(folder, target, work / "profile.elf", toolchain=toolchain, profile=True)
+    with open_image(kind, profiled, manifest, target, profile=True, counting=True, flow=modelled) as device:
+        layers = count_frames(device, inputs, target).after(filling)
+    result["per_node"], result["node_cycles"] = layers.per_node, layers.node_cycles
+    how["layers"] = "instructions and cycles: mean over the same frames, of a build with a mark behind each layer"

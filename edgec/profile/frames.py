@@ -1,0 +1,66 @@
+"""A run over frames on the emulated core: instructions counted, and cycles modelled from those that ran."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgec.device import Device
+from edgec.device.unicorn_device import UnicornDevice
+from edgec.profile.timing import CycleModel
+from edgec.target import Target
+
+
+@dataclass
+class Frames:
+    """Frame by frame: instructions and cycles in all, and in a profile build per node (-1: none of them). No cycles
+    where the target has no timing model."""
+
+    instructions: list[int] = field(default_factory=list)
+    per_node: list[dict[int, int]] = field(default_factory=list)
+    cycles: list[float] = field(default_factory=list)
+    node_cycles: list[dict[int, float]] = field(default_factory=list)
+
+    def after(self, first: int) -> Frames:
+        """Without the first frames; all of them where no others are left."""
+        if len(self.instructions) <= first:
+            return self
+        return Frames(self.instructions[first:], self.per_node[first:], self.cycles[first:], self.node_cycles[first:])
+
+
+def timing_obstacle(target: Target) -> str | None:
+    """Why the cycles of a target cannot be modelled; None where they can."""
+    if target.timing is None:
+        return f"the target file of {target.name} has no timing table"
+    if "unicorn" not in target.devices:
+        return f"no emulator follows the code of {target.name} instruction by instruction"
+    if importlib.util.find_spec("capstone") is None:
+        return "the disassembler capstone is not installed (pip install 'edgec[emulator]')"
+    return None
+
+
+def how_modelled(target: Target) -> str:
+    """What the cycles of a report are; labelled as the estimate they are."""
+    obstacle = timing_obstacle(target)
+    if obstacle is not None or target.timing is None:
+        return f"not modelled: {obstacle}"
+    return f"estimate, modelled from the executed instructions: {target.timing.source}. {target.timing.error}"
+
+
+def count_frames(device: Device, inputs: Iterable[Sequence[Any]], target: Target) -> Frames:
+    """Run inputs, the device's numbers of one frame each, on a device that counts (with its flow, if cycles are to
+    be modelled)."""
+    found = Frames()
+    flows = device.flows if isinstance(device, UnicornDevice) else {}
+    model = CycleModel(target.timing) if target.timing is not None else None
+    for x in inputs:
+        device.step(x)
+        found.instructions.append(device.counters.instructions)
+        found.per_node.append(dict(device.counters.per_node))
+        if flows and model is not None:
+            cycles = {node: model.cycles(flow) for node, flow in flows.items()}
+            found.cycles.append(sum(cycles.values()))
+            found.node_cycles.append(cycles)
+    return found
