@@ -31,6 +31,20 @@ def parser() -> argparse.ArgumentParser:
         help=".npz whose first array [N, ...] holds model inputs, or what `edgec calibrate` wrote (default:"
         " MODEL.ranges.npz or calibration.npz beside the model)",
     )
+    c.add_argument(
+        "--weights",
+        type=int,
+        default=8,
+        choices=(8, 4, 2),
+        help="bits of the weights of every linear layer and convolution without groups that reads int8 (default: 8)",
+    )
+    c.add_argument(
+        "--bits",
+        action="append",
+        metavar="LAYER=PRECISION",
+        help="bits of one layer's weights and of what it reads: w8a8, w4a8, w4a4, w2a8 or w2a4; or a .toml or .json"
+        " file with such pairs; may be repeated",
+    )
     c.add_argument("--flash", help="most flash allowed, such as 1M")
     c.add_argument("--ram", help="most RAM allowed (state + arena + stack), such as 128K")
     c.add_argument(

@@ -39,13 +39,14 @@ def compile_command(a: argparse.Namespace) -> None:
                 console.print(f"  {name:<16} {now - began:6.2f} s")
             stages.append((now, stage))
 
+        from edgec.passes.assign_precision import read_bits
         from edgec.pipeline import compile_model
 
         compiled = compile_model(
             a.model, a.target, a.out, precision=a.precision, calibration=a.calibration, budget=budget,
             emit_kind=a.emit, toolchain=a.toolchain, streaming=not a.whole, dump_ir=a.dump_ir, progress=progress,
             sliding=a.sliding or None, hop=a.hop, outputs=a.output, place=a.place,
-            drop_constant_channels=not a.no_drop_constant_channels,
+            drop_constant_channels=not a.no_drop_constant_channels, weights=a.weights, bits=read_bits(a.bits or []),
             time_axis="guess" if a.time_axis is None else a.time_axis,
         )  # fmt: skip
         progress("")

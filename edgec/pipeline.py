@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from edgec.ir.graph import Graph
 from edgec.ir.text import print_graph
 from edgec.ir.verify import verify
 from edgec.passes.assign_layout import AssignLayout
+from edgec.passes.assign_precision import Assignment
 from edgec.passes.base import Pass
 from edgec.passes.drop_constant_channels import DropConstantChannels, savings
 from edgec.passes.fold_batchnorm import FoldBatchnorm
@@ -108,7 +109,9 @@ def float_passes() -> list[Pass]:
     ]
 
 
-def passes_for(precision: str, calibration: Any, streaming: Pass | None, drop: bool = True) -> list[Pass]:
+def passes_for(
+    precision: str, calibration: Any, streaming: Pass | None, drop: bool = True, assignment: Assignment | None = None
+) -> list[Pass]:
     """The passes in the order they run; a graph that comes quantised has only those that keep its meaning to the byte:
     constant channels go if `drop`, and the last pass makes the step."""
     late: list[Pass] = [DropConstantChannels()] if drop else []
@@ -118,7 +121,8 @@ def passes_for(precision: str, calibration: Any, streaming: Pass | None, drop: b
         return late
     passes = float_passes()
     if precision == "int8":
-        passes.append(Quantize(calibration))  # on the whole sequence: calibration data are whole clips
+        # on the whole sequence: calibration data are whole clips
+        passes.append(Quantize(calibration, assignment or Assignment()))
         passes.append(FuseRequantize())
     passes.append(Fuse())  # after quantisation, whose rules know layers and activations apart
     return passes + late
@@ -216,6 +220,8 @@ def compile_model(
     place: str = "flash",
     drop_constant_channels: bool = True,
     dump_ir: str | Path | None = None,
+    weights: int = 8,
+    bits: Mapping[str, str] | None = None,
     progress: Progress = lambda stage: None,
 ) -> CompiledModel:
     """Compile a model file, shipped model name, torch module or Graph for a target into the folder `out`.
@@ -226,7 +232,8 @@ def compile_model(
     call takes `hop` new frames (1) of the time axis (1) and runs the network on its whole window of the last ones; by
     default as the model's package says. outputs: which results, as `frontends.load` takes it. place: `fast` moves
     what is used most per byte to the target's fast memories. drop_constant_channels: leave out what is the same for
-    every input; no output byte changes. Raises an EdgecError for anything the user can mend; then `out` is left as it
+    every input; no output byte changes. weights, bits: of every layer that reads int8, and of layers by name
+    (`assign_precision`). Raises an EdgecError for anything the user can mend; then `out` is left as it
     was.
     """
     if precision not in PRECISIONS:
@@ -243,12 +250,15 @@ def compile_model(
     out = Path(out) if out is not None else Path("out") / f"{graph.name}-{goal.name}"
     check_output(out)
     extras = extras_of(model)
-    kind = kind_of(graph, precision)
+    kind, assignment = kind_of(graph, precision), Assignment(weights, bits or {})
+    if assignment.changes and kind != "int8":
+        found = "the model comes quantised" if kind == QUANTISED else f"--precision {precision}"
+        raise InputError(f"bits of layers can be chosen where edgec quantises, found {found}", hint="leave them out")
     data = read_calibration(calibration if calibration is not None else extras.calibration, kind)
     stepper = form.make(graph, time_axis)
     if streaming and stepper is None:
         progress("whole window")
-    passes = passes_for(kind, data, stepper, drop_constant_channels)
+    passes = passes_for(kind, data, stepper, drop_constant_channels, assignment)
     graphs = transform(graph, passes, progress, None if dump_ir is None else Path(dump_ir))
     reference = graphs[0 if kind == QUANTISED else len(float_passes())]
     first_late = len(passes) - (stepper is not None) - drop_constant_channels

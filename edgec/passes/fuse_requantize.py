@@ -44,7 +44,7 @@ class FuseRequantize(Pass):
                     source=tuple(dict.fromkeys(before.source + node.source)),
                 )
                 continue
-            if type(node.op) in FUSED and graph.type_of(node.inputs[0]).dtype is DType.I8:
+            if type(node.op) in FUSED and graph.type_of(node.inputs[0]).dtype in (DType.I4, DType.I8):
                 at[node.output] = len(nodes)
             nodes.append(node)
         return replace(graph, nodes=tuple(nodes))

@@ -30,6 +30,7 @@ from edgec.ops.timeline import RunningMean
 from edgec.passes import quantize_dense as dense
 from edgec.passes import quantize_pool as pool
 from edgec.passes import quantize_simple as simple
+from edgec.passes.assign_precision import Assignment
 from edgec.passes.base import Pass
 from edgec.passes.calibrate import Statistics, calibrate
 from edgec.passes.quantize_build import Builder
@@ -84,19 +85,21 @@ RULES: Mapping[type[Op], Rule] = {
 class Quantize(Pass):
     """Integers throughout: weights int8 per output channel, activations int8, residual streams int16, membranes int32.
 
-    `calibration` is data as `calibrate` takes it, or what `calibrate` or `take_ranges` returned for this graph.
+    `calibration` is data as `calibrate` takes it, or what `calibrate` or `take_ranges` returned for this graph;
+    `assignment` gives layers fewer bits.
     """
 
     name: ClassVar[str] = "quantize"
     exact: ClassVar[bool] = False
     tolerance: ClassVar[float] = 0.05
     calibration: Any = field(default=None, repr=False)
+    assignment: Assignment = field(default_factory=Assignment)
 
     def run(self, graph: Graph) -> Graph:
         if self.calibration is None:
             raise PassError("quantisation needs calibration data, found none", hint="give about 64 typical inputs")
         ranges = self._ranges(graph)
-        builder = Builder(graph, make_plan(graph, ranges))
+        builder = Builder(graph, make_plan(graph, ranges, self.assignment))
         for v in graph.inputs:
             add_input(builder, graph, v, ranges[v.name].pcm)
         problems = [p for node in graph.nodes if (p := apply(builder, node)) is not None]

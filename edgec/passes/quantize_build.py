@@ -89,10 +89,10 @@ class Builder:
         const = self.graph.consts.get(name)
         return None if const is None else const.data
 
-    def const(self, stem: str, data: Array, scale: Array | None = None) -> str:
-        """A new constant; `scale` is one per index of its last axis."""
+    def const(self, stem: str, data: Array, scale: Array | None = None, dtype: DType | None = None) -> str:
+        """A new constant; `scale` is one per index of its last axis, `dtype` its type where the array's is wider."""
         quant = None if scale is None else QuantParams(tuple(map(float, scale)), 0, data.ndim - 1)
-        name, kind = self.fresh(stem), TensorType(data.shape, DType(data.dtype.name), quant)
+        name, kind = self.fresh(stem), TensorType(data.shape, dtype or DType(data.dtype.name), quant)
         self.consts[name], self.types[name] = Const(data, kind), kind
         return name
 
@@ -201,7 +201,7 @@ class Builder:
         lo, hi = (target.quantized(c, low, high) for c in source.clip)
         if source.is_mapped and self.dtype(source) is DType.I32:
             source = self._through_int16(source)
-        out = self.fresh(name) if name not in self.types else self.fresh(name, "i8" if dtype is DType.I8 else "i16")
+        out = self.fresh(name) if name not in self.types else self.fresh(name, f"i{dtype.value.removeprefix('int')}")
         if source.zero == 0 and not source.is_mapped:
             multiplier, shift = ratio(source.scale / target.scale)
             consts = (self.const(f"{out}_multiplier", multiplier), self.const(f"{out}_shift", shift))

@@ -7,10 +7,12 @@ from math import prod
 import numpy as np
 
 from edgec.ir.graph import Node
+from edgec.ir.types import DType
 from edgec.ops.conv import Conv1d, Conv2d
 from edgec.ops.qconv import QConv2d
 from edgec.ops.quantized import QConv1d, QLinear, QLmuFir
 from edgec.ops.recurrent import LmuMemory
+from edgec.passes.assign_precision import Bits
 from edgec.passes.quantize_build import Builder, Source
 from edgec.passes.quantize_numbers import Array, Refusal, Scale, bounds, quantize_weights
 
@@ -30,11 +32,27 @@ def terms(b: Builder, node: Node) -> int:
     return prod(b.graph.type_of(node.inputs[1]).shape[:-1])
 
 
+def read(b: Builder, node: Node) -> Source:
+    """The activation a layer reads, in the bits that are asked for."""
+    name, bits = node.inputs[0], b.plan.bits.get(node.output, Bits())
+    if bits.asked and b.dtype(b.sources[name]) is DType.BIT and bits.weights < 8:
+        raise Refusal("it reads spikes, whose weights have 8 bits", "give it w8a8")
+    if bits.activations == 4:
+        return b.store(name, DType.I4, b.plan.int4[name])
+    if bits.asked and bits.weights < 8:
+        return b.store(name, DType.I8, b.plan.int8[name])
+    return b.activation(name, terms(b, node))
+
+
 def layer(b: Builder, node: Node, x: Source, op: QConv1d | QConv2d | QLinear) -> None:
-    """A weighted layer on a stored activation: its accumulators stand for the output."""
+    """A weighted layer on a stored activation: its accumulators stand for the output.
+
+    Weights of fewer than 8 bits are for layers that read int8 or int4.
+    """
     w, bias = constants(b, node)
-    q = quantize_weights(w, bias, Scale(float(x.scale[0]), x.zero), b.range_of(x))
-    weights = b.const(node.inputs[1], q.w, q.scale)
+    bits = b.plan.bits.get(node.output, Bits()).weights if b.dtype(x) in (DType.I4, DType.I8) else 8
+    q = quantize_weights(w, bias, Scale(float(x.scale[0]), x.zero), b.range_of(x), bits)
+    weights = b.const(node.inputs[1], q.w, q.scale, DType(f"int{bits}"))
     offsets = b.const(node.inputs[2], q.bias)
     b.emit(op, (x.tensor, weights, offsets), node.outputs)
     scale = q.scale * x.scale
@@ -43,13 +61,13 @@ def layer(b: Builder, node: Node, x: Source, op: QConv1d | QConv2d | QLinear) ->
 
 def linear(b: Builder, node: Node) -> None:
     """A linear layer."""
-    layer(b, node, b.activation(node.inputs[0], terms(b, node)), QLinear())
+    layer(b, node, read(b, node), QLinear())
 
 
 def conv1d(b: Builder, node: Node) -> None:
     """Padding is the zero point, so that folding it into the bias is exact at the border too."""
     op: Conv1d = node.op
-    x = b.activation(node.inputs[0], terms(b, node))
+    x = read(b, node)
     layer(b, node, x, QConv1d(op.stride, op.pad, op.dilation, op.groups, pad_value=x.zero))
 
 
@@ -76,5 +94,5 @@ def lmu_memory(b: Builder, node: Node) -> None:
 def conv2d(b: Builder, node: Node) -> None:
     """As `conv1d`."""
     op: Conv2d = node.op
-    x = b.activation(node.inputs[0], terms(b, node))
+    x = read(b, node)
     layer(b, node, x, QConv2d(op.stride, op.pad, op.dilation, op.groups, pad_value=x.zero))

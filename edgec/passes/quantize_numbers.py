@@ -49,12 +49,12 @@ def per_channel(values: Array, like: TensorType) -> Array | None:
     return None
 
 
-def asymmetric(lo: float, hi: float) -> Scale:
-    """int8 over [lo, hi], which holds 0; 0 is exactly representable."""
+def asymmetric(lo: float, hi: float, levels: int = 256) -> Scale:
+    """int8 (or `levels` integers around 0) over [lo, hi], which holds 0; 0 is exactly representable."""
     if hi - lo < 1e-30:
         return Scale(1.0)
-    scale = (hi - lo) / 255.0
-    return Scale(scale, int(np.clip(np.floor(-128.0 - lo / scale + 0.5), -128, 127)))
+    scale, least = (hi - lo) / (levels - 1), -levels // 2
+    return Scale(scale, int(np.clip(np.floor(least - lo / scale + 0.5), least, -least - 1)))
 
 
 def symmetric(reach: float, limit: int) -> Scale:
@@ -81,7 +81,7 @@ def ratio(values: Array) -> tuple[Array, Array]:
 
 @dataclass(frozen=True)
 class Weights:
-    """int8 weights [..., O] with a scale per output channel, their int32 bias, and the accumulator's proven bounds.
+    """Integer weights [..., O] with a scale per output channel, their int32 bias, and the accumulator's proven bounds.
 
     `rest` is the part of the real bias that rounding left out, at most half an accumulator unit.
     """
@@ -94,18 +94,46 @@ class Weights:
     hi: Array
 
 
-def quantize_weights(w: Array, bias: Array, x: Scale, x_range: tuple[int, int]) -> Weights:
+#: largest weight by bits: symmetric
+LIMITS = {8: 127, 4: 7, 2: 1}
+#: shares of a channel's largest weight that its largest integer may stand for
+SHARES = np.linspace(1.0, 0.15, 86)
+
+
+def least_error_scale(w: Array, limit: int) -> Array:
+    """The scale of each column of w [inputs, outputs] whose integers up to `limit` have the least square error.
+
+    For every share of the largest weight the integers are rounded, then the scale that fits them best is taken.
+    """
+    top = np.abs(w).max(0, initial=0.0)
+    best: Array = top / limit
+    error = np.full(top.shape, np.inf)
+    for share in SHARES:
+        tried = np.maximum(top * share / limit, 1e-30)
+        q = np.clip(np.floor(w / tried + 0.5), -limit, limit)
+        tried = np.where((q * q).sum(0) > 0, (w * q).sum(0) / np.maximum((q * q).sum(0), 1.0), tried)
+        tried = np.maximum(tried, 1e-30)
+        q = np.clip(np.floor(w / tried + 0.5), -limit, limit)
+        found = ((w - q * tried) ** 2).sum(0)
+        best, error = np.where(found < error, tried, best), np.minimum(found, error)
+    return best
+
+
+def quantize_weights(w: Array, bias: Array, x: Scale, x_range: tuple[int, int], bits: int = 8) -> Weights:
     """Weights [..., O] and a float bias [O] for an input of the given scale and integer range.
+
+    8 bits hold every weight of a channel, fewer cut some off where that lessens the error.
 
     The zero point of the input is folded into the bias: acc = sum w (x - zero) + bias. Refusal if an accumulator, any
     partial sum included, could leave int32.
     """
     flat = w.astype(np.float64).reshape(-1, w.shape[-1])
     b = bias.astype(np.float64)
-    scale = np.abs(flat).max(0, initial=0.0) / 127.0
+    limit = LIMITS[bits]
+    scale = np.abs(flat).max(0, initial=0.0) / limit if bits == 8 else least_error_scale(flat, limit)
     scale = np.maximum(scale, np.abs(b) / (x.scale * BIAS_LIMIT))  # a channel that is almost only its bias
     scale = np.where(scale < 1e-30, 1.0, scale)
-    q = np.clip(np.floor(flat / scale + 0.5), -127, 127).astype(np.int64)
+    q = np.clip(np.floor(flat / scale + 0.5), -limit, limit).astype(np.int64)
     rounded = np.floor(b / (scale * x.scale) + 0.5).astype(np.int64)
     total = rounded - x.zero * q.sum(0)
     lo, hi = bounds(q, total, x_range)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edgec.ir.graph import Graph, Node
 from edgec.ir.types import DType
@@ -18,6 +18,7 @@ from edgec.ops.recurrent import LmuMemory
 from edgec.ops.scaler import StdUnscale
 from edgec.ops.shape import Concat, Permute, Reshape, Slice
 from edgec.ops.spiking import Lif
+from edgec.passes.assign_precision import Assignment, Bits
 from edgec.passes.calibrate import Statistics
 from edgec.passes.quantize_numbers import Scale, asymmetric, per_channel, symmetric
 
@@ -61,7 +62,8 @@ class Plan:
 
     `wide` are tensors whose readers want more than 8 bits; `normed` are those of residual streams that layer norms
     read: nothing bounds their features alike, so 8 bits do not serve a layer that reads them as they are. `coarse` are
-    those that the layers reading them want in 16 bits because one step for the whole tensor is too coarse.
+    those that the layers reading them want in 16 bits because one step for the whole tensor is too coarse. `bits` are
+    those of each layer by its output, `int4` the scale of what a layer of 4-bit activations reads.
     """
 
     residual: Mapping[str, Scale]
@@ -70,6 +72,8 @@ class Plan:
     wide: frozenset[str] = frozenset()
     normed: frozenset[str] = frozenset()
     coarse: frozenset[str] = frozenset()
+    bits: Mapping[str, Bits] = field(default_factory=dict)
+    int4: Mapping[str, Scale] = field(default_factory=dict)
 
     def stored(self, name: str) -> tuple[DType, Scale]:
         """The type and scale in which an op writes a tensor whose readers leave it the choice."""
@@ -196,7 +200,7 @@ def int8_scales(graph: Graph, ranges: Mapping[str, Statistics]) -> dict[str, Sca
     return found
 
 
-def make_plan(graph: Graph, ranges: Mapping[str, Statistics]) -> Plan:
+def make_plan(graph: Graph, ranges: Mapping[str, Statistics], assignment: Assignment) -> Plan:
     """All decisions for one graph."""
     residual, normed = {}, set[str]()
     for group in residual_groups(graph):
@@ -206,5 +210,8 @@ def make_plan(graph: Graph, ranges: Mapping[str, Statistics]) -> Plan:
         residual.update(dict.fromkeys(group, scale))
     int16 = {name: symmetric(reach(ranges, [name]) * MARGIN, 32767) for name in ranges}
     int16.update({n.output: Scale(PROBABILITY) for n in graph.nodes if isinstance(n.op, Softmax)})
-    coarse = coarse_tensors(graph, ranges)
-    return Plan(residual, int8_scales(graph, ranges), int16, wide_tensors(graph, coarse), frozenset(normed), coarse)
+    coarse, bits = coarse_tensors(graph, ranges), assignment.of(graph)
+    few = {n.inputs[0] for n in graph.nodes if bits.get(n.outputs[0], Bits()).activations == 4}
+    int4 = {name: asymmetric(*ranges[name].clip(16), 16) for name in few}
+    wide = wide_tensors(graph, coarse)
+    return Plan(residual, int8_scales(graph, ranges), int16, wide, frozenset(normed), coarse, bits, int4)

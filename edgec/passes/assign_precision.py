@@ -1,0 +1,91 @@
+"""How many bits each layer with weights gets, for quantisation: a choice for all of them, and choices by name."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edgec.errors import InputError
+from edgec.ir.graph import Graph, Node
+from edgec.ops.conv import Conv1d, Conv2d
+from edgec.ops.dense import Linear
+
+
+@dataclass(frozen=True)
+class Bits:
+    """Of a layer's weights and of the activations it reads. `asked` by name: what cannot be had is then an error."""
+
+    weights: int = 8
+    activations: int = 8
+    asked: bool = False
+
+
+#: what a layer can be given by name; int4 weights times int8 are for flash, the other two below 8 bits for time too
+PRECISIONS: Mapping[str, Bits] = {
+    "w8a8": Bits(8, 8, True),
+    "w4a8": Bits(4, 8, True),
+    "w4a4": Bits(4, 4, True),
+    "w2a8": Bits(2, 8, True),
+    "w2a4": Bits(2, 4, True),
+}
+WEIGHTS = (8, 4, 2)
+LAYERS = (Conv1d, Conv2d, Linear)
+
+
+def is_layer(graph: Graph, node: Node) -> bool:
+    """Whether bits can be chosen for a node: weights that are constants, not one set for each group of channels."""
+    return isinstance(node.op, LAYERS) and getattr(node.op, "groups", 1) == 1 and node.inputs[1] in graph.consts
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """`weights` bits for every layer that reads int8, and a name of PRECISIONS for single layers."""
+
+    weights: int = 8
+    layers: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.weights not in WEIGHTS:
+            raise InputError(f"weights of {self.weights} bits", hint=f"one of {', '.join(map(str, WEIGHTS))}")
+        for name, precision in self.layers.items():
+            if precision not in PRECISIONS:
+                known = ", ".join(PRECISIONS)
+                raise InputError(f"layer {name}: unknown precision {precision!r}", hint=f"one of {known}")
+
+    @property
+    def changes(self) -> bool:
+        """Whether it asks for anything but int8."""
+        return self.weights != 8 or bool(self.layers)
+
+    def of(self, graph: Graph) -> dict[str, Bits]:
+        """The bits of each layer by its output; InputError for a name that is no layer's."""
+        layers = [n.output for n in graph.nodes if is_layer(graph, n)]
+        for name in self.layers:
+            if name not in layers:
+                raise InputError(f"no layer {name!r} to choose bits for", hint=f"layers: {', '.join(layers) or 'none'}")
+        return {n: PRECISIONS[self.layers[n]] if n in self.layers else Bits(self.weights) for n in layers}
+
+
+def read_bits(given: Sequence[str]) -> dict[str, str]:
+    """LAYER=PRECISION, or the path of a .toml or .json file that maps one to the other; later ones win."""
+    found: dict[str, str] = {}
+    for text in given:
+        name, equals, precision = text.partition("=")
+        found |= {name: precision} if equals else read_file(Path(text))
+    return found
+
+
+def read_file(path: Path) -> dict[str, str]:
+    """A table of layers and their precisions."""
+    hint = 'expected LAYER=PRECISION, or a .toml or .json file such as `conv1 = "w4a4"`'
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except (OSError, ValueError) as err:
+        raise InputError(f"{path}: no precisions could be read: {err}", hint=hint) from err
+    if not isinstance(data, dict) or not all(isinstance(v, str) for v in data.values()):
+        raise InputError(f"{path}: expected one precision for each layer", hint=hint)
+    return data
