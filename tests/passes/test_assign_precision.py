@@ -64,9 +64,7 @@ def layers_of(net: torch.nn.Module) -> list[str]:
 def compiled(net: torch.nn.Module, out: Path, **options: Any) -> CompiledModel:
     example = (torch.zeros(1, 1, SIDE, SIDE),)
     data, _ = gratings(64, 1)
-    return compile_model(
-        net, "cortex-m4", out, example_inputs=example, time_axis=None, calibration=data, **options
-    )
+    return compile_model(net, "cortex-m4", out, example_inputs=example, time_axis=None, calibration=data, **options)
 
 
 def decisions(model: CompiledModel, images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
