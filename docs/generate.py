@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import io
 import json
 import os
@@ -52,7 +53,25 @@ def targets_page() -> str:
             f"| `{name}` | {t.summary} | {t.cpu} | {t.backend} | {', '.join(t.isa)} | {t.flash_bytes >> 10:,} K "
             f"| {t.ram_bytes >> 10:,} K | {fast} | {t.clock_hz / 1e6:g} MHz | {', '.join(t.devices)} |"
         )
-    return HEAD + "# Targets\n\nEvery file of `targets/` (`edgec targets`).\n\n" + "\n".join(rows) + "\n"
+    head = HEAD + "# Targets\n\nEvery file of `targets/` (`edgec targets`).\n\n"
+    return head + "\n".join(rows) + "\n" + costs()
+
+
+def costs() -> str:
+    """Instructions per MAC by precision."""
+    from edgec.target import Cost, list_targets, load_target
+
+    names = [f.name for f in dataclasses.fields(Cost)]
+    rows = ["| target | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
+    for name in list_targets():
+        found = load_target(name).cost
+        if found is not None:
+            rows.append("| " + " | ".join([f"`{name}`", *(f"{getattr(found, n):.3f}" for n in names)]) + " |")
+    head = (
+        "\n## Instructions per MAC\n\nOf a 1x1 convolution, 64 to 64 channels over 25x5 pixels, all told, by bits of "
+    )
+    head += "weights (w) and activations (a),\ncounted on the emulated core (`python bench/precisions.py`).\n\n"
+    return head + "\n".join(rows) + "\n"
 
 
 def cli_page() -> str:

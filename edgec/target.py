@@ -61,6 +61,16 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """Instructions per MAC of a 1x1 layer by precision, counted on the emulated core (bench/precisions.py)."""
+
+    int8: float
+    w4a8: float
+    w4a4: float
+    w2a8: float
+
+
+@dataclass(frozen=True)
 class Target:
     """A device edgec can compile for. `regions` is the memory map of the emulated machine, `flash_bytes` and
     `ram_bytes` are what the part on the board has: budgets are checked against the latter."""
@@ -90,6 +100,7 @@ class Target:
     qemu_hz: int = 0
     regions: tuple[Region, ...] = field(default=())
     timing: Timing | None = None
+    cost: Cost | None = None
 
     @property
     def fast_regions(self) -> tuple[Region, ...]:
@@ -104,8 +115,8 @@ class Target:
         raise TargetError(f"target {self.name!r} has no memory region {name!r}; it has: {known}")
 
 
-# key -> (type, required). Tables of the file: the top level, then [zig], [gcc], [llvm], [qemu], [timing] and
-# [memory.<name>].
+# key -> (type, required). Tables of the file: the top level, then [zig], [gcc], [llvm], [qemu], [timing],
+# [cost] and [memory.<name>].
 _TOP: dict[str, tuple[str, bool]] = {
     "summary": ("string", True), "arch": ("string", True), "cpu": ("string", True),
     "isa": ("strings", True), "backend": ("string", True), "devices": ("strings", True),
@@ -113,6 +124,7 @@ _TOP: dict[str, tuple[str, bool]] = {
     "frame_budget_ms": ("number", False), "has_fpu": ("bool", False), "stack_bytes": ("int", False),
     "cflags": ("strings", False), "zig": ("table", False), "gcc": ("table", False), "llvm": ("table", False),
     "qemu": ("table", False), "memory": ("table", False), "timing": ("table", False),
+    "cost": ("table", False),
 }  # fmt: skip
 _SUB: dict[str, dict[str, tuple[str, bool]]] = {
     "zig": {"triple": ("string", True), "mcpu": ("string", True)},
@@ -124,6 +136,7 @@ _TIMING: dict[str, tuple[str, bool]] = {
     f.name: ({"int": "int", "float": "number", "str": "string"}[str(f.type)], f.name in ("source", "error"))
     for f in fields(Timing)
 }
+_COST: dict[str, tuple[str, bool]] = {f.name: ("number", True) for f in fields(Cost)}
 _REGION: dict[str, tuple[str, bool]] = {"origin": ("int", True), "length": ("int", True), "wait_states": ("int", False)}
 _FLAT = {
     ("zig", "triple"): "zig_triple", ("zig", "mcpu"): "zig_mcpu", ("gcc", "flags"): "gcc_flags",
@@ -190,6 +203,10 @@ def parse_target(name: str, text: str, where: str) -> Target:
             found = _check_table(value, _TIMING, "timing.")
             problems += found
             parsed["timing"] = None if found else Timing(**value)
+        elif key == "cost" and isinstance(value, dict):
+            found = _check_table(value, _COST, "cost.")
+            problems += found
+            parsed["cost"] = None if found else Cost(**value)
         elif key in _TOP:
             parsed[key] = _freeze(value)
     if not problems:
