@@ -21,7 +21,9 @@ def parser() -> argparse.ArgumentParser:
 
     c = commands.add_parser("compile", help="compile a model for a target")
     c.add_argument(
-        "model", help="a checkpoint (.pt), an exported program (.pt2), an int8 .tflite file, or a shipped model's name"
+        "model",
+        help="a checkpoint (.pt), an exported program (.pt2), a quantised .tflite or .onnx (QDQ) file, or a shipped"
+        " model's name",
     )
     c.add_argument("--target", default="cortex-m7", help="a name from `edgec targets`, or a target file (.toml)")
     c.add_argument("-o", "--out", help="output folder, absent or empty (default: out/MODEL-TARGET)")

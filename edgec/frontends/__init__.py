@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from edgec.ir.graph import Graph
 
 TORCH_FILES = (".pt", ".pth", ".pt2")
+INTEGER_FILES = (".tflite", ".onnx")
 
 
 def load(
@@ -27,11 +28,11 @@ def load(
 ) -> Graph:
     """The graph of a model. FrontendError says why it cannot be imported and what to do.
 
-    model: the name of a shipped model ("lmuformer"), the path of a .pt, .pt2 or .tflite file, a torch module (then
-    `example_inputs` is needed) or a torch.export.ExportedProgram. time_axis: which axis of the inputs counts frames.
-    step: the module takes one frame per call and its neurons keep their state; example_inputs are then one frame.
-    outputs: which results to return, by field or key; by default all, but of a record (a transformers ModelOutput) the
-    first field alone, such as its prediction_outputs.
+    model: the name of a shipped model ("lmuformer"), the path of a .pt, .pt2, .tflite or .onnx file, a torch module
+    (then `example_inputs` is needed) or a torch.export.ExportedProgram. time_axis: which axis of the inputs counts
+    frames. step: the module takes one frame per call and its neurons keep their state; example_inputs are then one
+    frame. outputs: which results to return, by field or key; by default all, but of a record (a transformers
+    ModelOutput) the first field alone, such as its prediction_outputs.
     """
     if isinstance(model, str | Path):
         return _load_file(str(model), example_inputs, name, time_axis, outputs)
@@ -76,14 +77,24 @@ def _load_file(model: str, example_inputs: Any, name: str | None, time_axis: Any
         return checkpoint.load_archive(path, label, time_axis, outputs)
     if path.suffix.lower() in TORCH_FILES or path.is_dir():
         return checkpoint.load_checkpoint(path, label, example_inputs, time_axis, outputs)
-    if path.suffix.lower() == ".tflite":
-        if outputs is not None:
-            raise FrontendError(f"{path}: outputs of a .tflite file cannot be chosen; it returns all of them")
-        from edgec.frontends.tflite import load_tflite
-
-        return load_tflite(path, label, time_axis)
+    if path.suffix.lower() in INTEGER_FILES:
+        return _load_integers(path, label, time_axis, outputs)
     raise FrontendError(
         f"{path}: unknown kind of model file {path.suffix!r}",
-        hint=f"edgec reads {', '.join((*TORCH_FILES, '.tflite'))}; a module is saved with"
+        hint=f"edgec reads {', '.join((*TORCH_FILES, *INTEGER_FILES))}; a module is saved with"
         " torch.export.save(torch.export.export(model, inputs), 'model.pt2')",
     )
+
+
+def _load_integers(path: Path, label: str, time_axis: Any, outputs: Any) -> Graph:
+    """A file that comes quantised."""
+    suffix = path.suffix.lower()
+    if outputs is not None:
+        raise FrontendError(f"{path}: outputs of a {suffix} file cannot be chosen; it returns all of them")
+    if suffix == ".onnx":
+        from edgec.frontends.onnx import load_onnx
+
+        return load_onnx(path, label, time_axis)
+    from edgec.frontends.tflite import load_tflite
+
+    return load_tflite(path, label, time_axis)

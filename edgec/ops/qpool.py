@@ -86,7 +86,7 @@ class QMaxPool2d(QPool2d):
 class QAvgPool2d(QPool2d):
     """clamp(zero_point + (((sum - n * x_zero) * multiplier + 2**(shift-1)) >> shift)), n the window's size, in int32.
 
-    `pad_value` is x_zero where padding counts as zeros.
+    `pad_value` is x_zero where padding counts as zeros. `half_even` rounds exact halves to the even level, not up.
     """
 
     name: ClassVar[str] = "qavg_pool2d"
@@ -95,6 +95,7 @@ class QAvgPool2d(QPool2d):
     x_zero: int = 0
     multiplier: int = 1
     shift: int = 1
+    half_even: bool = False
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         n = prod(self.kernel)
@@ -106,11 +107,15 @@ class QAvgPool2d(QPool2d):
         n, (kh, kw) = prod(self.kernel), self.kernel
         windows = self.padded(tensors[0]).unfold(2, kh, self.stride[0]).unfold(3, kw, self.stride[1])
         total = windows.sum((-1, -2)).permute(0, 2, 3, 1).to(torch.int64) - n * self.x_zero
-        mean = (total * self.multiplier + (1 << (self.shift - 1))) >> self.shift
+        scaled = total * self.multiplier
+        odd = ((scaled >> self.shift) & 1) - 1 if self.half_even else 0
+        mean = (scaled + (1 << (self.shift - 1)) + odd) >> self.shift
         return (mean + self.zero_point).clamp(-128, 127)
 
     def lower(self, site: Site) -> Kernel:
-        scaled = f"T.shift_right(total[o] * {self.multiplier} + {1 << (self.shift - 1)}, {self.shift})"
+        scaled = f"total[o] * {self.multiplier}"
+        odd = f" + (T.shift_right({scaled}, {self.shift}) & 1) - 1" if self.half_even else ""
+        scaled = f"T.shift_right({scaled} + {1 << (self.shift - 1)}{odd}, {self.shift})"
         finish = f'T.cast(T.max(T.min({scaled} + {self.zero_point}, 127), -128), "int8")'
         return self.nest(site, str(-prod(self.kernel) * self.x_zero), "total[o] + {v}", finish)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from math import ceil, e, floor, log2
 from typing import ClassVar
 
 import torch
@@ -124,3 +125,13 @@ class QSoftmax(Op):
 def _lines(lines: Iterable[str], indent: int = 4) -> str:
     """Lines of a kernel's text, indented."""
     return "\n".join(" " * indent + line for line in lines)
+
+
+def exponent(scale: float) -> QSoftmax:
+    """The op for logits of a scale. The multiplier has 32 bits unless the scale is below 2**-26."""
+    unit = min(scale * log2(e), float(EXPONENT_LIMIT))  # beyond, every element but the largest is 0
+    left = min(max(EXPONENT_BITS + 1 + floor(log2(unit)), 0), 30)
+    limit = ceil(EXPONENT_LIMIT / unit)
+    if limit >= 2**31:  # the product of the largest difference is still small
+        limit = 2**31 - 1
+    return QSoftmax(min(round(unit * 2.0 ** (EXPONENT_BITS + 32 - left)), 2**32 - 1), left, limit)

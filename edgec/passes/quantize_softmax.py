@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import ceil, e, floor, log2
 
 import numpy as np
 
 from edgec.ir.graph import Node
 from edgec.ir.types import DType
-from edgec.ops.qsoftmax import EXPONENT_BITS, EXPONENT_LIMIT, MAX_CLASSES, ONE, PROBABILITY, QSoftmax
+from edgec.ops.qsoftmax import MAX_CLASSES, ONE, PROBABILITY, exponent
 from edgec.passes.quantize_build import Builder, Source
-from edgec.passes.quantize_numbers import INT32_MAX, Refusal, Scale
+from edgec.passes.quantize_numbers import Refusal, Scale
 
 ACCUMULATOR_LIMIT = 2**30 - 1  # the difference of two then fits int32
 
@@ -34,13 +33,3 @@ def logits(b: Builder, name: str) -> Source:
     if wide and max(abs(v) for v in b.range_of(source)) <= ACCUMULATOR_LIMIT:
         return source
     return b.operand(name)
-
-
-def exponent(scale: float) -> QSoftmax:
-    """The op for logits of a scale. The multiplier has 32 bits unless the scale is below 2**-26."""
-    unit = min(scale * log2(e), float(EXPONENT_LIMIT))  # beyond, every element but the largest is 0
-    left = min(max(EXPONENT_BITS + 1 + floor(log2(unit)), 0), 30)
-    limit = ceil(EXPONENT_LIMIT / unit)
-    if limit >= 2**31:  # the product of the largest difference is still small
-        limit = INT32_MAX
-    return QSoftmax(min(round(unit * 2.0 ** (EXPONENT_BITS + 32 - left)), 2**32 - 1), left, limit)
