@@ -85,6 +85,12 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="compute channels too that are the same for every input (the output bytes are the same)",
     )
+    c.add_argument(
+        "--profile",
+        choices=("dwt",),
+        help="dwt: the step reads the core's cycle counter (DWT->CYCCNT) around each layer into its last argument, an"
+        " array of the caller's",
+    )
     c.add_argument("--dump-ir", metavar="DIR", help="write the graph after every pass")
 
     k = commands.add_parser("calibrate", help="write the statistics of calibration data, to ship in place of the data")

@@ -51,12 +51,13 @@ from edgec.passes.split_linear import SplitLinear
 from edgec.plan import Plan, Tiling
 from edgec.profile.budget import Budget, check_budget
 from edgec.profile.report import CALIBRATION, build_report
-from edgec.target import Target, load_target
+from edgec.target import Target, list_targets, load_target
 
 PRECISIONS = ("int8", "float32")
 QUANTISED = "quantised"  # the precision of a graph that holds no float tensor: it stays as it is
 WHOLE_WINDOW = "whole window, as no input names a time axis: one call is one inference"
 EMITS = ("c", "image")
+PROFILES = ("dwt",)
 
 Progress = Callable[[str], None]
 
@@ -201,6 +202,18 @@ def check_output(out: Path) -> None:
         )
 
 
+def check_profile(profile: str | None, target: Target) -> None:
+    """A profile must be known, and the target's core must have what it reads."""
+    if profile not in (None, *PROFILES):
+        raise InputError(f"unknown profile {profile!r}", hint=f"one of {', '.join(PROFILES)}")
+    if profile == "dwt" and not target.cycle_counter:
+        having = ", ".join(n for n in list_targets() if load_target(n).cycle_counter)
+        raise InputError(
+            f"{target.name} has no cycle counter (DWT->CYCCNT) to profile with; cores that have one: {having}",
+            hint="leave out --profile; `edgec profile` counts on the emulated core",
+        )
+
+
 def compile_model(
     model: Any,
     target: str | Target = "cortex-m7",
@@ -222,6 +235,7 @@ def compile_model(
     dump_ir: str | Path | None = None,
     weights: int = 8,
     bits: Mapping[str, str] | None = None,
+    profile: str | None = None,
     progress: Progress = lambda stage: None,
 ) -> CompiledModel:
     """Compile a model file, shipped model name, torch module or Graph for a target into the folder `out`.
@@ -233,14 +247,15 @@ def compile_model(
     default as the model's package says. outputs: which results, as `frontends.load` takes it. place: `fast` moves
     what is used most per byte to the target's fast memories. drop_constant_channels: leave out what is the same for
     every input; no output byte changes. weights, bits: of every layer that reads int8, and of layers by name
-    (`assign_precision`). Raises an EdgecError for anything the user can mend; then `out` is left as it
-    was.
+    (`assign_precision`). profile: `dwt` lets the step read the core's cycle counter around each layer. Raises an
+    EdgecError for anything the user can mend; then `out` is left as it was.
     """
     if precision not in PRECISIONS:
         raise InputError(f"unknown precision {precision!r}", hint=f"one of {', '.join(PRECISIONS)}")
     if emit_kind not in EMITS:
         raise InputError(f"unknown output kind {emit_kind!r}", hint=f"one of {', '.join(EMITS)}")
     goal = load_target(target) if isinstance(target, str) else target
+    check_profile(profile, goal)
     progress("import")
     form = Form(streaming, sliding, hop).of(model)
     axis = None if form.sliding else time_axis
@@ -266,7 +281,7 @@ def compile_model(
     folder = Path(tempfile.mkdtemp(prefix="edgec-"))
     try:
         progress("generate code")
-        plan = emit.write_folder(stages.step, goal, folder, place, Tiling())
+        plan = emit.write_folder(stages.step, goal, folder, place, Tiling(), cycles=profile == "dwt")
         _write_graphs(stages, folder)
         progress("measure")
         samples, source = samples_of(stages.reference, data)

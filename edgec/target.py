@@ -94,6 +94,7 @@ class Target:
     llvm_mcpu: str = ""
     llvm_mattr: tuple[str, ...] = ()
     has_fpu: bool = True
+    cycle_counter: bool = False
     stack_bytes: int = 32768
     qemu_machine: str = ""
     qemu_cpu: str = ""
@@ -121,7 +122,8 @@ _TOP: dict[str, tuple[str, bool]] = {
     "summary": ("string", True), "arch": ("string", True), "cpu": ("string", True),
     "isa": ("strings", True), "backend": ("string", True), "devices": ("strings", True),
     "clock_hz": ("int", True), "flash_bytes": ("int", True), "ram_bytes": ("int", True),
-    "frame_budget_ms": ("number", False), "has_fpu": ("bool", False), "stack_bytes": ("int", False),
+    "frame_budget_ms": ("number", False), "has_fpu": ("bool", False), "cycle_counter": ("bool", False),
+    "stack_bytes": ("int", False),
     "cflags": ("strings", False), "zig": ("table", False), "gcc": ("table", False), "llvm": ("table", False),
     "qemu": ("table", False), "memory": ("table", False), "timing": ("table", False),
     "cost": ("table", False),

@@ -46,10 +46,15 @@ def writable_params(call: Call) -> frozenset[str]:
 
 
 def write_folder(
-    graph: Graph, target: Target, folder: Path, place: str = "flash", tiling: Tiling | None = None
+    graph: Graph,
+    target: Target,
+    folder: Path,
+    place: str = "flash",
+    tiling: Tiling | None = None,
+    cycles: bool = False,
 ) -> Plan:
     """Generate code for a graph; the files of the library and manifest.json appear in `folder`. place: see
-    `place_memory`."""
+    `place_memory`; cycles: the step reads the core's cycle counter around each layer."""
     tiled = tiling if target.backend != "cuda" else None
     plan = make_plan(graph, lambda op, site: select(op, site, target.isa), tiled)
     plan = replace(plan, items=place_memory(plan, target, place, binary_consts(plan.consts)))
@@ -70,14 +75,17 @@ def write_folder(
         from edgec.backends.cuda import write_cuda_library
 
         return write_cuda_library(plan, symbols, kernels, target, folder)
-    headers = tuple(h for h in HEADERS if OPTIONAL.get(h, "") in text)
-    files = write_library(plan, text, symbols, summary=summary(graph), target=target.name, headers=headers[1:])
+    marks = "edgec_cycles_" if cycles else ""
+    headers = tuple(h for h in HEADERS if OPTIONAL.get(h, "") in text + marks)
+    files = write_library(
+        plan, text, symbols, summary=summary(graph), target=target.name, headers=headers[1:], cycles=cycles
+    )
     for name, content in files.items():
         (folder / name).write_text(content, encoding="utf-8")
     sources += write_weights(plan, folder)
     for header in headers:
         (folder / header).write_text(header_text(header), encoding="utf-8")
-    data = manifest(plan, symbols, target=target.name, sources=sources)
+    data = manifest(plan, symbols, target=target.name, sources=sources, cycles=cycles)
     (folder / "manifest.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     return plan
 

@@ -91,7 +91,7 @@ def ports(graph: Graph) -> tuple[list[Port], list[Port]]:
 
     def port(name: str, stem: str, taken: set[str]) -> Port:
         field = c_name(name)
-        if field in ("s", "arena", "frame", "flushed", "run", "turn", "row") or field in taken:
+        if field in ("s", "arena", "frame", "flushed", "run", "turn", "row", "cycles", "since") or field in taken:
             field = f"{stem}_{field}"
         taken.add(field)
         t = graph.type_of(name)
@@ -122,7 +122,8 @@ def const_symbols(plan: Plan) -> dict[str, str]:
 class Writer:
     """Collects the pieces of model.c; one per library."""
 
-    def __init__(self, plan: Plan, symbols: Mapping[tuple[int, int], str]) -> None:
+    def __init__(self, plan: Plan, symbols: Mapping[tuple[int, int], str], cycles: bool = False) -> None:
+        self.cycles = cycles  # whether the step reads the cycle counter behind each layer
         self.plan, self.graph, self.symbols = plan, plan.graph, symbols
         self.inputs, self.outputs = ports(plan.graph)
         self.fills: dict[tuple[str, int, str], str] = {}
@@ -209,6 +210,7 @@ class Writer:
                 lines += self.copy_lines(item)
             else:
                 lines += [f"/* {self.call_comment(item)} */", f"{self.call_text(item)};", f"EDGEC_MARK({item.index});"]
+                lines += [f"edgec_cycles_add(cycles, {item.index}u, &since);"] if self.cycles else []
         if loop.count == 1:
             return lines
         head = f"for (uint32_t turn = 0u; turn < {loop.count}u; ++turn) {{"
@@ -295,9 +297,11 @@ def write_library(
     summary: str,
     target: str,
     headers: Sequence[str],
+    cycles: bool = False,
 ) -> dict[str, str]:
-    """Text of <name>.h and <name>.c. `kernels` is the C text that defines (or declares) the kernel functions."""
-    graph, writer = plan.graph, Writer(plan, symbols)
+    """Text of <name>.h and <name>.c. `kernels` is the C text that defines (or declares) the kernel functions; with
+    `cycles` the step reads the cycle counter around each layer."""
+    graph, writer = plan.graph, Writer(plan, symbols, cycles)
     groups = writer.groups()
     calls = " ".join(c["text"] for g in groups for c in g["calls"])
     text = calls + " ".join(g["condition"] for g in groups)
@@ -312,6 +316,8 @@ def write_library(
         "flush_steps": graph.flush_steps, "ready_step": ready, "ready_flush": ready,
         "uses_frame": mentions("frame", text), "uses_flushed": mentions("flushed", text),
         "wrap_at": _FRAME_LIMIT - 1, "wrap_to": wrap_frame(graph), "magic": zlib.crc32(graph.name.encode()) | 1,
+        "layers": [(c.index, comment_safe(f"{c.node.op.name}, {c.node.outputs[0]}")) for c in plan.calls if cycles],
+        "slots": slots(plan),
         "unused": [n for n in ("s", "arena") if not mentions(n, calls)],
     }  # fmt: skip
     env = environment()
@@ -319,6 +325,11 @@ def write_library(
         f"{graph.name}.h": env.get_template("model.h.j2").render(context),
         f"{graph.name}.c": env.get_template("model.c.j2").render(context),
     }
+
+
+def slots(plan: Plan) -> int:
+    """Entries of an array with one for each layer's id."""
+    return max((c.index for c in plan.calls), default=0) + 1
 
 
 def write_weights(plan: Plan, folder: Path, prefix: str = "") -> list[str]:
@@ -331,7 +342,7 @@ def write_weights(plan: Plan, folder: Path, prefix: str = "") -> list[str]:
 
 
 def manifest(
-    plan: Plan, symbols: Mapping[tuple[int, int], str], *, target: str, sources: Sequence[str]
+    plan: Plan, symbols: Mapping[tuple[int, int], str], *, target: str, sources: Sequence[str], cycles: bool = False
 ) -> dict[str, Any]:
     """What devices and reports need to know about a library; JSON-able."""
     graph, names = plan.graph, const_symbols(plan)
@@ -341,7 +352,7 @@ def manifest(
         "state_bytes": plan.state_bytes, "arena_bytes": max(8, plan.arena_bytes),
         "arena_lower_bound": plan.arena_lower_bound,
         "regions": {k.strip("()"): r for k, r in plan.homes.items() if k not in plan.consts},
-        "delay": graph.delay, "flush_steps": graph.flush_steps,
+        "delay": graph.delay, "flush_steps": graph.flush_steps, "cycles": slots(plan) if cycles else 0,
         "inputs": [p.manifest() for p in inputs], "outputs": [p.manifest() for p in outputs],
         "nodes": [_node_row(plan, call, symbols, names) for call in plan.calls],
     }  # fmt: skip

@@ -90,6 +90,19 @@ class Device(ABC):
             raise InputError(f"node {node_id} did not run in the last step")
         return self._dumps[node_id]
 
+    def cycles(self) -> dict[int, int]:
+        """What the core's cycle counter gave each layer in the last step or flush, by node id; 0 where there is no
+        such counter. InputError unless the model was compiled to read it."""
+        if not self.manifest.cycles:
+            raise InputError(
+                f"the step of {self.manifest.name!r} reads no cycle counter", hint="compile with --profile dwt"
+            )
+        found = self._cycles()
+        return {n.id: found[n.id] for n in self.manifest.nodes}
+
+    def _cycles(self) -> Sequence[int]:
+        raise InputError("this device has no cycle counter for layers")
+
     @abstractmethod
     def memory(self) -> dict[str, int]:
         """state_bytes and arena_bytes as the compiler laid them out; stack_bytes (high water) where it is known."""

@@ -32,6 +32,7 @@ class HostDevice(Device):
         self._arena = _aligned(self._arena_bytes)
         self._inputs = [_aligned(t.bytes) for t in manifest.inputs]
         self._outputs = [_aligned(t.bytes) for t in manifest.outputs]
+        self._cycle_array = np.zeros(manifest.cycles, np.uint32)
         self._callback: Any = None
         self._callback_error: Exception | None = None
         if profile:
@@ -42,10 +43,17 @@ class HostDevice(Device):
     def _step(self, inputs: list[bytes]) -> tuple[int, bytes]:
         for buffer, data in zip(self._inputs, inputs, strict=True):
             buffer[: len(data)] = np.frombuffer(data, np.uint8)
-        return self._run("step", [self._arena, *self._inputs, *self._outputs])
+        return self._run("step", [self._arena, *self._inputs, *self._outputs, *self._cycle_arrays])
 
     def _flush(self) -> tuple[int, bytes]:
-        return self._run("flush", [self._arena, *self._outputs])
+        return self._run("flush", [self._arena, *self._outputs, *self._cycle_arrays])
+
+    @property
+    def _cycle_arrays(self) -> list[Array]:
+        return [self._cycle_array] if self.manifest.cycles else []
+
+    def _cycles(self) -> list[int]:
+        return [int(c) for c in self._cycle_array]
 
     def _reset(self) -> int:
         return self._call("reset", self._states[self._selected], [])

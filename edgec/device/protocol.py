@@ -72,6 +72,10 @@ class HarnessDevice(Device):
         ticks = struct.unpack(f"<{count}I", self._receive(4 * count))
         return {n.id: int(ticks[n.id]) for n in self.manifest.nodes}
 
+    def _cycles(self) -> tuple[int, ...]:
+        self._check(self._command(b"C"), "cycles")
+        return struct.unpack(f"<{self.manifest.cycles}I", self._receive(4 * self.manifest.cycles))
+
     def _layout(self) -> tuple[int, int]:
         if self._sizes is None:
             found = self.memory()

@@ -27,6 +27,7 @@ _SYS_OPEN, _SYS_WRITE0, _SYS_WRITE, _SYS_READ, _SYS_EXIT_EXTENDED = 0x01, 0x04, 
 _HANDLE_IN, _HANDLE_OUT = 1, 2
 _BREAKPOINT = 7  # exception number of BKPT
 _SCS = 0xE000E000  # system control space: SysTick, CPACR, fault registers
+_DWT, _CYCCNT = 0xE0001000, 4
 _NOWHERE = 0xFFFFFFF0
 
 
@@ -89,6 +90,7 @@ class UnicornDevice(HarnessDevice):
         self._console = ""
         self._stop_reason = ""
         self._uc, self._arm, hook_interrupt = _new_core()
+        self._counter: _Counter | None = None
         self._pc = self._load(elf, target)
         self._uc.hook_add(hook_interrupt, self._on_interrupt)
         self._counter = self._start_counting() if counting or flow else None
@@ -103,6 +105,8 @@ class UnicornDevice(HarnessDevice):
         for region in target.regions:
             uc.mem_map(region.origin, region.length)
         uc.mem_map(_SCS, 0x1000)
+        if self.manifest.cycles:
+            uc.mmio_map(_DWT, 0x1000, self._read_dwt, None, lambda *_: None, None)
         with elf.open("rb") as f:
             segments = [(s["p_paddr"], s.data()) for s in ELFFile(f).iter_segments() if s["p_type"] == "PT_LOAD"]
         for address, data in segments:
@@ -119,6 +123,10 @@ class UnicornDevice(HarnessDevice):
         uc.reg_write(self._arm.UC_ARM_REG_C1_C0_2, access | 0xF << 20)
         uc.reg_write(self._arm.UC_ARM_REG_FPEXC, 1 << 30)
         return int(entry)
+
+    def _read_dwt(self, uc: Any, offset: int, size: int, user: Any) -> int:
+        """The emulated core knows no cycles: its counter gives the instructions counted so far."""
+        return self._counter.total & 0xFFFFFFFF if offset == _CYCCNT and self._counter is not None else 0
 
     # ---- bytes in, bytes out ----
 

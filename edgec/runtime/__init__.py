@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 HEADERS = ("edgec.h", "edgec_simd.h", "edgec_math.h", "edgec_event.h", "edgec_dense.h", "edgec_conv.h", "edgec_rows.h",
-           "edgec_depth.h", "edgec_narrow.h", "edgec_packed.h")  # fmt: skip
+           "edgec_depth.h", "edgec_narrow.h", "edgec_packed.h", "edgec_dwt.h")  # fmt: skip
 #: headers that only some models include, by the prefix of what is in them
 OPTIONAL = {"edgec_conv.h": "edgec_conv_", "edgec_rows.h": "edgec_rows", "edgec_depth.h": "edgec_depth_",
-            "edgec_narrow.h": "edgec_narrow_", "edgec_packed.h": "edgec_packed_"}  # fmt: skip
+            "edgec_narrow.h": "edgec_narrow_", "edgec_packed.h": "edgec_packed_",
+            "edgec_dwt.h": "edgec_cycles_"}  # fmt: skip
 _HERE = Path(__file__).resolve().parent
 
 

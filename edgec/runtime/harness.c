@@ -29,6 +29,9 @@ static const buffer inputs[] = EDGEC_IMAGE_INPUTS;
 static const buffer outputs[] = EDGEC_IMAGE_OUTPUTS;
 
 static uint32_t selected;
+#ifdef EDGEC_IMAGE_CYCLES
+static uint32_t edgec_cycles[EDGEC_IMAGE_CYCLES];
+#endif
 static uint32_t last_ticks;
 
 static uint32_t ticks_since(uint32_t before) {
@@ -139,8 +142,21 @@ static void report_nodes(void) {
 #endif
 }
 
+static void report_cycles(void) {
+#ifdef EDGEC_IMAGE_CYCLES
+    reply(EDGEC_OK);
+    for (uint32_t i = 0; i < EDGEC_IMAGE_CYCLES; i++)
+        reply_word(edgec_cycles[i]);
+#else
+    reply(E_COMMAND);
+#endif
+}
+
 int edgec_harness(void) {
     uint8_t command;
+#ifdef EDGEC_IMAGE_CYCLES
+    edgec_cycles_start();
+#endif
     for (uint32_t k = 0; k < EDGEC_IMAGE_INSTANCES; k++) {
         if (EDGEC_IMAGE_INIT(&edgec_states[k]) != EDGEC_OK)
             return 73;
@@ -172,6 +188,9 @@ int edgec_harness(void) {
             break;
         case 'N':
             report_nodes();
+            break;
+        case 'C':
+            report_cycles();
             break;
         case 'Q':
             return 0;

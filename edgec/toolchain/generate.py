@@ -14,7 +14,7 @@ def image_header(manifest: Manifest, instances: int) -> str:
     names_in = [f"edgec_in{i}" for i in range(len(manifest.inputs))]
     names_out = [f"edgec_out{i}" for i in range(len(manifest.outputs))]
     buffers = [_buffer(n, t) for n, t in zip(names_in + names_out, manifest.inputs + manifest.outputs, strict=True)]
-    p = manifest.prefix
+    p, cycles = manifest.prefix, ["edgec_cycles"] if manifest.cycles else []
     macros = {
         "STATE": f"{p}_state",
         "STATE_PLACE": section_of(manifest, "state"),
@@ -24,14 +24,17 @@ def image_header(manifest: Manifest, instances: int) -> str:
         "NODES": f"{max((n.id for n in manifest.nodes), default=0) + 1}u",
         "INIT(s)": f"{p}_init(s)",
         "RESET(s)": f"{p}_reset(s)",
-        "STEP(s, a)": f"{p}_step({', '.join(['s', 'a', *names_in, *names_out])})",
-        "FLUSH(s, a)": f"{p}_flush({', '.join(['s', 'a', *names_out])})",
+        "STEP(s, a)": f"{p}_step({', '.join(['s', 'a', *names_in, *names_out, *cycles])})",
+        "FLUSH(s, a)": f"{p}_flush({', '.join(['s', 'a', *names_out, *cycles])})",
         "BUFFERS": " ".join(buffers),
         "INPUTS": _table(names_in),
         "OUTPUTS": _table(names_out),
     }
+    if cycles:
+        macros["CYCLES"] = f"{manifest.cycles}u"
     lines = [f"#define EDGEC_IMAGE_{key} {value}" for key, value in macros.items()]
-    return f'/* Generated for the harness. */\n#include "{manifest.name}.h"\n' + "\n".join(lines) + "\n"
+    counter = '#include "edgec_dwt.h"\n' if cycles else ""
+    return f'/* Generated for the harness. */\n#include "{manifest.name}.h"\n{counter}' + "\n".join(lines) + "\n"
 
 
 def section_of(manifest: Manifest, item: str) -> str:
