@@ -15,6 +15,9 @@ from edgec.kernels import (
     depth_dsp,
     event,
     generic,
+    helium,
+    helium_depth,
+    helium_each,
     narrow_dsp,
     neon,
     neon_rows,
@@ -33,12 +36,15 @@ from edgec.ops.qproduct import QMatMul
 from edgec.ops.qspiking import QLif
 from edgec.ops.quantized import QConv1d, QLinear, Requantize
 from edgec.ops.shape import Concat, Permute, Slice
+from edgec.ops.tflite import TfliteAdd
 
 Rule = Callable[[Op, Site], Kernel | None]
 
 ROWS: tuple[tuple[str, Rule], ...] = (("rows_dsp", rows_dsp.linear), ("windows_dsp", rows_dsp.convolution))
 
 DENSE: tuple[tuple[str, Rule], ...] = (("dense_dsp", arm_dsp.dense), ("wide_dsp", arm_dsp.dense_wide))
+
+IMAGES_MVE: tuple[tuple[str, Rule], ...] = (("linear_mve", helium.linear), ("windows_mve", helium.convolution))
 
 #: instruction set -> op -> (variant, rule); rules are tried in this order, one that does not fit the site returns None
 TABLES: Mapping[str, Mapping[type[Op], tuple[tuple[str, Rule], ...]]] = {
@@ -56,6 +62,12 @@ TABLES: Mapping[str, Mapping[type[Op], tuple[tuple[str, Rule], ...]]] = {
         QLif: (("lif_dsp", arm_dsp.lif),),
         QMatMul: (("product_dsp", rows_dsp.product),),
         Requantize: (("requantize_dsp", arm_dsp.requantize),),
+    },
+    "helium": {
+        **dict.fromkeys((QConv1d, QLinear, QLinearRequantize), (("linear_mve", helium.linear),)),
+        QConv2d: IMAGES_MVE,
+        QConv2dRequantize: (*IMAGES_MVE, ("depth_mve", helium_depth.image)),
+        TfliteAdd: (("add_mve", helium_each.add),),
     },
     "generic": {
         QConv1d: (("event", event.unsigned), ("dense", generic.dense)),

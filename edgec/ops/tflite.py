@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 from edgec.ir.types import DType, QuantParams, TensorType
-from edgec.ops.base import Kernel, Op, Site, ctype, need
+from edgec.ops.base import Array, Kernel, Op, Site, ctype, need
 from edgec.ops.qpool import QPool2d
 from edgec.ops.quantized import clamped
 
@@ -88,6 +89,10 @@ class TfliteAdd(Op):
         b = rounding_shift(high_mul((tensors[1] - self.zb) << LEFT_SHIFT, self.mb), self.sb)
         y = rounding_shift(high_mul(a + self.sign * b, self.my), self.sy)
         return (y + self.zero_point).clamp(self.lo, self.hi)
+
+    def levels(self, a: Array, b: Array) -> Array:
+        """The reference on arrays."""
+        return np.asarray(self.reference(torch.from_numpy(a), torch.from_numpy(b)).numpy())
 
     def lower(self, site: Site) -> Kernel:
         n = site.outputs[0].size

@@ -18,6 +18,7 @@ from edgec.ops import Permute, QConv2dRequantize
 from edgec.plan import Plan
 from edgec.target import load_target
 from edgec.toolchain.manifest import read_manifest
+from tests.conftest import needs
 
 CHANNELS = 8
 LAYERS = (
@@ -47,9 +48,9 @@ def chain(h: int, w: int, rounding: str) -> Graph:
     return Graph("chain", (Value("x", x),), consts, tuple(nodes), ("out",))
 
 
-def run(graph: Graph, folder: Path, device: str, target: str) -> tuple[Plan, np.ndarray]:
-    """The plan with the kernels of cores with DSP instructions, and the output."""
-    plan = write_folder(graph, dataclasses.replace(load_target("cortex-m7"), name=target), folder)
+def run(graph: Graph, folder: Path, device: str, target: str, kernels: str) -> tuple[Plan, np.ndarray]:
+    """The plan with the kernels for another target, and the output."""
+    plan = write_folder(graph, dataclasses.replace(load_target(kernels), name=target), folder)
     values = np.random.default_rng(1).integers(-128, 128, graph.inputs[0].type.shape).astype(np.int8)
     with open_device(device, folder, read_manifest(folder), load_target(target)) as opened:
         found = opened.step([values])
@@ -59,14 +60,21 @@ def run(graph: Graph, folder: Path, device: str, target: str) -> tuple[Plan, np.
     return plan, found[0]
 
 
+@pytest.mark.parametrize("kernels", ["cortex-m7", "cortex-m55"])
 @pytest.mark.parametrize("rounding", ["single", "tflite"])
 @pytest.mark.parametrize(("h", "w"), [(6, 6), (7, 5), (5, 4), (1, 5)])
-def test_on_the_host(tmp_path: Path, h: int, w: int, rounding: str) -> None:
-    plan, _ = run(chain(h, w, rounding), tmp_path, "host", "host")
+def test_on_the_host(tmp_path: Path, h: int, w: int, rounding: str, kernels: str) -> None:
+    plan, _ = run(chain(h, w, rounding), tmp_path, "host", "host", kernels)
     assert [c.in_place for c in plan.calls] == [False, *[True] * len(LAYERS), False]
 
 
 @pytest.mark.parametrize(("h", "w"), [(7, 5), (6, 6)])
 def test_on_the_emulated_core(tmp_path: Path, h: int, w: int) -> None:
     pytest.importorskip("unicorn")
-    run(chain(h, w, "single"), tmp_path, "unicorn", "cortex-m7")
+    run(chain(h, w, "single"), tmp_path, "unicorn", "cortex-m7", "cortex-m7")
+
+
+@needs("qemu-system-arm")
+@pytest.mark.parametrize(("h", "w"), [(7, 5), (6, 6)])
+def test_on_qemu(tmp_path: Path, h: int, w: int) -> None:
+    run(chain(h, w, "single"), tmp_path, "qemu", "cortex-m55", "cortex-m55")

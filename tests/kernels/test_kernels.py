@@ -12,7 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 RATES = (0.0, 0.15, 1.0)
-HOSTS = [(("generic",), "gcc"), (("arm_dsp", "generic"), "gcc"), (("arm_dsp", "generic"), "zig"), (("generic",), "zig")]
+HOSTS = [
+    (("generic",), "gcc"), (("arm_dsp", "generic"), "gcc"), (("arm_dsp", "generic"), "zig"), (("generic",), "zig"),
+    (("helium", "arm_dsp", "generic"), "zig"),
+]  # fmt: skip
 CORES = [
     ("cortex-m7", "zig"), ("cortex-m7", "gcc"), ("cortex-m4", "zig"), ("cortex-m33", "gcc"), ("cortex-m3", "zig"),
     ("cortex-m3", "gcc"), ("cortex-m0plus", "zig"), ("cortex-m0plus", "gcc"),
@@ -39,19 +42,20 @@ def test_host(host: Bench, seed: int, rates: list[float]) -> None:
 def test_variants_are_used(host: Bench) -> None:
     """The graph reaches every variant of the tables, and the generic rule."""
     found = {call.variant for call in host.plan.calls}
-    assert found >= {"event", "dense", "generic"} or found >= {
+    both = {
         "event_dsp",
-        "dense_dsp",
-        "wide_dsp",
         "rows_dsp",
         "windows_dsp",
         "depth_dsp",
         "lif_dsp",
-        "conv_dsp",
         "depthwise_dsp",
         "requantize_dsp",
         "generic",
     }
+    if "linear_mve" in found:
+        assert found >= {"windows_mve", "depth_mve", "add_mve", *both}
+    else:
+        assert found >= {"event", "dense", "generic"} or found >= {"wide_dsp", "conv_dsp", "depthwise_dsp", "requantize_dsp", *both}
 
 
 @pytest.mark.parametrize(("target", "toolchain"), CORES)

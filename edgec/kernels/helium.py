@@ -1,0 +1,162 @@
+"""Matrix products and convolutions for cores with Helium (runtime/edgec_mve.h, edgec_mve_image.h)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from edgec.ir.types import DType
+from edgec.kernels.generic import is_one_product
+from edgec.kernels.rows_dsp import clamp_lines, requantization
+from edgec.ops.base import Array, Kernel, Op, Site
+from edgec.ops.qconv import QConv2d
+from edgec.ops.quantized import QConv1d, Requantize, accumulator_bounds
+
+VECTOR = 16  # bytes
+SOME, ONE = 4, 8  # outputs of a block of two rows, of a block of one
+GROUP_BYTES = 512  # of rows that are copied to scratch at a time
+REACH = 65536  # of the places of eight results: 16 bits each
+
+
+@dataclass(frozen=True)
+class Finish:
+    """What becomes of the sums: suffix of the kernels' names, right shifts (negative) and multipliers per output, and
+    the left shift of all sums before."""
+
+    suffix: str
+    multiplier: Array
+    shift: Array
+    lift: int = 0
+
+
+def finish_of(op: Requantize | None, multiplier: Array, shift: Array, low: Array, high: Array) -> Finish | None:
+    """How sums within [low, high] per output are stored; None where 32 bits would not be exact.
+
+    Rounding half up and half away from zero differ below zero only, and a relu hides what is below zero.
+    """
+    none = np.zeros(0, np.int64)
+    if op is None:
+        return Finish("i32", none, none)
+    least = 32 if op.rounding == "single" else 31
+    same = [np.broadcast_to(v.astype(np.int64), low.shape) for v in (multiplier, shift)]
+    right = np.where(same[0] == 0, np.maximum(same[1], least), same[1])
+    lift = max(least - int(right.min()), 0)
+    if op.dtype == "int16":
+        reach = max(int(np.abs(low).max()), int(np.abs(high).max())) << lift
+        fits = op.rounding == "single" and (op.lo, op.hi) == DType.I16.range
+        fits = fits and reach < 1 << 31 and int(right.max()) + lift <= 62
+        return Finish("i16", same[0], 31 - right - lift, lift) if fits else None
+    if lift:
+        return None
+    suffix = "i8" if op.rounding == "single" else "i8_up" if op.lo >= op.zero_point else "i8_tflite"
+    return Finish(suffix, same[0], 31 - right)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Packed weights, in words; `last` is where the block of the last outputs lies that repeats some before."""
+
+    words: Array
+    vectors: int
+    last: int
+
+
+def pack(w: Array, bias: Array, finish: Finish, lanes: int, block: int) -> Stream:
+    """w [inputs, outputs] as edgec_mve.h reads it: `block` outputs side by side, `lanes` inputs of one at a time."""
+    inputs, outputs = w.shape
+    vectors = -(-inputs // lanes)
+    padded = np.zeros((vectors * lanes, outputs), np.int8)
+    padded[:inputs] = w
+    starts = [*range(0, outputs - block + 1, block), *([outputs - block] if outputs % block else [])]
+    rows = []
+    for start in starts:
+        part = slice(start, start + block)
+        weights = np.ascontiguousarray(padded[:, part].reshape(vectors, lanes, block).transpose(0, 2, 1))
+        rows.append(weights.reshape(-1).view("<i4").astype(np.int64))
+        rows.append(bias[part].astype(np.int64))
+        rows += [v[part] for v in (finish.multiplier, finish.shift) if v.size]
+    words = np.concatenate(rows).astype(np.int32)
+    return Stream(words, vectors, words.size - words.size // len(starts))
+
+
+def finish_for(op: Op, site: Site) -> Finish | None:
+    """How the sums of a layer with constant operands are stored; None where these kernels do not fit."""
+    last = requantization(op)
+    if site.inputs[1].dtype is not DType.I8 or not set(range(1, 5 if last else 3)) <= set(site.consts):
+        return None
+    w, bias = site.consts[1], site.consts[2]
+    scales = [site.consts[k] for k in (3, 4)] if last else [np.zeros(0)] * 2
+    return finish_of(last, scales[0], scales[1], *accumulator_bounds(w, bias, site.inputs[0].dtype.range))
+
+
+def kernel_of(
+    op: Op, site: Site, stream: Stream, name: str, table: list[int], scratch: int, trailing: str = ""
+) -> Kernel:
+    """One call over x, w, y, table and scratch bytes."""
+    x, out = site.inputs[0], site.outputs[0]
+    lines = [f'T.call_extern("void", "edgec_mve_{name}", x.data, w.data, y.data, table.data, {trailing}scratch.data)']
+    lines += clamp_lines(requantization(op), out.size, "0", out.size)
+    values = np.array(table, np.int32)
+    params = (
+        ("x", (x.size,), x.dtype.value), ("w", stream.words.shape, "int32"), ("table", values.shape, "int32"),
+        ("y", (out.size,), out.dtype.value), ("scratch", (scratch,), "int8"),
+    )  # fmt: skip
+    drops = (2, 3, 4) if requantization(op) else (2,)
+    return Kernel("\n".join(lines), params, {"w": stream.words, "table": values}, drops, scratch, inplace=(0,))
+
+
+def layer_words(op: Op, stream: Stream, finish: Finish, x_step: int, outputs: int) -> list[int]:
+    """The words of edgec_mve_layer."""
+    last = requantization(op)
+    return [x_step, stream.vectors, outputs, stream.last, last.zero_point if last else 0, finish.lift]
+
+
+def linear(op: Op, site: Site) -> Kernel | None:
+    """Rows times constant weights: QLinear, QConv1d of one output frame, convolutions of one pixel."""
+    x, w = site.inputs[0], site.inputs[1]
+    inputs, outputs = prod(w.shape[:-1]), w.shape[-1]
+    if x.dtype not in (DType.I8, DType.I16) or not SOME <= outputs < REACH - SOME:
+        return None
+    if isinstance(op, QConv2d) and (w.shape[:2] != (1, 1) or op.stride != (1, 1) or any(op.pad) or op.groups != 1):
+        return None
+    if isinstance(op, QConv1d) and not is_one_product(op, site):
+        return None
+    finish = finish_for(op, site)
+    if finish is None:
+        return None
+    wide, rows = x.dtype is DType.I16, site.outputs[0].size // outputs
+    one = rows == 1 and outputs >= ONE
+    lanes, size = (VECTOR // 2, 2) if wide else (VECTOR, 1)
+    stream = pack(site.consts[1].reshape(inputs, outputs), site.consts[2], finish, lanes, ONE if one else SOME)
+    group = min(max(GROUP_BYTES // (inputs * size) // 2 * 2, 2), rows)
+    table = [*layer_words(op, stream, finish, inputs * size, outputs), rows, inputs * size, group]
+    name = f"{'one' if one else 'some'}_{'wide_' if wide else ''}{finish.suffix}_linear"
+    return kernel_of(op, site, stream, name, table, group * inputs * size + VECTOR)
+
+
+def window_words(op: QConv2d, site: Site) -> list[int]:
+    """The words of edgec_mve_window."""
+    (_, h, v, c), (kh, kw) = site.inputs[0].shape, site.inputs[1].shape[:2]
+    _, oh, ow, _ = site.outputs[0].shape
+    columns, lines = (ow - 1) * op.stride[1] + kw, (oh - 1) * op.stride[0] + kh
+    size = (lines + (columns - 1) * kh) * c
+    return [h, v, c, kh, kw, *op.stride, op.pad[0], op.pad[2], columns, oh, ow, size]
+
+
+def convolution(op: Op, site: Site) -> Kernel | None:
+    """Any convolution of one image without groups and dilation."""
+    assert isinstance(op, QConv2d)
+    x, (kh, _, c, outputs) = site.inputs[0], site.inputs[1].shape
+    if x.dtype is not DType.I8 or op.groups != 1 or op.dilation != (1, 1) or x.shape[0] != 1 or outputs < SOME:
+        return None
+    finish = finish_for(op, site)
+    if finish is None or op.pad[0] >= kh or outputs >= REACH - SOME:
+        return None
+    turned = site.consts[1].transpose(1, 0, 2, 3).reshape(-1, outputs)
+    stream = pack(turned, site.consts[2], finish, VECTOR, SOME)
+    window = window_words(op, site)
+    table = [*layer_words(op, stream, finish, op.stride[1] * kh * c, outputs), *window]
+    scratch = -(-c // VECTOR) * VECTOR + window[-1] + VECTOR
+    return kernel_of(op, site, stream, f"image_{finish.suffix}", table, scratch, f"{op.pad_value}, ")

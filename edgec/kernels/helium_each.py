@@ -1,0 +1,37 @@
+"""Layers computed element by element, for cores with Helium (runtime/edgec_mve_each.h)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgec.ops.base import Array, Kernel, Op, Site
+from edgec.ops.tflite import LEFT_SHIFT, TfliteAdd
+
+
+def half_up(x: Array, multiplier: int, shift: int) -> Array:
+    """x scaled with halves rounded up."""
+    high = (x * multiplier + (1 << 30)) >> 31
+    return (high + ((1 << shift) >> 1)) >> shift
+
+
+def rounds_half_up(op: TfliteAdd) -> bool:
+    """Whether rounding halves up instead of away from zero gives the same bytes for every pair of operands."""
+    every = np.arange(-128, 128, dtype=np.int64)
+    a = half_up((every[:, None] - op.za) << LEFT_SHIFT, op.ma, op.sa)
+    b = half_up((every[None] - op.zb) << LEFT_SHIFT, op.mb, op.sb)
+    found = np.clip(half_up(a + op.sign * b, op.my, op.sy) + op.zero_point, op.lo, op.hi)
+    return bool((found == op.levels(every[:, None], every[None])).all())
+
+
+def add(op: Op, site: Site) -> Kernel:
+    """Four elements at a time."""
+    assert isinstance(op, TfliteAdd)
+    n = site.outputs[0].size
+    terms: Array = np.array([
+        -op.za << LEFT_SHIFT, op.ma, -op.sa, -op.zb << LEFT_SHIFT, op.mb, -op.sb, op.my, -op.sy, op.zero_point,
+        op.lo, op.hi,
+    ], np.int32)  # fmt: skip
+    name = ("add" if op.sign > 0 else "sub") + ("_up" if rounds_half_up(op) else "")
+    body = f'T.call_extern("void", "edgec_mve_each_{name}", a.data, b.data, y.data, {n}, terms.data)'
+    params = (("a", (n,), "int8"), ("b", (n,), "int8"), ("terms", terms.shape, "int32"), ("y", (n,), "int8"))
+    return Kernel(body, params, {"terms": terms})

@@ -1,0 +1,107 @@
+/* edgec_mve_each.h: what is computed element by element, on cores with Helium (MVE). */
+#ifndef EDGEC_MVE_EACH_H
+#define EDGEC_MVE_EACH_H
+
+#include "edgec_mve.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- TFLite's add ----
+ * (x << 20) - zero << 20, multiplier and right shift (at most 0) of both operands and of the sum,
+ * whose zero point is added last. */
+typedef struct {
+    int32_t a_offset, a_multiplier, a_shift, b_offset, b_multiplier, b_shift;
+    int32_t multiplier, shift, zero, low, high;
+} edgec_mve_each_terms;
+
+#if EDGEC_HAS_MVE
+/* clang-format off */
+#define EDGEC_MVE_EACH_AWAY(q, shift)            \
+    "vdup.32 q3, " shift "\n\t"                  \
+    "vand q3, q3, " q "\n\t"                     \
+    "vshr.s32 q3, q3, #31\n\t"                   \
+    "vqadd.s32 " q ", " q ", q3\n\t"
+#define EDGEC_MVE_EACH_UP(q, shift) ""
+/* q0 and q1: the operands, q2: 2**20, q4 and q5: bounds. */
+#define EDGEC_MVE_EACH_ADD(name, add, round)                                \
+    EDGEC_ASM_FUNCTION void name(                                           \
+        const int8_t *a EDGEC_UNUSED, const int8_t *b EDGEC_UNUSED,         \
+        int8_t *y EDGEC_UNUSED, int32_t n EDGEC_UNUSED,                     \
+        const int32_t *terms EDGEC_UNUSED) {                                \
+        __asm__("push {r4, r5, r6, r7, r8, r9, r10, r11, lr}\n\t"           \
+                "ldr r12, [sp, #36]\n\t"                                    \
+                "vpush {d8, d9, d10, d11}\n\t"                              \
+                "ldrd r4, r5, [r12, #36]\n\t"                               \
+                "vdup.32 q4, r4\n\t"                                        \
+                "vdup.32 q5, r5\n\t"                                        \
+                "mov r4, #0x100000\n\t"                                     \
+                "vdup.32 q2, r4\n\t"                                        \
+                "wlstp.32 lr, r3, 2f\n\t"                                   \
+                "ldm r12, {r3, r4, r5, r6, r7, r8, r9, r10, r11}\n"         \
+                "1:\n\t"                                                    \
+                "vldrb.s32 q0, [r0], #4\n\t"                                \
+                "vldrb.s32 q1, [r1], #4\n\t"                                \
+                "vmlas.s32 q0, q2, r3\n\t"                                  \
+                "vmlas.s32 q1, q2, r6\n\t"                                  \
+                "vqrdmulh.s32 q0, q0, r4\n\t"                               \
+                "vqrdmulh.s32 q1, q1, r7\n\t"                               \
+                round("q0", "r5")                                           \
+                "vrshl.s32 q0, r5\n\t"                                      \
+                round("q1", "r8")                                           \
+                "vrshl.s32 q1, r8\n\t"                                      \
+                add " q0, q0, q1\n\t"                                       \
+                "vqrdmulh.s32 q0, q0, r9\n\t"                               \
+                round("q0", "r10")                                          \
+                "vrshl.s32 q0, r10\n\t"                                     \
+                "vadd.i32 q0, q0, r11\n\t"                                  \
+                "vmax.s32 q0, q0, q4\n\t"                                   \
+                "vmin.s32 q0, q0, q5\n\t"                                   \
+                "vstrb.32 q0, [r2], #4\n\t"                                 \
+                "letp lr, 1b\n"                                             \
+                "2:\n\t"                                                    \
+                "vpop {d8, d9, d10, d11}\n\t"                               \
+                "pop {r4, r5, r6, r7, r8, r9, r10, r11, pc}\n\t");          \
+    }
+EDGEC_MVE_EACH_ADD(edgec_mve_each_add, "vadd.i32", EDGEC_MVE_EACH_AWAY)
+EDGEC_MVE_EACH_ADD(edgec_mve_each_sub, "vsub.i32", EDGEC_MVE_EACH_AWAY)
+EDGEC_MVE_EACH_ADD(edgec_mve_each_add_up, "vadd.i32", EDGEC_MVE_EACH_UP)
+EDGEC_MVE_EACH_ADD(edgec_mve_each_sub_up, "vsub.i32", EDGEC_MVE_EACH_UP)
+/* clang-format on */
+#undef EDGEC_MVE_EACH_ADD
+#undef EDGEC_MVE_EACH_UP
+#undef EDGEC_MVE_EACH_AWAY
+#else
+EDGEC_INLINE int32_t edgec_mve_each_scale(int32_t x, int32_t multiplier, int32_t shift,
+                                          int32_t away) {
+    int32_t high = edgec_mve_high(x, multiplier, 1);
+    return edgec_mve_shift(high - (away && high < 0 && shift < 0), shift);
+}
+
+#define EDGEC_MVE_EACH_ADD(name, sign, away)                                                       \
+    EDGEC_INLINE void name(const int8_t *a, const int8_t *b, int8_t *y, int32_t n,                 \
+                           const int32_t *terms) {                                                 \
+        edgec_mve_each_terms t;                                                                    \
+        edgec_memcpy(&t, terms, sizeof t);                                                         \
+        for (int32_t k = 0; k < n; ++k) {                                                          \
+            int32_t p = edgec_mve_each_scale(a[k] * (1 << 20) + t.a_offset, t.a_multiplier,        \
+                                             t.a_shift, away);                                     \
+            int32_t q = edgec_mve_each_scale(b[k] * (1 << 20) + t.b_offset, t.b_multiplier,        \
+                                             t.b_shift, away);                                     \
+            p = edgec_mve_each_scale(p sign q, t.multiplier, t.shift, away) + t.zero;              \
+            y[k] = (int8_t)edgec_c_clamp(p, t.low, t.high);                                        \
+        }                                                                                          \
+    }
+EDGEC_MVE_EACH_ADD(edgec_mve_each_add, +, 1)
+EDGEC_MVE_EACH_ADD(edgec_mve_each_sub, -, 1)
+EDGEC_MVE_EACH_ADD(edgec_mve_each_add_up, +, 0)
+EDGEC_MVE_EACH_ADD(edgec_mve_each_sub_up, -, 0)
+#undef EDGEC_MVE_EACH_ADD
+#endif
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

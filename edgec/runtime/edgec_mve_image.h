@@ -1,0 +1,85 @@
+/* edgec_mve_image.h: convolutions of int8 images on cores with Helium (MVE). */
+#ifndef EDGEC_MVE_IMAGE_H
+#define EDGEC_MVE_IMAGE_H
+
+#include "edgec_mve.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- lines of an image as columns ----
+ * Pixel (r, c) of the padded image lies at (r + c * kh) pixels of a buffer: every window is one run
+ * of kw columns of kh pixels each, a step down moves all windows by one pixel, and a new line takes
+ * the places of the pixels that left the windows. So a line of the input is read once, before the
+ * output line that may lie in its place is written.
+ *
+ * h, w, c: image; kh, kw, sh, sw: kernel and stride; top, left: padding before; columns: that
+ * windows reach; oh, ow: output; bytes: of the buffer. The buffer begins behind a pixel of padding,
+ * rounded up to 16 bytes. */
+typedef struct {
+    int32_t h, w, c, kh, kw, sh, sw, top, left, columns, oh, ow, bytes;
+} edgec_mve_window;
+
+typedef struct {
+    edgec_mve_layer layer;
+    edgec_mve_window window;
+} edgec_mve_image;
+
+/* `count` times n bytes, `step` bytes apart. */
+EDGEC_INLINE void edgec_mve_spread(const int8_t *x, int32_t x_step, int32_t n, int32_t count,
+                                   int8_t *to, int32_t step) {
+#if EDGEC_HAS_MVE
+    for (; n > 0; n -= 16, x += 16, to += 16) {
+        const mve_pred16_t lanes = vctp8q((uint32_t)n);
+        const int8_t *from = x;
+        int8_t *at = to;
+        for (int32_t k = 0; k < count; ++k, from += x_step, at += step)
+            vstrbq_p_s8(at, vldrbq_z_s8(from, lanes), lanes);
+    }
+#else
+    for (int32_t k = 0; k < count; ++k, x += x_step, to += step)
+        edgec_memcpy(to, x, (size_t)n);
+#endif
+}
+
+/* Line r of the padded image. Padding at the right stays as the buffer was filled. */
+EDGEC_INLINE void edgec_mve_line(const int8_t *x, const edgec_mve_window *g, int32_t r,
+                                 const int8_t *edge, int8_t *buffer) {
+    const int32_t inside = r >= g->top && r < g->top + g->h, step = g->kh * g->c;
+    const int32_t room = g->columns - g->left, width = room < g->w ? room : g->w;
+    int8_t *to = buffer + r * g->c;
+    edgec_mve_spread(edge, 0, g->c, g->left, to, step);
+    edgec_mve_spread(inside ? x + (r - g->top) * g->w * g->c : edge, inside ? g->c : 0, g->c, width,
+                     to + g->left * step, step);
+}
+
+/* scratch: the pixel of padding, the buffer, 16 bytes. */
+#define EDGEC_MVE_IMAGE(suffix, type)                                                              \
+    EDGEC_INLINE void edgec_mve_image_##suffix(const int8_t *x, const int32_t *w, type *y,         \
+                                               const int32_t *table, int32_t pad,                  \
+                                               int8_t *scratch) {                                  \
+        edgec_mve_image t;                                                                         \
+        edgec_memcpy(&t, table, sizeof t);                                                         \
+        const edgec_mve_window *g = &t.window;                                                     \
+        int8_t *buffer = scratch + (g->c + 15) / 16 * 16;                                          \
+        edgec_mve_fill(scratch, pad, (g->c + 15) / 16 * 16 + g->bytes);                            \
+        for (int32_t i = 0, next = 0; i < g->oh; ++i, y += g->ow * t.layer.outputs) {              \
+            const int32_t first = i * g->sh;                                                       \
+            for (next = next < first ? first : next; next < first + g->kh; ++next)                 \
+                edgec_mve_line(x, g, next, scratch, buffer);                                       \
+            edgec_mve_some_##suffix(buffer + first * g->c, g->ow, w, y, &t.layer);                 \
+        }                                                                                          \
+    }
+EDGEC_MVE_IMAGE(i32, int32_t)
+EDGEC_MVE_IMAGE(i16, int16_t)
+EDGEC_MVE_IMAGE(i8, int8_t)
+EDGEC_MVE_IMAGE(i8_up, int8_t)
+EDGEC_MVE_IMAGE(i8_tflite, int8_t)
+#undef EDGEC_MVE_IMAGE
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
