@@ -2,7 +2,8 @@
 
     python bench/kernels.py [target] [gcc|zig]
 
-Counted on unicorn between the marks of a profile build, so a layer's figure has its call in it. "per add" divides by
+Counted on the core's first emulator between the marks of a profile build, so a layer's figure has its call in it; QEMU
+(Cortex-M55) counts to within 31. "per add" divides by
 spikes x outputs, "per MAC" by all inputs x outputs (for neurons and requantisation: by elements). The last column is
 the op's generic rule at 15 %.
 """
@@ -138,7 +139,7 @@ def measure(
         manifest = dataclasses.replace(manifest, inputs=tuple(plain[:split]), outputs=tuple(plain[split:]))
         rows = []
         options = {"toolchain": toolchain, "profile": True, "counting": True}
-        with open_device("unicorn", work, manifest, target, **options) as device:  # type: ignore[arg-type]
+        with open_device(target.devices[0], work, manifest, target, **options) as device:  # type: ignore[arg-type]
             for rate in rates:
                 total = np.zeros(len(layers), int)
                 for _ in range(4):

@@ -250,7 +250,7 @@ def _count(
     filling: int,
     result: dict[str, Any],
 ) -> None:
-    """Instructions and modelled cycles of the product image; on unicorn also per layer, of a profile build."""
+    """Instructions and modelled cycles of the product image, and per layer of a profile build."""
     how, manifest, kind = result["how"], read_manifest(folder), counting_kind(target)
     if kind is None:
         how["instructions"] = f"not counted: no emulator for {target.name}"
@@ -274,10 +274,9 @@ def _count(
     if whole.cycles:
         result["cycles_worst"], result["cycles_mean"] = round(max(whole.cycles)), round(float(np.mean(whole.cycles)))
         how["latency"] = f"estimate: worst frame's modelled cycles, {mhz}"
-    if kind != "unicorn":
-        return
     profiled = build_image(folder, target, work / "profile.elf", toolchain=toolchain, profile=True)
     with open_image(kind, profiled, manifest, target, profile=True, counting=True, flow=modelled) as device:
         layers = count_frames(device, inputs, target).after(filling)
     result["per_node"], result["node_cycles"] = layers.per_node, layers.node_cycles
-    how["layers"] = "instructions and cycles: mean over the same frames, of a build with a mark behind each layer"
+    figures = "instructions and cycles" if modelled else "instructions"
+    how["layers"] = f"{figures}: mean over the same frames, of a build with a mark behind each layer"
