@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -175,13 +175,13 @@ def layer_of(graph: Graph, node: Node) -> Layer:
 
 @dataclass(frozen=True)
 class Memory:
-    """What choosing needs to know of the plan without regions: its buffers, the tensors in each, and of each node the
-    bytes of scratch and whether its output may overlay its input."""
+    """What choosing needs to know of the plan without regions: its buffers, the tensors in each, of each node whether
+    its output may overlay its input, and the bytes of scratch its parts in a region need."""
 
     buffers: tuple[Buffer, ...]
     members: Mapping[str, frozenset[str]]
-    scratch: Mapping[int, int]
     overlay: Mapping[int, bool]
+    scratch: Callable[[int, Region], int]
 
 
 @dataclass(frozen=True)
@@ -210,21 +210,25 @@ def alive(memory: Memory, graph: Graph, first: int, last: int) -> int:
     return total
 
 
-def choices(graph: Graph, memory: Memory, chain: tuple[int, int], strips: Sequence[int]) -> list[Choice]:
-    """Every way to run a part of a chain in steps."""
+def choices(
+    graph: Graph, memory: Memory, chain: tuple[int, int], strips: Sequence[int], crowded: Set[int]
+) -> list[Choice]:
+    """Every way to run a part of a chain, one with a `crowded` node in it, in steps."""
     found = []
     layers = [layer_of(graph, n) for n in graph.nodes[chain[0] : chain[1] + 1]]
     for first in range(chain[0], chain[1]):
         for last in range(first + 1, min(chain[1], first + MAX_LAYERS - 1) + 1):
+            if crowded.isdisjoint(range(first, last + 1)):
+                continue
             part = tuple(layers[first - chain[0] : last - chain[0] + 1])
             outside = alive(memory, graph, first, last)
-            scratch = max(memory.scratch[k] for k in range(first, last + 1))
             allowed = [memory.overlay[k] for k in range(first, last + 1)]
             height, width = part[-1].output.shape[1:3]
             for rows in ROWS:
                 for count in strips:
                     if rows < height and (count == 1 or count <= width // 2):
                         region = Region(first, last, rows, count, part)
+                        scratch = max(memory.scratch(k, region) for k in range(first, last + 1))
                         peak = outside + region.memory(allowed) + -(-scratch // 8) * 8
                         found.append(Choice(region, peak, region.overhead()))
     return found
@@ -262,10 +266,14 @@ def choose(
         sum(b.padded for b in memory.buffers if b.first <= k <= b.last) for k in range(len(graph.nodes))
     ]  # fmt: skip
 
+    in_chains = {k for first, last in chains(graph) for k in range(first, last + 1)}
+    floor = max((s for k, s in enumerate(singles) if k not in in_chains), default=0) if ram is None else ram
+    crowded = {k for k, s in enumerate(singles) if s > floor}
+
     def solve(strips: Sequence[int], accept: float | None) -> tuple[float, tuple[Region, ...], int] | None:
         options: dict[int, list[Choice]] = {}
         for chain in chains(graph):
-            for c in choices(graph, memory, chain, strips):
+            for c in choices(graph, memory, chain, strips, crowded):
                 if c.region.key not in refused:
                     options.setdefault(c.region.last, []).append(c)
         limits = sorted({*singles, *(c.peak for cs in options.values() for c in cs)})
@@ -284,7 +292,9 @@ def choose(
     free = solve((1,), FREE_OVERHEAD * work)
     if free is not None and (ram is None or free[2] <= ram):
         return free[1] if free[2] < max(singles, default=0) else ()
+    if ram is None:
+        return ()
     asked = solve((1,), None)
-    if asked is None or (ram is not None and asked[2] > ram):
-        asked = solve(STRIPS, None) or asked
+    if asked is None or asked[2] > ram:
+        asked = solve(STRIPS, None)
     return asked[1] if asked is not None else ()

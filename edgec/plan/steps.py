@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from edgec.ir.graph import Graph, Node
 from edgec.plan.arena import Buffer
@@ -18,7 +19,10 @@ Item = Call | Copy
 def lay_out_steps(graph: Graph, select: Select, whole: Layout, arena: int | None) -> Layout:
     """The layout with the regions that `choose` finds; `whole` where there are none."""
     refused: set[tuple[int, int, int, int]] = set()
-    memory, work = memory_of(graph, whole), sum(effort(layer_of(graph, n)) for n in graph.nodes if fits(graph, n))
+    memory, work = (
+        memory_of(graph, select, whole),
+        sum(effort(layer_of(graph, n)) for n in graph.nodes if fits(graph, n)),
+    )
     variants = {c.index: c.variant for c in whole.calls}
     while regions := choose(graph, memory, work, arena, frozenset(refused)):
         consts: Consts = {}
@@ -30,15 +34,45 @@ def lay_out_steps(graph: Graph, select: Select, whole: Layout, arena: int | None
     return whole
 
 
-def memory_of(graph: Graph, whole: Layout) -> Memory:
-    """What choosing looks at."""
+def memory_of(graph: Graph, select: Select, whole: Layout) -> Memory:
+    """What choosing looks at. Scratch is that of the whole node, or where this is much, because it holds a copy of the
+    image, of the largest part."""
     members: dict[str, set[str]] = {}
     for node in graph.nodes:
         for name in node.outputs:
             members.setdefault(whole.owner.get(name, name), set()).add(name)
-    scratch = {c.index: c.kernel.scratch for c in whole.calls}
+    most = {c.index: c.kernel.scratch for c in whole.calls}
+    lowered: dict[object, int] = {}
+
+    def scratch(index: int, region: Region) -> int:
+        if 4 * most[index] < region.layers[index - region.first].inputs[0].bytes:
+            return most[index]
+        layer = index - region.first
+        makes = {(m.op, m.rows, m.made, m.cols, m.wide) for m in region.makes() if m.layer == layer}
+        for key in makes:
+            if (index, key) not in lowered:
+                call = part_call(graph, select, {}, region, layer, *key)
+                lowered[index, key] = call.kernel.scratch
+        return max(lowered[index, key] for key in makes)
+
     overlay = {c.index: c.kernel.overlay for c in whole.calls}
-    return Memory(tuple(whole.buffers), {k: frozenset(v) for k, v in members.items()}, scratch, overlay)
+    return Memory(tuple(whole.buffers), {k: frozenset(v) for k, v in members.items()}, overlay, scratch)
+
+
+def part_call(
+    graph: Graph, select: Select, consts: Consts, region: Region, at: int, op: Any, rows: int, made: int, cols: Span,
+    wide: Span, names: Sequence[str] | None = None,
+) -> Call:  # fmt: skip
+    """Layer `at` of a region as `op`, from an image of rows and columns to one of `made` rows and `wide` columns;
+    names: of the region's tensors where they are not the graph's."""
+    index = region.first + at
+    node, layer = graph.nodes[index], region.layers[at]
+    image, out = layer.inputs[0], layer.output
+    inputs = (replace(image, shape=(1, rows, _width(cols), image.shape[3])), *layer.inputs[1:])
+    types = (replace(out, shape=(1, made, _width(wide), out.shape[3])),)
+    source, to = (node.inputs[0], node.output) if names is None else (names[at], names[at + 1])
+    part = Node(op, (source, *node.inputs[1:]), (to,), types, node.source, when=node.when)
+    return make_call(graph, index, part, select, consts, inputs)
 
 
 def _assemble(
@@ -127,16 +161,10 @@ class _Builder:
 
     def _part(self, make: Make) -> Call:
         """The call for a part of a layer, without offsets; equal parts have the same."""
-        height, wide = make.rows, make.cols[1] - make.cols[0]
-        key = make.layer, make.op, height, wide, make.made, make.wide[1] - make.wide[0]
+        key = make.layer, make.op, make.rows, make.made, _width(make.cols), _width(make.wide)
         if key not in self.made:
-            node, layer = self.nodes[make.layer], self.region.layers[make.layer]
-            image, out = layer.inputs[0], layer.output
-            inputs = (replace(image, shape=(1, height, wide, image.shape[3])), *layer.inputs[1:])
-            types = (replace(out, shape=(1, make.made, key[-1], out.shape[3])),)
-            names = (self.names[make.layer], *node.inputs[1:])
-            part = Node(make.op, names, (self.names[make.layer + 1],), types, node.source, when=node.when)
-            call = make_call(self.graph, self.region.first + make.layer, part, self.select, self.consts, inputs)
+            part = make.layer, make.op, make.rows, make.made, make.cols, make.wide
+            call = part_call(self.graph, self.select, self.consts, self.region, *part, self.names)
             self.made[key] = replace(call, part=len(self.made) + 1)
         return self.made[key]
 
