@@ -48,7 +48,10 @@ def parser() -> argparse.ArgumentParser:
         " file with such pairs; may be repeated",
     )
     c.add_argument("--flash", help="most flash allowed, such as 1M")
-    c.add_argument("--ram", help="most RAM allowed (state + arena + stack), such as 128K")
+    c.add_argument(
+        "--ram",
+        help="most RAM allowed (state + arena + stack), such as 128K; convolutions that need more run in patches",
+    )
     c.add_argument(
         "--place",
         default="flash",

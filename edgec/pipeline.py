@@ -49,7 +49,7 @@ from edgec.passes.recognize_eca import RecognizeEca
 from edgec.passes.recognize_scaler import RecognizeScaler
 from edgec.passes.split_linear import SplitLinear
 from edgec.plan import Plan, Tiling
-from edgec.profile.budget import Budget, check_budget
+from edgec.profile.budget import Budget, arena_for, check_budget
 from edgec.profile.report import CALIBRATION, build_report
 from edgec.target import Target, list_targets, load_target
 
@@ -280,22 +280,22 @@ def compile_model(
     stages = Stages(reference, graphs[first_late], graphs[-1])
     folder = Path(tempfile.mkdtemp(prefix="edgec-"))
     try:
-        progress("generate code")
-        plan = emit.write_folder(stages.step, goal, folder, place, Tiling(), cycles=profile == "dwt")
-        _write_graphs(stages, folder)
-        progress("measure")
         samples, source = samples_of(stages.reference, data)
-        report = build_report(
-            folder,
-            goal,
-            plan,
-            stages.whole,
-            samples,
-            source=source,
-            precision=precision,
-            toolchain=toolchain,
-            keep_image=emit_kind == "image",
-        )
+
+        def generate(tiling: Tiling) -> dict[str, Any]:
+            """Write the folder and measure it."""
+            for file in folder.iterdir():
+                file.unlink()
+            progress("generate code")
+            plan = emit.write_folder(stages.step, goal, folder, place, tiling, cycles=profile == "dwt")
+            progress("measure")
+            return build_report(
+                folder, goal, plan, stages.whole, samples, source=source, precision=precision, toolchain=toolchain,
+                keep_image=emit_kind == "image",
+            )  # fmt: skip
+
+        report = fit_ram(generate, budget or Budget())
+        _write_graphs(stages, folder)
         if (window := form.window(graph, stages.step)) is not None:
             report["how"]["window"] = window
         report["sliding"] = bool(form.sliding)
@@ -312,6 +312,21 @@ def compile_model(
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return CompiledModel(out)
+
+
+def fit_ram(generate: Callable[[Tiling], dict[str, Any]], budget: Budget) -> dict[str, Any]:
+    """The report of the plan that costs least; where that needs too much RAM, of one with an arena as small as asked.
+    A third attempt makes up for a stack that grew in the second."""
+    report = generate(Tiling())
+    for _ in range(2):
+        arena = arena_for(report, budget)
+        if arena is None or report["totals"]["arena"] == 0:
+            break
+        report = generate(Tiling(arena))
+        report["totals"]["arena_asked"] = arena
+        if report["totals"]["arena"] > arena:
+            break
+    return report
 
 
 def samples_of(reference: Graph, data: np.ndarray[Any, Any] | Ranges | None) -> tuple[np.ndarray[Any, Any] | None, str]:

@@ -15,6 +15,7 @@ from edgec.plan.tiles import Fetch, Keep, Layer, Make, Schedule, Store, schedule
 
 MAX_LAYERS = 8  # of a chain that runs as one
 ROWS = (1, 2, 3, 4, 6, 8, 12, 16)  # made in one step
+FEW_ROWS = (1, 2, 4)  # with strips
 STRIPS = (1, 2, 3, 4, 6, 8)  # of columns; more than one only where a budget asks for it
 FREE_OVERHEAD = 0.04  # instructions that a smaller arena may cost unasked, as a share of the network's
 
@@ -224,8 +225,8 @@ def choices(
             outside = alive(memory, graph, first, last)
             allowed = [memory.overlay[k] for k in range(first, last + 1)]
             height, width = part[-1].output.shape[1:3]
-            for rows in ROWS:
-                for count in strips:
+            for count in strips:
+                for rows in ROWS if count == 1 else FEW_ROWS:
                     if rows < height and (count == 1 or count <= width // 2):
                         region = Region(first, last, rows, count, part)
                         scratch = max(memory.scratch(k, region) for k in range(first, last + 1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
@@ -110,9 +110,10 @@ class _Builder:
         self.graph, self.region, self.select, self.consts = graph, region, select, consts
         self.nodes = graph.nodes[region.first : region.last + 1]
         self.tensors = (self.nodes[0].inputs[0], *(n.output for n in self.nodes))
-        self.strips = region.strips > 1
-        ends = (0, len(self.nodes))
-        self.names = tuple(f"{t}_strip" if self.strips and k in ends else t for k, t in enumerate(self.tensors))
+        self.names = self.tensors
+        if region.strips > 1:  # two regions may meet at a tensor: each has a tile of its own there
+            first, *inside, last = self.tensors
+            self.names = (f"{first}_read_strip", *inside, f"{last}_made_strip")
         self.made: dict[object, Call] = {}
         self.over = self._overlays()
         self.loops = [loop for plan in region.schedules for loop in self._loops(plan)]
@@ -172,8 +173,9 @@ class _Builder:
         """The steps of a strip; steps that differ only in where the chain's ends lie are turns of one loop."""
         loops: list[Loop] = []
         steps = [tuple(self._item(a, plan) for a in step) for step in plan.steps]
+        ends = {self.tensors[0], self.tensors[-1]}
         while steps:
-            count = next((k for k in range(1, len(steps)) if not _continues(steps, k)), len(steps))
+            count = next((k for k in range(1, len(steps)) if not _continues(steps, k, ends)), len(steps))
             loops.append(Loop(count, _moving(steps[0], steps[1]) if count > 1 else steps[0]))
             steps = steps[count:]
         return loops
@@ -216,20 +218,28 @@ def _width(span: Span) -> int:
     return span[1] - span[0]
 
 
-def _still(item: Item) -> tuple[object, ...]:
-    """An item without its offsets."""
+def _offsets(item: Item) -> list[tuple[str, Offset]]:
+    """The tensors an item touches at an offset."""
     if isinstance(item, Call):
-        return item.key, item.in_place
-    return item.to, item.source, item.bytes, item.rows
+        return list(item.at.items())
+    return [(item.to, item.at["to"]), (item.source, item.at["source"])]
+
+
+def _still(item: Item, ends: Set[str]) -> tuple[object, ...]:
+    """An item without what may move from step to step: the offsets in the chain's ends."""
+    inside = tuple(o.start for name, o in _offsets(item) if name not in ends)
+    if isinstance(item, Call):
+        return item.key, item.in_place, inside
+    return item.to, item.source, item.bytes, item.rows, inside
 
 
 def _starts(step: Iterable[Item]) -> list[int]:
-    return [offset.start for item in step for offset in item.at.values()]
+    return [o.start for item in step for _, o in _offsets(item)]
 
 
-def _continues(steps: list[tuple[Item, ...]], k: int) -> bool:
+def _continues(steps: list[tuple[Item, ...]], k: int, ends: Set[str]) -> bool:
     """Whether step k is the one before it moved on by as much as the second step is moved from the first."""
-    if [_still(i) for i in steps[k]] != [_still(i) for i in steps[0]]:
+    if [_still(i, ends) for i in steps[k]] != [_still(i, ends) for i in steps[0]]:
         return False
     first, second, before, this = (_starts(steps[i]) for i in (0, 1, k - 1, k))
     return [b - a for a, b in zip(first, second, strict=True)] == [b - a for a, b in zip(before, this, strict=True)]

@@ -37,16 +37,30 @@ def parse_latency(text: str) -> float:
     return float(match[1]) * _TIMES[match[2]]
 
 
+def ram_limit(report: dict[str, Any], budget: Budget) -> int:
+    """Bytes of RAM allowed, fast memory included."""
+    there = int(report["part"]["ram"] + report["totals"]["fast"])
+    return there if budget.ram is None else min(budget.ram, there)
+
+
+def arena_for(report: dict[str, Any], budget: Budget) -> int | None:
+    """Bytes the arena may have for RAM to be within the budget; None where it is."""
+    over = report["totals"]["ram"] - ram_limit(report, budget)
+    return max(report["totals"]["arena"] - over, 0) if over > 0 else None
+
+
 def check_budget(report: dict[str, Any], budget: Budget) -> None:
     """BudgetError when the measured totals exceed the budget, or the part's own memory."""
     totals, part = report["totals"], report["part"]
     problems = []
     for label, used, limit in (
         ("flash", totals["flash"], min(filter(None, (budget.flash, part["flash"])))),
-        ("RAM", totals["ram"], min(filter(None, (budget.ram, part["ram"] + totals["fast"])))),
+        ("RAM", totals["ram"], ram_limit(report, budget)),
     ):
         if used > limit:
-            problems.append(f"{label}: {used:,} bytes used, {limit:,} allowed")
+            least = "; layers run in the steps of rows and strips of columns that need least already"
+            tried = label == "RAM" and totals.get("arena_asked") is not None
+            problems.append(f"{label}: {used:,} bytes used, {limit:,} allowed{least if tried else ''}")
     if budget.latency_ms is not None:
         if totals["latency_ms"] is None:
             problems.append(

@@ -11,15 +11,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import edgec
 from edgec.backends.emit import write_folder
 from edgec.device import open_device
+from edgec.errors import BudgetError
 from edgec.ir.evaluate import evaluate, evaluate_all
 from edgec.ir.graph import Const, Graph, Node, Value
 from edgec.ir.types import DType, TensorType
 from edgec.ops import Permute, QAffine, QConv2dRequantize
-from edgec.plan import Plan, Tiling
+from edgec.plan import Plan, Tiling, regions
 from edgec.plan.regions import Region, chains, layer_of
 from edgec.plan.tiles import Fetch, Keep, Store
+from edgec.profile.budget import Budget
 from edgec.target import load_target
 from edgec.toolchain.manifest import read_manifest
 
@@ -169,6 +172,40 @@ def test_strips_of_columns_make_the_arena_smaller_still(tmp_path: Path) -> None:
     assert region.strips > 1
     whole = sum(x.op.cost(x.inputs, (x.output,)).macs for x in region.layers)
     assert whole < region.macs() < 2 * whole, "columns at the edges of strips are computed twice"
+
+
+@pytest.mark.parametrize("strips", [2, 3, 5])
+def test_leading_convolutions_in_patches(tmp_path: Path, strips: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The start of a MobileNetV1: strips have edges of their own, and of their steps only some are turns of a loop."""
+    pad, same = (0, 1, 0, 1), (1, 1, 1, 1)
+    layers: list[Spec] = [((3, 3), {"pad": pad, "stride": (2, 2)}, 8), ((3, 3), {"pad": same, "groups": 8}, 8),
+                          ((1, 1), {}, 16), ((3, 3), {"pad": pad, "stride": (2, 2), "groups": 16}, 16)]  # fmt: skip
+    graph = chain(48, 48, 3, layers)
+    monkeypatch.setattr(regions, "STRIPS", (strips,))
+    plan = run(graph, tmp_path, 1)
+    assert {r.strips for r in plan.regions} == {strips}
+    steps = [o.step for loop in plan.program for item in loop.items for o in item.at.values()]
+    assert min(steps) >= 0
+    assert max(steps) > 0
+
+
+def test_compile_makes_the_arena_fit_the_ram_asked_for(tmp_path: Path) -> None:
+    """The plain plan needs 20 KB, steps cost least at 6 KB, strips of columns less still; then it is an error."""
+    graph, data = block(24, 24, wide=32), values_of(block(24, 24, wide=32))
+
+    def compiled(ram: int | None, name: str) -> dict:
+        budget = Budget(ram=ram) if ram else None
+        return edgec.compile(graph, "cortex-m4", tmp_path / name, calibration=data, budget=budget).report
+
+    free = compiled(None, "free")
+    asked = free["totals"]["ram"] - 200
+    small = compiled(asked, "small")
+    assert small["totals"]["ram"] <= asked
+    assert small["totals"]["instructions_mean"] > free["totals"]["instructions_mean"]
+    assert small["steps"][0]["rows"] < free["steps"][0]["rows"] or small["steps"][0]["strips"] > 1
+    with pytest.raises(BudgetError, match="strips of columns that need least already"):
+        compiled(1000, "least")
+    assert not (tmp_path / "least").exists()
 
 
 def test_without_gain_nothing_runs_in_steps(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 import pytest
 
 from edgec.errors import BudgetError, InputError
-from edgec.profile.budget import Budget, check_budget, parse_latency, parse_size
+from edgec.profile.budget import Budget, arena_for, check_budget, parse_latency, parse_size
 
 TOTALS = {"flash": 800, "ram": 400, "state": 100, "arena": 200, "stack": 100, "copied": 0, "fast": 0, "latency_ms": 2.0}
 REPORT = {
@@ -67,3 +67,12 @@ def test_what_lies_in_fast_memory_is_not_charged_to_the_parts_ordinary_ram() -> 
     check_budget(report, Budget())
     with pytest.raises(BudgetError, match=r"RAM: 560 bytes used, 550 allowed(.|\n)*copied to fast memory 60"):
         check_budget(report, Budget(ram=550))
+
+
+def test_ram_over_the_budget_asks_for_an_arena_that_is_smaller_by_as_much() -> None:
+    assert arena_for(REPORT, Budget()) is None
+    assert arena_for(REPORT, Budget(ram=350)) == 150
+    assert arena_for(REPORT, Budget(ram=10)) == 0
+    tried = {**REPORT, "totals": {**TOTALS, "arena_asked": 150}}
+    with pytest.raises(BudgetError, match="RAM: 400 bytes used, 350 allowed; layers run in the steps"):
+        check_budget(tried, Budget(ram=350))
