@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from rich.console import Console
@@ -25,11 +26,16 @@ from edgec.backends.emit import write_folder
 from edgec.device import open_device
 from edgec.ir.graph import Const, Graph, Node, State, Value
 from edgec.ir.types import DType, TensorType
+from edgec.kernels import event
 from edgec.ops import QConv1d, QConv2d, QConv2dRequantize, QLif, QLinear, QLinearRequantize, QMatMul, Requantize
+from edgec.ops.base import Site
 from edgec.target import Target, load_target
 from edgec.toolchain.manifest import read_manifest
 
 RATES = (0.0, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0)
+CURVE = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+#: adds the rows of spikes; takes those of silent inputs from the sum of all; expands the spikes for the int8 kernel
+KINDS = ("event", "silence", "dense")
 Layer = tuple[str, Any, DType, tuple[int, ...], int]
 #: name, op, input type and shape, outputs
 LAYERS: tuple[Layer, ...] = (
@@ -174,6 +180,31 @@ def spikes_table(target: Target, toolchain: str) -> Table:
     return table
 
 
+def choice_table(target: Target, toolchain: str) -> Table:
+    """The kernels between which the compiler chooses by the trained rate, each at every rate; * where it takes it."""
+    layers = [row for row in LAYERS if row[2] is DType.BIT]
+    counts = {}
+    for kind in KINDS:
+        with (
+            mock.patch("edgec.kernels.event.cheapest", return_value=kind),
+            mock.patch("edgec.kernels.arm_dsp.cheapest", return_value=kind),
+        ):
+            counts[kind] = measure(layers, target, toolchain, CURVE)[1]
+    table = Table(title=f"{target.name}, {toolchain}: instructions per MAC against the spike rate")
+    for title in ("layer", "kernel", *(f"{rate:.0%}" for rate in CURVE)):
+        table.add_column(title, justify="left" if title in ("layer", "kernel") else "right")
+    for k, node in enumerate(layers_graph(layers).nodes):
+        name, op, _, shape, outputs = layers[k]
+        kinds, macs = layers_graph(layers).input_types(node), int(np.prod(shape)) * outputs
+        rows = event.rows_of_window(op, Site(kinds, node.types))
+        assert rows is not None
+        chosen = [event.cheapest(dataclasses.replace(op, spike_rate=rate), rows, outputs) for rate in CURVE]
+        for kind in KINDS:
+            cells = [f"{'*' if chosen[j] == kind else ''}{counts[kind][j][k] / macs:.3f}" for j in range(len(CURVE))]
+            table.add_row(name if kind == KINDS[0] else "", kind, *cells, end_section=kind == KINDS[-1])
+    return table
+
+
 def rows_table(target: Target, toolchain: str) -> Table:
     """The layers that see many rows or pixels."""
     variants, (counts,) = measure(ROWS, target, toolchain, (0.0,))
@@ -193,6 +224,8 @@ def main() -> None:
     toolchain = sys.argv[2] if len(sys.argv) > 2 else "zig"
     console = Console(width=220)
     console.print(spikes_table(target, toolchain))
+    if "arm_dsp" in target.isa:
+        console.print(choice_table(target, toolchain))
     console.print(rows_table(target, toolchain))
 
 

@@ -78,6 +78,7 @@ def print_report(report: dict[str, Any]) -> None:
         table.add_column(column, justify="right")
     for r in report["layers"]:
         rate = "" if r["spike_rate"] is None else f"{100 * r['spike_rate']:.1f} %"
+        rate = rate if r["input_rate"] is None else f"in {100 * r['input_rate']:.1f} %"
         shape = "x".join(map(str, r["shape"]))
         table.add_row(
             r["name"],

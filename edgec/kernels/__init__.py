@@ -42,6 +42,10 @@ Rule = Callable[[Op, Site], Kernel | None]
 
 ROWS: tuple[tuple[str, Rule], ...] = (("rows_dsp", rows_dsp.linear), ("windows_dsp", rows_dsp.convolution))
 
+SPIKES: tuple[tuple[str, Rule], ...] = (
+    ("spikes_dsp", arm_dsp.dense_spikes), ("silence_dsp", event.silent), ("event_dsp", event.signed),
+)  # fmt: skip
+
 DENSE: tuple[tuple[str, Rule], ...] = (("dense_dsp", arm_dsp.dense), ("wide_dsp", arm_dsp.dense_wide))
 
 IMAGES_MVE: tuple[tuple[str, Rule], ...] = (("linear_mve", helium.linear), ("windows_mve", helium.convolution))
@@ -49,7 +53,7 @@ IMAGES_MVE: tuple[tuple[str, Rule], ...] = (("linear_mve", helium.linear), ("win
 #: instruction set -> op -> (variant, rule); rules are tried in this order, one that does not fit the site returns None
 TABLES: Mapping[str, Mapping[type[Op], tuple[tuple[str, Rule], ...]]] = {
     "arm_dsp": {
-        QConv1d: (("event_dsp", event.signed), *DENSE),
+        QConv1d: (*SPIKES, *DENSE),
         QConv2d: ROWS,
         QConv2dRequantize: (
             *ROWS,
@@ -57,7 +61,7 @@ TABLES: Mapping[str, Mapping[type[Op], tuple[tuple[str, Rule], ...]]] = {
             ("depthwise_dsp", conv_dsp.depthwise),
             ("conv_dsp", conv_dsp.convolution),
         ),
-        QLinear: (("event_dsp", event.signed), ("rows_dsp", rows_dsp.linear), *DENSE),
+        QLinear: (*SPIKES, ("rows_dsp", rows_dsp.linear), *DENSE),
         QLinearRequantize: (("rows_dsp", rows_dsp.linear), ("dense_dsp", arm_dsp.dense_requantize)),
         QLif: (("lif_dsp", arm_dsp.lif),),
         QMatMul: (("product_dsp", rows_dsp.product),),

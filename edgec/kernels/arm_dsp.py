@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 
 from edgec.ir.types import DType
-from edgec.kernels.event import pad_bias
+from edgec.kernels.event import cheapest, pad_bias, rows_of_window
 from edgec.kernels.generic import is_one_product
 from edgec.ops.base import Array, Kernel, Op, Site
 from edgec.ops.qlinear import QLinearRequantize
@@ -77,6 +77,35 @@ def dense(op: Op, site: Site) -> Kernel | None:
         ("y", (rows * outputs,), "int32"), ("wide", (expanded // 2,), "int32"),
     )  # fmt: skip
     return Kernel("\n".join(lines), params, {"w": packed, "bias": bias}, scratch=2 * expanded)
+
+
+def dense_spikes(op: Op, site: Site) -> Kernel | None:
+    """QLinear and QConv1d of one output frame on spikes, where that is cheapest by their rate (few outputs)."""
+    rows = rows_of_window(op, site)
+    if rows is None or not {1, 2} <= set(site.consts) or site.consts[1].min() < -127:
+        return None
+    outputs = site.inputs[1].shape[-1]
+    if cheapest(op, rows, outputs) != "dense":
+        return None
+    each = -(-rows.width // 4) * 4
+    padded = np.zeros((rows.groups, each, outputs), np.int8)
+    padded[:, : rows.width] = site.consts[1].reshape(rows.groups, rows.width, outputs)
+    values = padded.reshape(-1, outputs)
+    products, chunks = site.outputs[0].size // outputs, chunks_of(values)
+    packed = np.concatenate([pack_dense(values[c.start : c.stop]) for c in chunks])
+    bias = pad_bias(site.consts[2], -(-outputs // OUTPUTS) * OUTPUTS)
+    words, units = -(-len(values) // INPUTS) * INPUTS // 2, int(np.prod(site.inputs[0].storage_shape))
+    where = f"T.address_of(x[r * {units // products}]), {rows.groups}, {rows.stride}, {rows.width}, {words}, wide.data"
+    lines = [f"for r in T.serial({products}):", f'    T.call_extern("void", "edgec_spike_lanes", {where})']
+    start = 0
+    for k, c in enumerate(chunks):
+        lines += _chunk_lines(c, start, outputs, "bias" if k == 0 else "y")
+        start += pack_dense(values[c.start : c.stop]).size
+    params = (
+        ("x", (units,), "uint32"), ("w", packed.shape, "int32"), ("bias", bias.shape, "int32"),
+        ("y", (products * outputs,), "int32"), ("wide", (words,), "int32"),
+    )  # fmt: skip
+    return Kernel("\n".join(lines), params, {"w": packed, "bias": bias}, scratch=4 * words)
 
 
 def _chunk_lines(chunk: Chunk, start: int, outputs: int, bias: str) -> list[str]:

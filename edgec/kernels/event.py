@@ -1,6 +1,7 @@
 """Layers on spikes: only the rows of the weights that a spike selects are added (runtime/edgec_event.h).
 
-Two forms of the same kernel: signed weights for cores with DSP instructions, weights + 128 for those without.
+Two forms of the same kernel: signed weights for cores with DSP instructions, weights + 128 for those without. Where
+most inputs spike, the rows of those that do not are taken away from the sum of all (`silent`).
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ class Rows:
 
 
 def rows_of_window(op: Op, site: Site) -> Rows | None:
-    """The spikes one output frame reads; None where there is not exactly one, or not of packed spikes."""
+    """The spikes that one row of the output reads; None where they are not packed, or overlap with the next row's."""
     x, w, _ = site.inputs
     if x.dtype is not DType.BIT:
         return None
     words = x.storage_shape[-1]
     if isinstance(op, QLinear):
-        found = Rows(1, words, words, x.shape[-1]) if x.size == x.shape[-1] else None
+        found: Rows | None = Rows(1, words, words, x.shape[-1])
     else:
         assert isinstance(op, QConv1d)
         one = x.shape[0] == 1 and site.outputs[0].shape[1] == 1
@@ -82,25 +83,60 @@ def pad_bias(bias: Array, count: int) -> Array:
     return np.concatenate([bias.astype(np.int32), np.zeros(count - bias.size, np.int32)])
 
 
-def _kernel(op: Op, site: Site, unsigned: bool) -> Kernel | None:
+def event_cost(rows: Rows, outputs: int, rate: float) -> float:
+    """Instructions of the signed kernel on an emulated core: start, scan, blocks, then each listed row in each block.
+
+    A fit to bench/kernels.txt; a test compares what is chosen by it with what is counted.
+    """
+    large, small = blocks_of(outputs)
+    once = 15 + 3 * rows.groups * rows.words + 22 * large + 3 * small
+    return once + rate * rows.count * (6 + 11.5 * large + 6.3 * small)
+
+
+def dense_cost(rows: Rows, outputs: int) -> float:
+    """The same of the dense kernel of four outputs, on spikes expanded to lanes."""
+    inputs, blocks = rows.groups * -(-rows.width // 4) * 4, -(-outputs // SMALL_BLOCK)
+    return 1.8 * inputs + blocks * (30 + 3.75 * inputs)
+
+
+def cheapest(op: Op, rows: Rows, outputs: int) -> str:
+    """event, silence or dense: by the spike rate of calibration, event where there was none."""
+    rate = getattr(op, "spike_rate", None)
+    if rate is None:
+        return "event"
+    costs = {
+        "event": event_cost(rows, outputs, rate),
+        "silence": event_cost(rows, outputs, 1.0 - rate),
+        "dense": dense_cost(rows, outputs),
+    }
+    return min(costs, key=lambda name: costs[name])
+
+
+def _kernel(op: Op, site: Site, unsigned: bool, silent: bool = False) -> Kernel | None:
     rows = rows_of_window(op, site)
     if rows is None or not {1, 2} <= set(site.consts):
         return None
-    w = site.consts[1].reshape(-1, site.inputs[1].shape[-1])
+    w, totals = site.consts[1].reshape(-1, site.inputs[1].shape[-1]), site.consts[2]
+    if silent:  # what all rows give, less what the silent ones would
+        totals = totals + w.sum(0, dtype=np.int64)
+        w = -w
     outputs, suffix = w.shape[1], "_u8" if unsigned else ""
     segment = UNSIGNED_ROWS if unsigned else segment_length(w)
     large, small = blocks_of(outputs)
     packed = pack_rows(w, 128 if unsigned else 0)
-    bias = pad_bias(site.consts[2], large * BLOCK + small * SMALL_BLOCK)
+    bias = pad_bias(totals, large * BLOCK + small * SMALL_BLOCK)
     entries = rows.count + rows.count // segment + 1
-    scan = f"{rows.groups}, {rows.words}, {rows.stride}, {rows.width}, {segment}"
-    lines = [f'n: T.let[T.int32] = T.call_extern("int32", "edgec_spike_rows", x.data, {scan}, list.data)']
+    units, products = int(np.prod(site.inputs[0].storage_shape)), site.outputs[0].size // outputs
+    x = "x.data" if products == 1 else f"T.address_of(x[r * {units // products}])"
+    scan = f"{x}, {rows.groups}, {rows.words}, {rows.stride}, {rows.width}, {segment}"
+    name = "edgec_silent_rows" if silent else "edgec_spike_rows"
+    lines = [f'n: T.let[T.int32] = T.call_extern("int32", "{name}", {scan}, list.data)']
 
     def call(kind: int, at: str, weights: str, count: int) -> str:
         simple = count == kind and segment >= rows.count
         name = f"edgec_event_{'rows' if simple else 'block'}{kind}{suffix}"
         mode = "n" if simple else f"n, {segment}, {count}"
-        where = f"T.address_of(bias[{at}]), T.address_of(y[{at}])"
+        where = f"T.address_of(bias[{at}]), T.address_of(y[r * {outputs} + {at}])"
         return f'T.call_extern("void", "{name}", T.address_of(w[{weights}]), list.data, {mode}, {where})'
 
     full = outputs // BLOCK
@@ -110,17 +146,25 @@ def _kernel(op: Op, site: Site, unsigned: bool) -> Kernel | None:
     if outputs % BLOCK:
         kind, first = SMALL_BLOCK if small else BLOCK, full * BLOCK
         lines.append(call(kind, str(first), str(first * rows.count // 4), outputs % BLOCK))
-    units = site.inputs[0].storage_shape
     params = (
-        ("x", (int(np.prod(units)),), "uint32"), ("w", packed.shape, "int32"), ("bias", bias.shape, "int32"),
-        ("y", (outputs,), "int32"), ("list", (entries,), "int16"),
+        ("x", (units,), "uint32"), ("w", packed.shape, "int32"), ("bias", bias.shape, "int32"),
+        ("y", (products * outputs,), "int32"), ("list", (entries,), "int16"),
     )  # fmt: skip
-    return Kernel("\n".join(lines), params, {"w": packed, "bias": bias}, scratch=2 * entries)
+    text = "\n".join([f"for r in T.serial({products}):", *(f"    {line}" for line in lines)])
+    return Kernel(text, params, {"w": packed, "bias": bias}, scratch=2 * entries)
 
 
 def signed(op: Op, site: Site) -> Kernel | None:
     """For cores with SXTAB16: sums of pairs of int16."""
     return _kernel(op, site, unsigned=False)
+
+
+def silent(op: Op, site: Site) -> Kernel | None:
+    """The same on the inputs that do not spike, where those are fewer by calibration."""
+    rows = rows_of_window(op, site)
+    if rows is None or 1 not in site.consts or cheapest(op, rows, site.inputs[1].shape[-1]) != "silence":
+        return None
+    return _kernel(op, site, unsigned=False, silent=True) if site.consts[1].min() >= -127 else None
 
 
 def unsigned(op: Op, site: Site) -> Kernel | None:

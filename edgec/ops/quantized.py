@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, ClassVar
 
@@ -146,10 +146,14 @@ scaled: T.let[T.int64] = T.shift_right(high[0], right) + carry"""
 
 @dataclass(frozen=True)
 class QLinear(Op):
-    """acc[..., o] = sum_i x[..., i] w[i, o] + bias[o] in int32; the zero point of x is folded into the bias."""
+    """acc[..., o] = sum_i x[..., i] w[i, o] + bias[o] in int32; the zero point of x is folded into the bias.
+
+    `spike_rate` is the share of spikes in x during calibration: kernels are chosen by it.
+    """
 
     name: ClassVar[str] = "qlinear"
     framewise: ClassVar[bool] = True
+    spike_rate: float | None = field(default=None, kw_only=True)
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         x, w, bias = types
@@ -179,7 +183,10 @@ class QLinear(Op):
 
 @dataclass(frozen=True)
 class QConv1d(Op):
-    """Integer Conv1d: x [B,T,C], w [K,C/groups,O], bias int32 [O] -> int32 [B,T',O]; padding is `pad_value`."""
+    """Integer Conv1d: x [B,T,C], w [K,C/groups,O], bias int32 [O] -> int32 [B,T',O]; padding is `pad_value`.
+
+    `spike_rate` as in QLinear.
+    """
 
     name: ClassVar[str] = "qconv1d"
     stride: int = 1
@@ -187,6 +194,7 @@ class QConv1d(Op):
     dilation: int = 1
     groups: int = 1
     pad_value: int = 0
+    spike_rate: float | None = field(default=None, kw_only=True)
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         x, w, bias = types
@@ -233,9 +241,13 @@ class QConv1d(Op):
 
 @dataclass(frozen=True)
 class QLmuFir(Op):
-    """FIR form of the LMU memory on integers: u [B,T,1] int8 or bit, taps int8 [theta,order], oldest first -> int32."""
+    """FIR form of the LMU memory on integers: u [B,T,1] int8 or bit, taps int8 [theta,order], oldest first -> int32.
+
+    `spike_rate` as in QLinear.
+    """
 
     name: ClassVar[str] = "qlmu_fir"
+    spike_rate: float | None = field(default=None, kw_only=True)
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         u, taps = types
@@ -253,7 +265,8 @@ class QLmuFir(Op):
         flat = step.emit(Reshape(step.type_of(u).shape[:2], 1), u)
         line = step.delay_line(flat, length=theta, left=theta - 1)
         zero = step.const("lmu_bias", np.zeros(order, np.int32))
-        return step.emit(QLinear(), step.emit(HistoryToFeatures(), line), taps, zero)  # type: ignore[no-any-return]
+        op = QLinear(spike_rate=self.spike_rate)
+        return step.emit(op, step.emit(HistoryToFeatures(), line), taps, zero)  # type: ignore[no-any-return]
 
     def cost(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
         return Cost(outputs[0].size * inputs[1].shape[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -53,6 +54,8 @@ def layer(b: Builder, node: Node, x: Source, op: QConv1d | QConv2d | QLinear) ->
     bits = b.plan.bits.get(node.output, Bits()).weights if b.dtype(x) in (DType.I4, DType.I8) else 8
     q = quantize_weights(w, bias, Scale(float(x.scale[0]), x.zero), b.range_of(x), bits)
     weights = b.const(node.inputs[1], q.w, q.scale, DType(f"int{bits}"))
+    if b.dtype(x) is DType.BIT and isinstance(op, (QConv1d, QLinear)):
+        op = replace(op, spike_rate=b.plan.rates[node.inputs[0]])
     offsets = b.const(node.inputs[2], q.bias)
     b.emit(op, (x.tensor, weights, offsets), node.outputs)
     scale = q.scale * x.scale
@@ -87,7 +90,8 @@ def lmu_memory(b: Builder, node: Node) -> None:
     q = np.floor(taps / scale + 0.5).astype(np.int8)
     lo, hi = bounds(q, np.zeros(op.order, np.int64), b.range_of(u))
     name = b.const(f"{node.output}_taps", q, scale)
-    b.emit(QLmuFir(), (u.tensor, name), node.outputs)
+    rate = b.plan.rates[node.inputs[0]] if b.dtype(u) is DType.BIT else None
+    b.emit(QLmuFir(spike_rate=rate), (u.tensor, name), node.outputs)
     b.sources[node.output] = Source(node.output, node.output, scale * u.scale, lo, hi)
 
 

@@ -63,7 +63,8 @@ class Plan:
     `wide` are tensors whose readers want more than 8 bits; `normed` are those of residual streams that layer norms
     read: nothing bounds their features alike, so 8 bits do not serve a layer that reads them as they are. `coarse` are
     those that the layers reading them want in 16 bits because one step for the whole tensor is too coarse. `bits` are
-    those of each layer by its output, `int4` the scale of what a layer of 4-bit activations reads.
+    those of each layer by its output, `int4` the scale of what a layer of 4-bit activations reads, `rates`
+    every tensor's mean, which of spikes is their rate.
     """
 
     residual: Mapping[str, Scale]
@@ -74,6 +75,7 @@ class Plan:
     coarse: frozenset[str] = frozenset()
     bits: Mapping[str, Bits] = field(default_factory=dict)
     int4: Mapping[str, Scale] = field(default_factory=dict)
+    rates: Mapping[str, float] = field(default_factory=dict)
 
     def stored(self, name: str) -> tuple[DType, Scale]:
         """The type and scale in which an op writes a tensor whose readers leave it the choice."""
@@ -213,5 +215,5 @@ def make_plan(graph: Graph, ranges: Mapping[str, Statistics], assignment: Assign
     coarse, bits = coarse_tensors(graph, ranges), assignment.of(graph)
     few = {n.inputs[0] for n in graph.nodes if bits.get(n.outputs[0], Bits()).activations == 4}
     int4 = {name: asymmetric(*ranges[name].clip(16), 16) for name in few}
-    wide = wide_tensors(graph, coarse)
-    return Plan(residual, int8_scales(graph, ranges), int16, wide, frozenset(normed), coarse, bits, int4)
+    wide, rates = wide_tensors(graph, coarse), {name: round(s.mean, 3) for name, s in ranges.items()}
+    return Plan(residual, int8_scales(graph, ranges), int16, wide, frozenset(normed), coarse, bits, int4, rates)

@@ -138,6 +138,7 @@ def unmeasured(source: str) -> dict[str, Any]:
     how = {
         "macs": "counted from the shapes, dense-equivalent",
         "spike_rate": f"mean over {inputs}, on the reference",
+        "input_rate": "mean over the calibration data; a layer of spikes takes the kernel that it makes cheapest",
     }
     nothing = dict.fromkeys(("flash", "stack", "worst", "mean", "cycles_worst", "cycles_mean"))
     return {**nothing, "per_node": [], "node_cycles": [], "code": {}, "how": how}
@@ -156,7 +157,8 @@ def _layer(plan: Plan, call: Call, code: Mapping[str, int], rates: Mapping[str, 
         "id": call.index, "name": node.outputs[0], "op": node.op.name, "variant": call.variant,
         "shape": list(node.types[0].shape), "precision": precision, "macs": node.op.cost(inputs, node.types).macs,
         "flash": 0, "ram": arena + states + call.kernel.scratch, "state": states,
-        "spike_rate": rates.get(node.outputs[0]), "source": "; ".join(node.source),
+        "spike_rate": rates.get(node.outputs[0]), "input_rate": getattr(node.op, "spike_rate", None),
+        "source": "; ".join(node.source),
     }  # fmt: skip
 
 

@@ -67,16 +67,17 @@ EDGEC_INLINE void edgec_cut_list(int16_t *list, int32_t n, int32_t segment) {
 }
 
 /* List the rows selected by `groups` rows of `words` words, `stride` words apart, of `width` inputs
- * each. Bits beyond `width` are ignored. Returns the number of spikes. */
-EDGEC_INLINE int32_t edgec_spike_rows(const uint32_t *x, int32_t groups, int32_t words,
-                                      int32_t stride, int32_t width, int32_t segment,
-                                      int16_t *list) {
+ * each, `flip` exchanging spikes and silence. Bits beyond `width` are ignored. Returns their
+ * number. */
+EDGEC_INLINE int32_t edgec_listed_rows(const uint32_t *x, int32_t groups, int32_t words,
+                                       int32_t stride, int32_t width, int32_t segment,
+                                       uint32_t flip, int16_t *list) {
     uint32_t tail = width % 32 == 0 ? 0xffffffffu : (1u << (uint32_t)(width % 32)) - 1u;
     int16_t *end = list;
     for (int32_t g = 0; g < groups; ++g, x += stride) {
         int32_t base = g * width;
         for (int32_t k = 0; k < words; ++k, base += 32)
-            end = edgec_list_word(k == words - 1 ? x[k] & tail : x[k], base, end);
+            end = edgec_list_word((x[k] ^ flip) & (k == words - 1 ? tail : 0xffffffffu), base, end);
     }
     int32_t n = (int32_t)(end - list);
     if (segment < groups * width && n > segment) {
@@ -85,6 +86,35 @@ EDGEC_INLINE int32_t edgec_spike_rows(const uint32_t *x, int32_t groups, int32_t
     }
     *end = -1;
     return n;
+}
+
+EDGEC_INLINE int32_t edgec_spike_rows(const uint32_t *x, int32_t groups, int32_t words,
+                                      int32_t stride, int32_t width, int32_t segment,
+                                      int16_t *list) {
+    return edgec_listed_rows(x, groups, words, stride, width, segment, 0u, list);
+}
+
+EDGEC_INLINE int32_t edgec_silent_rows(const uint32_t *x, int32_t groups, int32_t words,
+                                       int32_t stride, int32_t width, int32_t segment,
+                                       int16_t *list) {
+    return edgec_listed_rows(x, groups, words, stride, width, segment, 0xffffffffu, list);
+}
+
+/* The same inputs as lanes of int16, in the order (0, 2), (1, 3) of each four; each group is
+ * completed to a multiple of four, all of them by zeros to `words_out` words. */
+EDGEC_INLINE void edgec_spike_lanes(const uint32_t *x, int32_t groups, int32_t stride,
+                                    int32_t width, int32_t words_out, int32_t *to) {
+    int32_t *end = to + words_out;
+    for (int32_t g = 0; g < groups; ++g, x += stride) {
+        for (int32_t k = 0; k < width; k += 4, to += 2) {
+            uint32_t four = x[k / 32] >> (uint32_t)(k % 32) & 15u;
+            uint32_t lanes = four | four << 14;
+            to[0] = (int32_t)(lanes & 0x00010001u);
+            to[1] = (int32_t)(lanes >> 1 & 0x00010001u);
+        }
+    }
+    while (to < end)
+        *to++ = 0;
 }
 
 /* ---- signed weights, for cores with DSP instructions ---- */

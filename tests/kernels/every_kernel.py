@@ -114,6 +114,15 @@ def add_products(b: Builder) -> None:
     """QLinear and QConv1d on spikes and on int8."""
     for c, o in ((128, 128), (128, 12), (40, 1), (33, 20), (64, 21), (7, 4), (300, 37)):
         b.add(QLinear(), (frame_type(DType.BIT, 1, 1, c), 1), (b.int8(c, o), "int8"), (b.ints(-999, 999, o), "int32"))
+    for c, o, rows, rate in (
+        (128, 20, 1, 0.9), (40, 13, 3, 0.8), (96, 3, 1, 0.5), (37, 1, 2, 0.6), (64, 9, 4, 0.1), (700, 18, 1, 0.9),
+    ):  # fmt: skip
+        x, w = (frame_type(DType.BIT, 1, rows, c), 1), b.ints(60, 128, c, o) if c == 700 else b.int8(c, o)
+        b.add(QLinear(spike_rate=rate), x, (w, "int8"), (b.ints(-999, 999, o), "int32"))
+    for op, c in ((QConv1d(spike_rate=0.9), 64), (QConv1d(dilation=2, spike_rate=0.8), 37)):
+        for o in (20, 2):
+            x, w = (frame_type(DType.BIT, 1, 2 * op.dilation + 1, c), 1), (b.int8(3, c, o), "int8")
+            b.add(op, x, w, (b.ints(-999, 999, o), "int32"))
     for c, o, rows in ((120, 12, 1), (37, 13, 2), (3, 2, 1), (8, 5, 1)):
         x = frame_type(DType.I8, 1, rows, c)
         b.add(QLinear(), (x, 128), (b.int8(c, o), "int8"), (b.ints(-999, 999, o), "int32"))

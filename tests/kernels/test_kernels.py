@@ -42,7 +42,17 @@ def test_host(host: Bench, seed: int, rates: list[float]) -> None:
 def test_variants_are_used(host: Bench) -> None:
     """The graph reaches every variant of the tables, and the generic rule."""
     found = {call.variant for call in host.plan.calls}
-    both = {"event_dsp", "rows_dsp", "windows_dsp", "depth_dsp", "lif_dsp", "requantize_dsp", "generic"}
+    both = {
+        "event_dsp",
+        "silence_dsp",
+        "spikes_dsp",
+        "rows_dsp",
+        "windows_dsp",
+        "depth_dsp",
+        "lif_dsp",
+        "requantize_dsp",
+        "generic",
+    }
     if "linear_mve" in found:
         assert found >= {"windows_mve", "depth_mve", "add_mve", *both}
     else:
