@@ -49,9 +49,10 @@ class Row:
     vectors: int
     how: str
     how_cycles: str
+    goal: str
 
 
-def measure(model: str, core: str, models: Path) -> Row:
+def measure(model: str, core: str, models: Path, goal: str = "latency") -> Row:
     """Compile, run the recorded vectors on the core's first emulator, read the sizes of the very image that ran."""
     what, target = PEERS["models"][model], load_target(CORES[core])
     with np.load(models / what["vectors"]) as data:
@@ -59,7 +60,7 @@ def measure(model: str, core: str, models: Path) -> Row:
     modelled = timing_obstacle(target) is None
     with tempfile.TemporaryDirectory(prefix="edgec-bench-") as work:
         folder, exact = Path(work) / "out", 0
-        compile_model(models / what["file"], target, folder)
+        compile_model(models / what["file"], target, folder, goal=goal)
         with open_device(target.devices[0], folder, build_dir=work, counting=True, flow=modelled) as device:
             for x, y in pairs:
                 (found,) = device.step([x[None]]) or [np.empty(0)]
@@ -70,8 +71,9 @@ def measure(model: str, core: str, models: Path) -> Row:
     ram = sizes.data + sizes.bss + sizes.harness_ram + stack
     cycles = round(max(run.cycles)) if run.cycles else None
     return Row(
-        model, core, max(run.instructions), cycles, sizes.image_flash, ram, exact, len(pairs), how, how_modelled(target)
-    )
+        model, core, max(run.instructions), cycles, sizes.image_flash, ram, exact, len(pairs), how,
+        how_modelled(target), goal,
+    )  # fmt: skip
 
 
 def millions(count: float) -> str:
@@ -90,8 +92,8 @@ def counted_table(model: str, rows: list[Row]) -> Table:
     for row in rows:
         peers = [p for p in PEERS["counted"] if p["core"] == row.core]
         parity = f"exact on {row.exact} of {row.vectors} vectors"
-        lines = [("edgec", vars(row), parity)]
-        lines += [(p["stack"], p[model], p["parity"]) for p in peers]
+        lines = [(f"edgec, --goal {row.goal}", vars(row), parity)]
+        lines += [] if row.goal == "size" else [(p["stack"], p[model], p["parity"]) for p in peers]
         for stack, f, text in lines:
             ratio = f"{f['instructions'] / macs:.2f}"
             cycles = millions(f["cycles"]) if f.get("cycles") else ""
@@ -118,6 +120,8 @@ def verdicts(rows: list[Row]) -> Table:
     for column in ("network", "core", "figure", "found", "at most", "verdict"):
         table.add_column(column, justify="right" if column in ("found", "at most") else "left")
     for row in rows:
+        if row.goal == "size":
+            continue
         for figure, limit in PEERS["bars"][row.model][row.core].items():
             found = getattr(row, figure)
             table.add_row(
@@ -182,7 +186,8 @@ def main() -> None:
         console.print(accuracy(a.models, a.clips), soft_wrap=True)
     if a.accuracy:
         return
-    rows = [measure(model, core, a.models) for model in PEERS["models"] for core in CORES]
+    goals = [(core, goal) for core in CORES for goal in ("size", "latency")]
+    rows = [measure(model, core, a.models, goal) for model in PEERS["models"] for core, goal in goals]
     for model in PEERS["models"]:
         console.print(counted_table(model, [r for r in rows if r.model == model]))
         console.print(board_table(model))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -11,6 +12,11 @@ from edgec.errors import EdgecError
 
 ON = ("host", "emulator", "qemu", "qemu-aarch64", "cuda")
 ON_HELP = "device (default: host where this computer can run the folder's code, else the first device of its target)"
+
+
+def default_cache() -> str:
+    """Where --tune keeps what it measured."""
+    return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache"), "edgec", "tune.json")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -87,6 +93,21 @@ def parser() -> argparse.ArgumentParser:
         "--no-drop-constant-channels",
         action="store_true",
         help="compute channels too that are the same for every input (the output bytes are the same)",
+    )
+    c.add_argument(
+        "--goal",
+        default="latency",
+        choices=("latency", "size"),
+        help="size: layers share kernels that take their shapes from a table, and the C is compiled with -Os (default:"
+        " a kernel of exact shape for each layer, -O2)",
+    )
+    c.add_argument(
+        "--tune",
+        nargs="?",
+        const=default_cache(),
+        metavar="CACHE",
+        help="run every kernel variant that fits a layer on the emulator and keep the fastest; measurements are kept in"
+        " a file (default: edgec/tune.json in the user's cache folder)",
     )
     c.add_argument(
         "--profile",

@@ -47,7 +47,7 @@ def compile_command(a: argparse.Namespace) -> None:
             emit_kind=a.emit, toolchain=a.toolchain, streaming=not a.whole, dump_ir=a.dump_ir, progress=progress,
             sliding=a.sliding or None, hop=a.hop, outputs=a.output, place=a.place,
             drop_constant_channels=not a.no_drop_constant_channels, weights=a.weights, bits=read_bits(a.bits or []),
-            profile=a.profile,
+            profile=a.profile, goal=a.goal, tune=a.tune,
             time_axis="guess" if a.time_axis is None else a.time_axis,
         )  # fmt: skip
         progress("")

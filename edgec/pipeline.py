@@ -51,6 +51,7 @@ from edgec.passes.split_linear import SplitLinear
 from edgec.plan import Plan, Tiling
 from edgec.profile.budget import Budget, arena_for, check_budget
 from edgec.profile.report import CALIBRATION, build_report
+from edgec.profile.tune import tune_kernels
 from edgec.target import Target, list_targets, load_target
 
 PRECISIONS = ("int8", "float32")
@@ -58,6 +59,7 @@ QUANTISED = "quantised"  # the precision of a graph that holds no float tensor: 
 WHOLE_WINDOW = "whole window, as no input names a time axis: one call is one inference"
 EMITS = ("c", "image")
 PROFILES = ("dwt",)
+GOALS = ("latency", "size")
 
 Progress = Callable[[str], None]
 
@@ -236,6 +238,8 @@ def compile_model(
     weights: int = 8,
     bits: Mapping[str, str] | None = None,
     profile: str | None = None,
+    goal: str = "latency",
+    tune: str | Path | None = None,
     progress: Progress = lambda stage: None,
 ) -> CompiledModel:
     """Compile a model file, shipped model name, torch module or Graph for a target into the folder `out`.
@@ -247,22 +251,26 @@ def compile_model(
     default as the model's package says. outputs: which results, as `frontends.load` takes it. place: `fast` moves
     what is used most per byte to the target's fast memories. drop_constant_channels: leave out what is the same for
     every input; no output byte changes. weights, bits: of every layer that reads int8, and of layers by name
-    (`assign_precision`). profile: `dwt` lets the step read the core's cycle counter around each layer. Raises an
-    EdgecError for anything the user can mend; then `out` is left as it was.
+    (`assign_precision`). profile: `dwt` lets the step read the core's cycle counter around each layer. goal: `size`
+    shares kernels between layers and has the C compiled for size. tune: a cache file; of every layer each variant that
+    fits is run on the emulator, and the fastest kept. Raises an EdgecError for anything the user can mend; then `out`
+    is left as it was.
     """
     if precision not in PRECISIONS:
         raise InputError(f"unknown precision {precision!r}", hint=f"one of {', '.join(PRECISIONS)}")
     if emit_kind not in EMITS:
         raise InputError(f"unknown output kind {emit_kind!r}", hint=f"one of {', '.join(EMITS)}")
-    goal = load_target(target) if isinstance(target, str) else target
-    check_profile(profile, goal)
+    part = load_target(target) if isinstance(target, str) else target
+    check_profile(profile, part)
+    if goal not in GOALS:
+        raise InputError(f"unknown goal {goal!r}", hint=f"one of {', '.join(GOALS)}")
     progress("import")
     form = Form(streaming, sliding, hop).of(model)
     axis = None if form.sliding else time_axis
     graph = (
         model if isinstance(model, Graph) else frontends.load(model, example_inputs, time_axis=axis, outputs=outputs)
     )
-    out = Path(out) if out is not None else Path("out") / f"{graph.name}-{goal.name}"
+    out = Path(out) if out is not None else Path("out") / f"{graph.name}-{part.name}"
     check_output(out)
     extras = extras_of(model)
     kind, assignment = kind_of(graph, precision), Assignment(weights, bits or {})
@@ -281,16 +289,23 @@ def compile_model(
     folder = Path(tempfile.mkdtemp(prefix="edgec-"))
     try:
         samples, source = samples_of(stages.reference, data)
+        tuned = None
+        if tune is not None:
+            progress("tune")
+            tuned = tune_kernels(stages.step, part, Path(tune), toolchain)
 
         def generate(tiling: Tiling) -> dict[str, Any]:
             """Write the folder and measure it."""
             for file in folder.iterdir():
                 file.unlink()
             progress("generate code")
-            plan = emit.write_folder(stages.step, goal, folder, place, tiling, cycles=profile == "dwt")
+            plan = emit.write_folder(
+                stages.step, part, folder, place, tiling, cycles=profile == "dwt", goal=goal,
+                choose=tuned.choose if tuned else None,
+            )  # fmt: skip
             progress("measure")
             return build_report(
-                folder, goal, plan, stages.whole, samples, source=source, precision=precision, toolchain=toolchain,
+                folder, part, plan, stages.whole, samples, source=source, precision=precision, toolchain=toolchain,
                 keep_image=emit_kind == "image",
             )  # fmt: skip
 
@@ -298,6 +313,8 @@ def compile_model(
         _write_graphs(stages, folder)
         if (window := form.window(graph, stages.step)) is not None:
             report["how"]["window"] = window
+        if tuned is not None:
+            tuned.describe(report)
         report["sliding"] = bool(form.sliding)
         if drop_constant_channels:
             report["dropped"] = savings(graphs[first_late], graphs[first_late + 1])

@@ -9,13 +9,18 @@ from pathlib import Path
 
 from edgec.backends.kernel import NamedKernel, source_text
 from edgec.backends.library import comment_safe, manifest, write_library, write_weights
+from edgec.backends.share import share
 from edgec.backends.weights import binary_consts
 from edgec.ir.graph import Graph
 from edgec.kernels import select
 from edgec.plan import Call, Plan, Tiling, make_plan
+from edgec.plan.calls import Select
 from edgec.plan.memory import place_memory
 from edgec.runtime import HEADERS, OPTIONAL, header_text
 from edgec.target import Target
+
+#: goal -> how the C is to be compiled
+OPT = {"latency": "-O2", "size": "-Os"}
 
 
 def name_kernels(calls: Sequence[Call]) -> tuple[dict[tuple[int, int], str], list[NamedKernel]]:
@@ -52,11 +57,17 @@ def write_folder(
     place: str = "flash",
     tiling: Tiling | None = None,
     cycles: bool = False,
+    goal: str = "latency",
+    choose: Select | None = None,
 ) -> Plan:
     """Generate code for a graph; the files of the library and manifest.json appear in `folder`. place: see
-    `place_memory`; cycles: the step reads the core's cycle counter around each layer."""
+    `place_memory`; cycles: the step reads the core's cycle counter around each layer;
+    goal: `size` shares kernels that differ in numbers only and has the C compiled for size;
+    choose: maps an op and its site to a kernel variant, by default the first that fits."""
     tiled = tiling if target.backend != "cuda" else None
-    plan = make_plan(graph, lambda op, site: select(op, site, target.isa), tiled)
+    plan = make_plan(graph, choose or (lambda op, site: select(op, site, target.isa)), tiled)
+    if goal == "size" and target.backend == "c":
+        plan = share(plan)
     plan = replace(plan, items=place_memory(plan, target, place, binary_consts(plan.consts)))
     symbols, kernels = name_kernels(plan.every_call)
     sources = [f"{graph.name}.c"]
@@ -86,6 +97,7 @@ def write_folder(
     for header in headers:
         (folder / header).write_text(header_text(header), encoding="utf-8")
     data = manifest(plan, symbols, target=target.name, sources=sources, cycles=cycles)
+    data["opt"] = OPT[goal]
     (folder / "manifest.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     return plan
 

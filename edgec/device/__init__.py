@@ -30,7 +30,7 @@ def open_device(
     counting: bool = False,
     flow: bool = False,
     instances: int = 1,
-    opt: str = "-O2",
+    opt: str | None = None,
     build_dir: Path | str | None = None,
 ) -> Device:
     """Build the model in `folder` for the device and start it. `manifest` defaults to the folder's, `target` to the

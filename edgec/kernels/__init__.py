@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -123,6 +124,18 @@ def in_bytes(op: Op, site: Site) -> tuple[Op, Site]:
     outputs = tuple(replace(t, dtype=DType.I8) if t.dtype.is_narrow else t for t in site.outputs)
     changes: Any = {"dtype": "int8"}
     return replace(op, **changes), replace(site, outputs=outputs)
+
+
+def candidates(op: Op, site: Site, isa: tuple[str, ...]) -> list[tuple[str, Kernel]]:
+    """Every variant that fits the site, in the order `select` tries them: all give the same bytes."""
+    op, site = in_bytes(op, site)
+    tables = NARROW if any(t.dtype.is_narrow for t in site.inputs) else TABLES
+    rules = [pair for s in isa for pair in tables.get(s, {}).get(type(op), ())]
+    found = [(variant, kernel) for variant, rule in rules if (kernel := rule(op, site)) is not None]
+    if op.lower is not None:
+        with contextlib.suppress(ValueError):
+            found.append(("generic", op.lower(site)))
+    return found
 
 
 def select(op: Op, site: Site, isa: tuple[str, ...]) -> tuple[str, Kernel]:

@@ -22,7 +22,7 @@ def build_image(
     toolchain: str = "zig",
     profile: bool = False,
     instances: int = 1,
-    opt: str = "-O2",
+    opt: str | None = None,
 ) -> Path:
     """Compile the model in `folder` with the harness and link an ELF for `target` (a Cortex-M)."""
     if target.arch != "arm-m":
@@ -35,7 +35,8 @@ def build_image(
         script.write_text(linker_script(target), encoding="utf-8")
         library = ["-lgcc", "-Wl,--no-warn-rwx-segments"] if toolchain == "gcc" else ["-lcompiler_rt"]
         link = ["-nostdlib", "-Wl,--gc-sections", "-Wl,-e,edgec_reset", "-T", str(script)]
-        argv = [*machine, opt, *link, *objects, *library, "-o", str(out)]
+        # linking for size would make zig drop the symbols, and nothing is compiled here
+        argv = [*machine, "-O2", *link, *objects, *library, "-o", str(out)]
         run_command(argv, f"linking {Path(out).name} for {target.name}")
     return Path(out)
 
@@ -47,7 +48,7 @@ def build_aarch64(
     *,
     profile: bool = False,
     instances: int = 1,
-    opt: str = "-O2",
+    opt: str | None = None,
 ) -> Path:
     """Compile the model in `folder` into a static Linux program that takes the harness's commands on stdin."""
     if target.arch != "aarch64":
@@ -55,16 +56,27 @@ def build_aarch64(
     machine = [*compilers.zig_cc(), *compilers.zig_machine(target)]
     with tempfile.TemporaryDirectory(prefix="edgec-") as work:
         objects = _compile(Path(folder), Path(work), machine, target, ("port_posix.c",), profile, instances, opt)
-        argv = [*machine, opt, "-static", "-Wl,--gc-sections", "-Wl,--strip-debug", *objects, "-o", str(out)]
+        argv = [
+            *machine,
+            opt or read_manifest(folder).opt,
+            "-static",
+            "-Wl,--gc-sections",
+            "-Wl,--strip-debug",
+            *objects,
+            "-o",
+            str(out),
+        ]
         run_command(argv, f"linking {Path(out).name} for {target.name}")
     return Path(out)
 
 
-def build_objects(folder: Path | str, target: Target, work: Path | str, *, opt: str = "-O2") -> list[Path]:
+def build_objects(folder: Path | str, target: Target, work: Path | str, *, opt: str | None = None) -> list[Path]:
     """The model alone as object files, without harness, port and libraries; those compiled here lie in `work`."""
     folder, manifest = Path(folder), read_manifest(folder)
     head = [*compilers.zig_cc(), *compilers.zig_machine(target), *compilers.CODE_FLAGS, *target.cflags]
-    jobs = model_jobs(folder, Path(work), manifest, [*head, *compilers.WARNINGS, compilers.check_opt(opt)])
+    jobs = model_jobs(
+        folder, Path(work), manifest, [*head, *compilers.WARNINGS, compilers.check_opt(opt or manifest.opt)]
+    )
     compilers.compile_all(jobs)
     return [Path(argv[-1]) for argv, _ in jobs] + [folder / s for s in manifest.sources if s.endswith(".o")]
 
@@ -77,14 +89,14 @@ def _compile(
     ports: tuple[str, ...],
     profile: bool,
     instances: int,
-    opt: str,
+    opt: str | None,
 ) -> list[str]:
     """Objects of the model's sources, the harness and the port; returns their paths in link order."""
     manifest = read_manifest(folder)
     (work / "edgec_image.h").write_text(image_header(manifest, instances), encoding="utf-8")
     defines = ["-DEDGEC_PROFILE"] if profile else []
     head = [*machine, *compilers.CODE_FLAGS, *target.cflags, *compilers.WARNINGS, *defines]
-    jobs = model_jobs(folder, work, manifest, [*head, compilers.check_opt(opt)])
+    jobs = model_jobs(folder, work, manifest, [*head, compilers.check_opt(opt or manifest.opt)])
     objects = [argv[-1] for argv, _ in jobs]
     objects += [str(folder / s) for s in manifest.sources if s.endswith(".o")]
     include = ["-I", str(folder), "-I", str(work)]
@@ -122,5 +134,6 @@ def model_jobs(folder: Path, work: Path, manifest: Manifest, head: list[str]) ->
 
 
 def _no_idioms(machine: list[str]) -> list[str]:
-    """Keep the compiler from turning the loops of memcpy into a call of memcpy."""
-    return ["-fno-builtin"] if compilers.is_zig(machine) else ["-fno-tree-loop-distribute-patterns"]
+    """Keep the compiler from turning the loops of memcpy into a call of memcpy, and from unrolling its short ends."""
+    idioms = "-fno-builtin" if compilers.is_zig(machine) else "-fno-tree-loop-distribute-patterns"
+    return [idioms, "-fno-unroll-loops"]

@@ -64,6 +64,7 @@ class Manifest:
     outputs: tuple[TensorSpec, ...]
     nodes: tuple[NodeSpec, ...]
     regions: Mapping[str, str] = field(default_factory=dict)  # of state and arena, where not ordinary RAM
+    opt: str = "-O2"  # how the C is to be compiled
     cycles: int = 0  # entries of the array that step and flush count cycles in; 0: they take none
 
     @property
@@ -105,6 +106,7 @@ def parse_manifest(data: Mapping[str, Any], where: str = "manifest") -> Manifest
         outputs=tuple(_tensor(t) for t in data["outputs"]),
         nodes=tuple(_node(n) for n in data["nodes"]),
         regions=dict(data.get("regions", {})),
+        opt=data.get("opt", "-O2"),
         cycles=int(data.get("cycles", 0)),
     )
 

@@ -24,7 +24,7 @@ def build_shared(
     *,
     cc: str | None = None,
     profile: bool = False,
-    opt: str = "-O2",
+    opt: str | None = None,
     flags: tuple[str, ...] = (),
 ) -> Path:
     """Compile the model in `folder` for this machine into the shared library `out`; `cc` is gcc, clang, zig, ..."""
@@ -41,7 +41,7 @@ def build_shared(
     pic = [] if sys.platform == "win32" else ["-fPIC"]
     defines = ["-DEDGEC_PROFILE"] if profile else []
     head = [*compiler, *compilers.CODE_FLAGS, *compilers.WARNINGS, *sanitizer, *pic, *flags, *defines]
-    head.append(compilers.check_opt(opt))
+    head.append(compilers.check_opt(opt or "-O2"))
     with tempfile.TemporaryDirectory(prefix="edgec-") as work:
         shim = Path(work) / "shim.c"
         shim.write_text(host_shim(manifest), encoding="utf-8")
