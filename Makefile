@@ -7,7 +7,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 PIP    := $(BIN)/pip --disable-pip-version-check -q
 JOBS   ?= 2
 
-.PHONY: help setup demo test test-qemu nightly check bench goldens sizes docs clean
+.PHONY: help setup demo test test-qemu nightly check bench goldens sizes docs misra clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -51,6 +51,9 @@ sizes: setup ## flash, RAM and stack of each model against bench/sizes.txt
 
 docs: setup ## rewrite the generated tables in docs/
 	$(BIN)/python docs/generate.py
+
+misra: setup ## findings of cppcheck's MISRA addon: rewrites docs/c-subset.md (needs cppcheck)
+	$(BIN)/python docs/misra.py
 
 clean: ## remove what the build made
 	rm -rf build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

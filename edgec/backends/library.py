@@ -168,7 +168,7 @@ class Writer:
             member = next(m for m in self.plan.members if m.offset == place.offset)
             text, own = f"s->{self.fields[member.state.name]}", CTYPES[memory_dtype(member.state.type)]
         else:
-            where = moved(f"arena + {place.offset + at.start}", Offset(0, at.step), 1)
+            where = moved("arena", Offset(place.offset + at.start, at.step), 1)
             return f"({kind} *)(void *)({where})" if kind != "void" else where
         text = moved(text, at, SIZES[own])
         return (

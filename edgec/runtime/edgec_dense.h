@@ -285,11 +285,12 @@ EDGEC_PICK_2(edgec_qsub, (int32_t)edgec_c_qsub(x, y), "qsub %0, %1, %2")
  * without `input`. `rate` is decay * 2^17 less `whole` times 2^32, so that a high word gives the
  * floor. */
 EDGEC_INLINE int32_t edgec_leak(int32_t x, int32_t v, int32_t input, int32_t whole, int32_t rate) {
-    int32_t from = input ? x - v : v;
+    int32_t from = input != 0 ? x - v : v;
     int32_t change = edgec_smmul(from, rate);
-    if (input)
-        return (whole ? x : v) + change;
-    return (whole ? x : v + x) - change;
+    if (input != 0) {
+        return (whole != 0 ? x : v) + change;
+    }
+    return (whole != 0 ? x : v + x) - change;
 }
 
 /* Reset: 0 none, 1 hard, 2 subtract. `count` <= 32 neurons; returns their spikes. */

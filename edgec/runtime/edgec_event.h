@@ -44,7 +44,8 @@ EDGEC_INLINE int16_t *edgec_list_word(uint32_t word, int32_t base, int16_t *list
     while (word != 0u) {
         int32_t zeros = edgec_clz32((int32_t)word);
         word &= ~(0x80000000u >> (uint32_t)zeros);
-        *list++ = (int16_t)(base + 31 - zeros);
+        *list = (int16_t)(base + 31 - zeros);
+        ++list;
     }
 #else
     for (; word != 0u; word >>= 1, ++base) {

@@ -54,8 +54,8 @@ EDGEC_INLINE int32_t *edgec_rows_quads(const int8_t *a, const int8_t *b, const i
 #endif
 
 /* n inputs of each row, zeros up to a multiple of 4. */
-EDGEC_INLINE int32_t *edgec_rows_expand(const int8_t *a, const int8_t *b, const int8_t *c,
-                                        int32_t n, int32_t *to) {
+EDGEC_INLINE void edgec_rows_expand(const int8_t *a, const int8_t *b, const int8_t *c, int32_t n,
+                                    int32_t *to) {
     int32_t whole = n - n % 4;
     if (whole != 0)
         to = edgec_rows_quads(a, b, c, whole / 4, to);
@@ -65,9 +65,7 @@ EDGEC_INLINE int32_t *edgec_rows_expand(const int8_t *a, const int8_t *b, const 
             to[k] = edgec_pack(row[k][0], n % 4 > 2 ? row[k][2] : 0);
             to[k + 3] = edgec_pack(n % 4 > 1 ? row[k][1] : 0, 0);
         }
-        to += 6;
     }
-    return to;
 }
 
 /* ---- three rows times all outputs ----

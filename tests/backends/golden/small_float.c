@@ -126,13 +126,13 @@ static void run(small_float_state *s, uint8_t *arena, const float *x, float *t3)
     EDGEC_MARK(0);
     if (frame >= 1u) {
         /* 1: conv1d [generic] float32[1,3,3] t1 -> float32[1,1,4] t1  (net.py:1) */
-        k1_conv1d(s->t0_delay_line_state, c_c0, c_c1, (float *)(void *)(arena + 0));
+        k1_conv1d(s->t0_delay_line_state, c_c0, c_c1, (float *)(void *)(arena));
         EDGEC_MARK(1);
         /* 2: relu [generic] float32[1,1,4] t1 -> float32[1,1,4] t1  (net.py:2) */
-        k2_relu((float *)(void *)(arena + 0), (float *)(void *)(arena + 0));
+        k2_relu((float *)(void *)(arena), (float *)(void *)(arena));
         EDGEC_MARK(2);
         /* 3: lif [generic] float32[1,1,4] t1 -> float32[1,1,4] t1  (net.py:3) */
-        k3_lif((float *)(void *)(arena + 0), c_c2, c_c3, s->t2_state, (float *)(void *)(arena + 16));
+        k3_lif((float *)(void *)(arena), c_c2, c_c3, s->t2_state, (float *)(void *)(arena + 16));
         EDGEC_MARK(3);
         /* 4: running_mean [generic] float32[1,1,4] t1 -> float32[1,1,4] t1  (net.py:4) */
         k4_running_mean((float *)(void *)(arena + 16), s->t3_state, s->t3_state_1, s->t3_state_2, t3);
@@ -184,7 +184,7 @@ int small_float_step(small_float_state *s, void *arena, const float x[3], float 
     run(s, (uint8_t *)arena, x, t3);
     /* Far from the start only the phase of the frame counter matters: it wraps without losing it. */
     s->frame = s->frame == 2147483647u ? 1073741824u : s->frame + 1u;
-    return ready ? EDGEC_OUTPUT : EDGEC_OK;
+    return ready != 0 ? EDGEC_OUTPUT : EDGEC_OK;
 }
 
 int small_float_flush(small_float_state *s, void *arena, float t3[4])
@@ -200,7 +200,7 @@ int small_float_flush(small_float_state *s, void *arena, float t3[4])
         const int ready = s->frame >= 1u;
         run(s, (uint8_t *)arena, NULL, t3);
         s->frame += 1u;
-        if (ready) {
+        if (ready != 0) {
             return EDGEC_OUTPUT;
         }
     }

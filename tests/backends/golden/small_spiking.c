@@ -247,10 +247,10 @@ static void run(small_spiking_state *s, uint8_t *arena, const int8_t *x, int8_t 
         k0_delay_line(x, s->t0_delay_line_state);
         EDGEC_MARK(0);
         /* 1: qconv1d [dense_dsp] int8[1,3,4] t1 -> int32[1,1,32] t1  (net.py:1) */
-        k1_qconv1d(s->t0_delay_line_state, c_c0_dense_dsp, c_c1_dense_dsp, (int32_t *)(void *)(arena + 0), (int32_t *)(void *)(arena + 128));
+        k1_qconv1d(s->t0_delay_line_state, c_c0_dense_dsp, c_c1_dense_dsp, (int32_t *)(void *)(arena), (int32_t *)(void *)(arena + 128));
         EDGEC_MARK(1);
         /* 2: qlif [lif_dsp] int32[1,1,32] t1 -> bit[1,1,32] q(1.0,0) t1  (net.py:2) */
-        k2_qlif((int32_t *)(void *)(arena + 0), c_t1_table, s->t1_state, (uint32_t *)(void *)(arena + 128));
+        k2_qlif((int32_t *)(void *)(arena), c_t1_table, s->t1_state, (uint32_t *)(void *)(arena + 128));
         EDGEC_MARK(2);
     }
     /* 3: delay_line [generic] bit[1,1,32] q(1.0,0) t1 -> bit[1,3,32] q(1.0,0) t1  (net.py:3) */
@@ -258,13 +258,13 @@ static void run(small_spiking_state *s, uint8_t *arena, const int8_t *x, int8_t 
     EDGEC_MARK(3);
     if (frame >= 1u) {
         /* 4: qconv1d [event_dsp] bit[1,3,32] q(1.0,0) t1 -> int32[1,1,16] t1  (net.py:3) */
-        k4_qconv1d(s->t2_delay_line_state, c_c5_event_dsp, c_c6_event_dsp, (int32_t *)(void *)(arena + 200), (int16_t *)(void *)(arena + 0));
+        k4_qconv1d(s->t2_delay_line_state, c_c5_event_dsp, c_c6_event_dsp, (int32_t *)(void *)(arena + 200), (int16_t *)(void *)(arena));
         EDGEC_MARK(4);
         /* 5: qlif [lif_dsp] int32[1,1,16] t1 -> bit[1,1,16] q(1.0,0) t1  (net.py:4) */
         k5_qlif((int32_t *)(void *)(arena + 200), c_t3_table, s->t3_state, (uint32_t *)(void *)(arena + 64));
         EDGEC_MARK(5);
         /* 6: qlinear [event_dsp] bit[1,1,16] q(1.0,0) t1 -> int32[1,1,5] t1  (net.py:5) */
-        k6_qlinear((uint32_t *)(void *)(arena + 64), c_c10_event_dsp, c_c11_event_dsp, (int32_t *)(void *)(arena + 40), (int16_t *)(void *)(arena + 0));
+        k6_qlinear((uint32_t *)(void *)(arena + 64), c_c10_event_dsp, c_c11_event_dsp, (int32_t *)(void *)(arena + 40), (int16_t *)(void *)(arena));
         EDGEC_MARK(6);
         /* 7: qrunning_mean [generic] int32[1,1,5] t1 -> int8[1,1,5] q(0.5,-3) t1  (net.py:6) */
         k7_qrunning_mean((int32_t *)(void *)(arena + 40), c_c12, c_c13, s->t5_state, s->t5_state_1, t5);
@@ -317,7 +317,7 @@ int small_spiking_step(small_spiking_state *s, void *arena, const int8_t x[4], i
     run(s, (uint8_t *)arena, x, t5);
     /* Far from the start only the phase of the frame counter matters: it wraps without losing it. */
     s->frame = s->frame == 2147483647u ? 1073741824u : s->frame + 1u;
-    return ready ? EDGEC_OUTPUT : EDGEC_OK;
+    return ready != 0 ? EDGEC_OUTPUT : EDGEC_OK;
 }
 
 int small_spiking_flush(small_spiking_state *s, void *arena, int8_t t5[5])
@@ -333,7 +333,7 @@ int small_spiking_flush(small_spiking_state *s, void *arena, int8_t t5[5])
         const int ready = s->frame >= 1u;
         run(s, (uint8_t *)arena, NULL, t5);
         s->frame += 1u;
-        if (ready) {
+        if (ready != 0) {
             return EDGEC_OUTPUT;
         }
     }
