@@ -196,7 +196,7 @@ class Writer:
             return [f"edgec_memmove({to}, {source}, {copy.bytes}u);"]
         to, source = (
             self.address(n, "void", replace(copy.at[k], step=0)) + f" + row * {p // self.unit(n)}u"
-            + (f" + turn * {copy.at[k].step // self.unit(n)}u" if copy.at[k].step else "")
+            + per_turn(copy.at[k].step, self.unit(n))
             for k, n, p in (("to", copy.to, copy.to_pitch), ("source", copy.source, copy.source_pitch))
         )  # fmt: skip
         head = f"for (uint32_t row = 0u; row < {copy.rows}u; ++row) {{"
@@ -264,8 +264,13 @@ class Writer:
 
 def moved(text: str, at: Offset, size: int) -> str:
     """A pointer to elements of `size` bytes, moved."""
-    text += f" + {at.start // size}" if at.start else ""
-    return text + (f" + turn * {at.step // size}u" if at.step else "")
+    return text + (f" + {at.start // size}" if at.start else "") + per_turn(at.step, size)
+
+
+def per_turn(step: int, size: int) -> str:
+    """What a turn of the loop moves a pointer by. A step back is subtracted: a negative factor would wrap at 32 bits,
+    which is a pointer's width on the device only."""
+    return f" {'-' if step < 0 else '+'} turn * {abs(step) // size}u" if step else ""
 
 
 def section_text(region: str | None) -> str:

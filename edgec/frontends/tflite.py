@@ -41,6 +41,7 @@ OPTIONS = {
     "FULLY_CONNECTED": ("FullyConnectedOptions", "FusedActivationFunction WeightsFormat"),
     "ADD": ("AddOptions", "FusedActivationFunction"),
     "SUB": ("SubOptions", "FusedActivationFunction"),
+    "MUL": ("MulOptions", "FusedActivationFunction"),
     "SOFTMAX": ("SoftmaxOptions", "Beta"),
     "CONCATENATION": ("ConcatenationOptions", "Axis FusedActivationFunction"),
 }

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import floor, frexp, inf
 
 import numpy as np
 import numpy.typing as npt
 
 from edgec.frontends.tflite import TfTensor
+
+Floats = npt.NDArray[np.float32]
 
 DIFF_BITS = 5  # integer bits of a softmax's differences
 #: exp(-2**k) with 31 fraction bits for k = -2 .. 4
@@ -104,6 +106,26 @@ def softmax_table(beta: float, scale: float) -> npt.NDArray[np.int32]:
     radius = floor(((1 << DIFF_BITS) - 1) * 2.0 ** (31 - DIFF_BITS) / 2.0**left)
     values = [exp_negative(high_mul(-k << left, multiplier)) for k in range(min(radius, 255) + 1)]
     return np.array(values if len(values) == 256 else [*values, 0], np.int32)
+
+
+def float_table(function: Callable[[Floats], Floats], x: TfTensor, y: TfTensor) -> npt.NDArray[np.int64]:
+    """A function's 256 levels as the kernels compute them before they run: in float32, half away from zero."""
+    real = np.float32(x.scales[0]) * (np.arange(-128, 128, dtype=np.float32) - np.float32(x.zeros[0]))
+    scaled = function(real).astype(np.float32) * (np.float32(1) / np.float32(y.scales[0]))
+    rounded = np.trunc(scaled + np.copysign(np.float32(0.5), scaled))
+    levels: npt.NDArray[np.int64] = np.clip(rounded + np.float32(y.zeros[0]), -128, 127).astype(np.int64)
+    return levels
+
+
+def mean_factor(x: TfTensor, y: TfTensor, count: int) -> tuple[int, int]:
+    """Multiplier and shift, as Requantize takes them, of a mean over `count` elements: 1/count is divided into the
+    rounded multiplier, which is first shifted by as many bits as count has."""
+    multiplier, shift = quantize_multiplier(float(x.scales[0]) / float(y.scales[0]))
+    bits = min(count.bit_length() - 1, 32, 31 - shift)
+    multiplier, shift = (multiplier << bits) // count, 31 + shift + bits
+    if not 1 <= shift <= 62:
+        raise ValueError(f"its scale ratio {x.scales[0] / y.scales[0]:g} is out of range")
+    return multiplier, shift
 
 
 def same_padding(extent: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,11 @@ import numpy.typing as npt
 from edgec.frontends.builder import GraphBuilder
 from edgec.frontends.tflite import TfModel, TfOp, TfTensor
 from edgec.frontends.tflite_numbers import (
+    Floats,
     activation_range,
     float32,
+    float_table,
+    mean_factor,
     multipliers,
     quantize_multiplier,
     same_padding,
@@ -24,8 +28,8 @@ from edgec.ir.types import DType, QuantParams, TensorType
 from edgec.ops.qconv import QConv2dRequantize
 from edgec.ops.qpool import QMaxPool2d
 from edgec.ops.quantized import QLinear, QLut, Requantize, accumulator_bounds
-from edgec.ops.shape import Concat, Pad, Reshape
-from edgec.ops.tflite import TfliteAdd, TfliteAvgPool2d, TfliteSoftmax
+from edgec.ops.shape import Concat, Pad, Permute, Reshape
+from edgec.ops.tflite import TfliteAdd, TfliteAvgPool2d, TfliteMean, TfliteMul, TfliteSoftmax
 
 Array = npt.NDArray[Any]
 
@@ -275,6 +279,46 @@ def rescale(call: Call) -> str:
     return call.mapped(x, np.clip(np.array(values), lo, hi))
 
 
+def multiply(call: Call) -> str:
+    """MUL, broadcasting."""
+    (a, ta), (b, tb), y = call.activation(0), call.activation(1), call.result
+    factors = multipliers([ta.scales[0] * tb.scales[0] / y.scales[0]])
+    lo, hi = activation_range(call.op.options["FusedActivationFunction"], y)
+    numbers = (ta.zeros[0], tb.zeros[0], int(factors[0][0]), int(factors[1][0]), lo, hi)
+    return call.emit(TfliteMul(y.scales[0], y.zeros[0], *numbers), a, b)
+
+
+def mean(call: Call) -> str:
+    """MEAN: the axes it reduces lie together before the last one that stays."""
+    (x, tx), y, axes = call.activation(0), call.result, call.constant(1, "INT32").reshape(-1)
+    rank = len(tx.shape)
+    reduced = sorted({int(a) % rank for a in axes}) or list(range(rank))
+    rest = [a for a in range(rank) if a not in reduced]
+    order = (*rest[:-1], *reduced, *rest[-1:])
+    sizes = tuple(prod(tx.shape[a] for a in part) for part in (rest[:-1], reduced, rest[-1:]))
+    if order != tuple(range(rank)):
+        x = call.build.emit(Permute(order), x)
+    rows = call.build.emit(Reshape(sizes), x)
+    names = zip(("multiplier", "shift"), mean_factor(tx, y, sizes[1]), strict=True)
+    scales = [call.build.const(f"{y.label}_{n}", np.array([v], np.int32)) for n, v in names]
+    flat = call.emit(TfliteMean(1, y.scales[0], y.zeros[0], tx.zeros[0]), rows, *scales)
+    return call.emit(Reshape(y.shape), flat)
+
+
+def curve(call: Call) -> str:
+    """LOGISTIC and TANH: one table."""
+    (x, tx), y = call.activation(0), call.result
+    function, fixed = CURVES[call.op.kind]
+    if (y.scales[0], y.zeros[0]) != fixed:
+        raise ValueError(f"output scale {y.scales[0]:g}, zero point {y.zeros[0]}: expected {fixed[0]:g} and {fixed[1]}")
+    return call.mapped(x, float_table(function, tx, y))
+
+
+#: operator -> the function of a real number, its result's scale and zero point
+CURVES: dict[str, tuple[Callable[[Floats], Floats], tuple[float, int]]] = {
+    "LOGISTIC": (lambda x: np.float32(1) / (np.float32(1) + np.exp(-x)), (1 / 256, -128)),
+    "TANH": (np.tanh, (1 / 128, 0)),
+}
 CONVERTERS: dict[str, Callable[[Call], str]] = {
     "ADD": add,
     "AVERAGE_POOL_2D": pool,
@@ -283,7 +327,10 @@ CONVERTERS: dict[str, Callable[[Call], str]] = {
     "DEPTHWISE_CONV_2D": convolution,
     "EXPAND_DIMS": reshape,
     "FULLY_CONNECTED": fully_connected,
+    "LOGISTIC": curve,
     "MAX_POOL_2D": pool,
+    "MEAN": mean,
+    "MUL": multiply,
     "PAD": pad,
     "PADV2": pad,
     "QUANTIZE": rescale,
@@ -294,4 +341,5 @@ CONVERTERS: dict[str, Callable[[Call], str]] = {
     "SOFTMAX": softmax,
     "SQUEEZE": reshape,
     "SUB": add,
+    "TANH": curve,
 }

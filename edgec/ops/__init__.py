@@ -27,7 +27,7 @@ from edgec.ops.shape import Concat, Pad, Permute, Reshape, Slice
 from edgec.ops.signal import LogMel, QLogMel
 from edgec.ops.snntorch import AlphaNeuron, SnnTorchNeuron
 from edgec.ops.spiking import Lif
-from edgec.ops.tflite import TfliteAdd, TfliteAvgPool2d, TfliteSoftmax
+from edgec.ops.tflite import TfliteAdd, TfliteAvgPool2d, TfliteMean, TfliteMul, TfliteSoftmax
 from edgec.ops.timeline import Delay, DelayLine, HistoryToFeatures, RunningMean, Window
 
 OPS: dict[str, type[Op]] = {
@@ -96,6 +96,8 @@ OPS: dict[str, type[Op]] = {
     "tanh": Tanh,
     "tflite_add": TfliteAdd,
     "tflite_avg_pool2d": TfliteAvgPool2d,
+    "tflite_mean": TfliteMean,
+    "tflite_mul": TfliteMul,
     "tflite_softmax": TfliteSoftmax,
     "window": Window,
 }

@@ -36,13 +36,14 @@ def strides_for(shape: Sequence[int], out: Sequence[int]) -> list[int]:
     return strides
 
 
-def loop_nest(shape: Sequence[int], statement: str) -> tuple[str, list[str]]:
-    """Nested loops over a shape (the outer one parallel) around one statement; also the index names."""
+def loop_nest(shape: Sequence[int], statements: str | Sequence[str]) -> tuple[str, list[str]]:
+    """Nested loops over a shape (the outer one parallel) around one statement or several; also the index names."""
     lines, names = [], [f"i{k}" for k in range(len(shape))]
     for k, extent in enumerate(shape):
         kind = "T.parallel" if k == 0 else "T.serial"
         lines.append("    " * k + f"for {names[k]} in {kind}({extent}):")
-    lines.append("    " * len(shape) + statement)
+    inner = [statements] if isinstance(statements, str) else statements
+    lines += ["    " * len(shape) + line for line in inner]
     return "\n".join(lines), names
 
 

@@ -104,11 +104,7 @@ class QMul(Op):
         need(0 <= self.multiplier < 1 << 31 and 1 <= self.shift <= 62, "multiplier or shift out of range")
         reach = prod(max(z - t.dtype.range[0], t.dtype.range[1] - z) for t, z in ((a, self.za), (b, self.zb)))
         need(reach * self.multiplier + (1 << self.shift - 1) < 1 << 63, "the product leaves the int64 range")
-        try:
-            shape = np.broadcast_shapes(a.shape, b.shape)
-        except ValueError as err:
-            raise ValueError(f"shapes {a.shape} and {b.shape} do not broadcast") from err
-        quant = QuantParams((self.scale,), self.zero_point)
+        shape, quant = broadcast_shape(a, b), QuantParams((self.scale,), self.zero_point)
         return (TensorType(shape, DType(self.dtype), quant, same_time(types)),)
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
@@ -123,7 +119,7 @@ class QMul(Op):
             shape, at = (y.size,), dict.fromkeys("aby", "i0")
         else:
             shape = y.shape
-            at = {name: _position(t.shape, y.shape) for name, t in (("a", a), ("b", b), ("y", y))}
+            at = {name: position(t.shape, y.shape) for name, t in (("a", a), ("b", b), ("y", y))}
         left, right = (
             f'(T.cast({v}[{at[v]}], "int32")' + (f" - T.int32({z}))" if z else ")")
             for v, z in (("a", self.za), ("b", self.zb))
@@ -142,7 +138,15 @@ class QMul(Op):
         return Cost(outputs[0].size)
 
 
-def _position(shape: Sequence[int], out: Sequence[int]) -> str:
+def broadcast_shape(a: TensorType, b: TensorType) -> tuple[int, ...]:
+    """The shape of an elementwise result."""
+    try:
+        return np.broadcast_shapes(a.shape, b.shape)
+    except ValueError as err:
+        raise ValueError(f"shapes {a.shape} and {b.shape} do not broadcast") from err
+
+
+def position(shape: Sequence[int], out: Sequence[int]) -> str:
     """Flat index of an operand in the loops of `loop_nest` over the output's axes."""
     terms = [f"i{k} * {s}" for k, s in enumerate(strides_for(shape, out)) if s]
     return " + ".join(terms) or "0"

@@ -144,6 +144,11 @@ carry: T.let[T.int64] = T.if_then_else((high[0] & mask[0]) > limit, T.int64(1), 
 scaled: T.let[T.int64] = T.shift_right(high[0], right) + carry"""
 
 
+def scaled_lines(rounding: str, x: str, multiplier: str, shift: str) -> list[str]:
+    """TVMScript that binds `scaled`, an int64, to `requantize` of int32 expressions."""
+    return (_SINGLE if rounding == "single" else _TFLITE).format(x=x, m=multiplier, s=shift).splitlines()
+
+
 @dataclass(frozen=True)
 class QLinear(Op):
     """acc[..., o] = sum_i x[..., i] w[i, o] + bias[o] in int32; the zero point of x is folded into the bias.
@@ -308,8 +313,7 @@ class Requantize(Op):
 
     def element_lines(self, x: str, channel: str, y: str) -> list[str]:
         """TVMScript for one element: y from x with the multiplier and shift of a channel."""
-        scaled = _SINGLE if self.rounding == "single" else _TFLITE
-        lines = scaled.format(x=x, m=f"multiplier[{channel}]", s=f"shift[{channel}]").splitlines()
+        lines = scaled_lines(self.rounding, x, f"multiplier[{channel}]", f"shift[{channel}]")
         value = f"scaled + T.int64({self.zero_point})"
         return [*lines, f"{y} = {clamped(value, self.lo, self.hi, DType(self.dtype), 'int64')}"]
 

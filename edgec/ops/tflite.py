@@ -1,4 +1,4 @@
-"""Integer ops whose rounding is that of TFLite's reference kernels, bit for bit: add, average pool, softmax."""
+"""Integer ops whose rounding is that of TFLite's reference kernels, bit for bit: add, multiply, pools, softmax."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ import torch
 import torch.nn.functional as F
 
 from edgec.ir.types import DType, QuantParams, TensorType
-from edgec.ops.base import Array, Kernel, Op, Site, ctype, need
+from edgec.ops.base import Array, Cost, Kernel, Op, Site, ctype, need, same_time
+from edgec.ops.elementwise import loop_nest
 from edgec.ops.qpool import QPool2d
-from edgec.ops.quantized import clamped
+from edgec.ops.qproduct import broadcast_shape, position
+from edgec.ops.quantized import Requantize, clamped, requantize, scaled_lines
 
 LEFT_SHIFT = 20  # of the operands of an add, before they meet at a common scale
 ACCUMULATOR_BITS = 12  # integer bits of a softmax's sum
@@ -115,6 +117,97 @@ class TfliteAdd(Op):
         lines.append(f"y[i] = {clamped(total, self.lo, self.hi, DType.I8, 'int32')}")
         body = f"for i in T.parallel({n}):\n" + "\n".join(f"    {line}" for line in lines)
         return Kernel(body, (("a", (n,), "int8"), ("b", (n,), "int8"), ("y", (n,), "int8")))
+
+
+@dataclass(frozen=True)
+class TfliteMul(Op):
+    """int8 product, broadcasting: clamp(zero_point + (a - za) * (b - zb) * multiplier / 2**shift, lo, hi).
+
+    The quotient is rounded twice (`requantize`, tflite); multiplier 0 or in [2**30, 2**31), shift in [1, 62].
+    """
+
+    name: ClassVar[str] = "tflite_mul"
+    framewise: ClassVar[bool] = True
+    scale: float = 1.0
+    zero_point: int = 0
+    za: int = 0
+    zb: int = 0
+    multiplier: int = 1 << 30
+    shift: int = 31
+    lo: int = -128
+    hi: int = 127
+
+    def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        a, b = types
+        need(a.dtype is b.dtype is DType.I8, f"expected int8, found {a.dtype.value} and {b.dtype.value}")
+        need(0 <= self.multiplier < 1 << 31 and 1 <= self.shift <= 62, "multiplier or shift out of range")
+        quant = QuantParams((self.scale,), self.zero_point)
+        return (TensorType(broadcast_shape(a, b), DType.I8, quant, same_time(types)),)
+
+    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
+        product = (tensors[0] - self.za) * (tensors[1] - self.zb)
+        scaled = requantize(product, torch.tensor(self.multiplier), torch.tensor(self.shift), "tflite")
+        return (scaled + self.zero_point).clamp(self.lo, self.hi)
+
+    def lower(self, site: Site) -> Kernel:
+        (a, b), (y,) = site.inputs, site.outputs
+        at = {name: position(t.shape, y.shape) for name, t in (("a", a), ("b", b), ("y", y))}
+        left, right = (f'(T.cast({v}[{at[v]}], "int32") - T.int32({z}))' for v, z in (("a", self.za), ("b", self.zb)))
+        factors = (f"T.int32({self.multiplier})", f"T.int32({self.shift})")
+        lines = scaled_lines("tflite", f"({left} * {right})", *factors)
+        value = clamped(f"scaled + T.int64({self.zero_point})", self.lo, self.hi, DType.I8, "int64")
+        body, _ = loop_nest(y.shape, [*lines, f"y[{at['y']}] = {value}"])
+        return Kernel(body, (("a", (a.size,), "int8"), ("b", (b.size,), "int8"), ("y", (y.size,), "int8")))
+
+    def cost(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
+        return Cost(outputs[0].size)
+
+
+@dataclass(frozen=True)
+class TfliteMean(Op):
+    """Mean over one axis of int8, which goes: clamp(zero_point + (sum - n * x_zero) * multiplier / 2**shift).
+
+    The quotient, which has 1/n in it, is rounded twice; multiplier and shift are int32 [1] (see `Requantize`).
+    """
+
+    name: ClassVar[str] = "tflite_mean"
+    axis: int = 1
+    scale: float = 1.0
+    zero_point: int = 0
+    x_zero: int = 0
+
+    @property
+    def requantization(self) -> Requantize:
+        """The second half as an op of its own."""
+        return Requantize("int8", self.scale, self.zero_point, rounding="tflite")
+
+    def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        x, multiplier, shift = types
+        need(x.dtype is DType.I8 and 0 <= self.axis < len(x.shape), f"expected int8, found {x.dtype.value} {x.shape}")
+        need(multiplier.shape == shift.shape == (1,), "expected one multiplier and one shift")
+        need(x.shape[self.axis] < 1 << 22 and x.time_axis is None, "too many elements, or a mean over frames")
+        shape = tuple(n for k, n in enumerate(x.shape) if k != self.axis)
+        return (TensorType(shape, DType.I8, QuantParams((self.scale,), self.zero_point)),)
+
+    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
+        x, multiplier, shift = tensors
+        return self.requantization.reference(x.sum(self.axis) - x.shape[self.axis] * self.x_zero, multiplier, shift)
+
+    def lower(self, site: Site) -> Kernel:
+        shape = site.inputs[0].shape
+        outer, n, inner = prod(shape[: self.axis]), shape[self.axis], prod(shape[self.axis + 1 :])
+        lines = self.requantization.element_lines("total[i]", "0", "y[r, i]")
+        finish = "\n".join(f"        {line}" for line in lines)
+        body = f"""for r in T.serial({outer}):
+    for i in T.serial({inner}):
+        total[i] = {-n * self.x_zero}
+    for k, i in T.grid({n}, {inner}):
+        total[i] = total[i] + T.cast(x[r, k, i], "int32")
+    for i in T.serial({inner}):
+{finish}"""
+        scales = tuple((name, (1,), "int32") for name in ("multiplier", "shift"))
+        params = (("x", (outer, n, inner), "int8"), *scales, ("y", (outer, inner), "int8"))
+        return Kernel(body, (*params, ("total", (inner,), "int32")), scratch=4 * inner)
 
 
 @dataclass(frozen=True)

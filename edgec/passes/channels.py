@@ -20,7 +20,7 @@ from edgec.ops.qpool import QAvgPool2d, QMaxPool2d, QMean
 from edgec.ops.qproduct import QMul
 from edgec.ops.quantized import QAdd, QConv1d, QLinear, QLut, Requantize
 from edgec.ops.shape import Concat, Pad, Permute, Reshape
-from edgec.ops.tflite import TfliteAdd, TfliteAvgPool2d
+from edgec.ops.tflite import TfliteAdd, TfliteAvgPool2d, TfliteMean, TfliteMul
 from edgec.passes.intervals import intervals
 
 
@@ -129,6 +129,7 @@ def moves(c: Channels, node: Node) -> None:
     apart = {
         Permute: lambda: op.perm[-1] == last,
         Pad: lambda: op.pairs[-1] == (0, 0),
+        TfliteMean: lambda: op.axis != len(c.graph.type_of(node.inputs[0]).shape) - 1,
         QMean: lambda: op.axis != len(c.graph.type_of(node.inputs[0]).shape) - 1,
     }[type(op)]()
     return c.tie(node) if apart else c.everything(node)
@@ -136,14 +137,14 @@ def moves(c: Channels, node: Node) -> None:
 
 LAYERS = (QConv2d, QConv2dRequantize, QConv1d, QLinear, QLinearRequantize, Conv1d, Conv2d, Linear)
 TIED = (
-    *(Requantize, QAffine, QAdd, QMul, TfliteAdd, QLut, QMaxPool2d, QAvgPool2d, TfliteAvgPool2d),
+    *(Requantize, QAffine, QAdd, QMul, TfliteAdd, TfliteMul, QLut, QMaxPool2d, QAvgPool2d, TfliteAvgPool2d),
     *(Add, Relu, Relu6, MaxPool2d, AvgPool2d),
 )
 #: op -> what it needs; an op that is not here needs all channels of its operands and has all of its results'
 RULES: dict[type[Any], Callable[[Channels, Node], None]] = {
     **dict.fromkeys(LAYERS, layer),
     **dict.fromkeys(TIED, Channels.tie),
-    **dict.fromkeys((Permute, Pad, QMean), moves),
+    **dict.fromkeys((Permute, Pad, QMean, TfliteMean), moves),
     Concat: concat,
     Reshape: reshape,
 }

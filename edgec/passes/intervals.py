@@ -26,7 +26,7 @@ from edgec.ops.qpool import QAvgPool2d, QMaxPool2d, QMean
 from edgec.ops.qproduct import QMul
 from edgec.ops.quantized import QAdd, QConv1d, QLinear, QLut, Requantize
 from edgec.ops.shape import Concat, Pad, Permute, Reshape
-from edgec.ops.tflite import TfliteAdd, TfliteAvgPool2d
+from edgec.ops.tflite import TfliteAdd, TfliteAvgPool2d, TfliteMean, TfliteMul
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def reshape(node: Node, x: TensorType, inputs: Sequence[Interval]) -> Interval:
 
 def over_positions(node: Node, x: TensorType, inputs: Sequence[Interval]) -> Interval:
     """Pooling and means that do not reduce frames."""
-    axis = node.op.axis if isinstance(node.op, QMean) else 1
+    axis = node.op.axis if isinstance(node.op, (QMean, TfliteMean)) else 1
     return anything(node.type) if x.time_axis == axis else monotone(node, x, inputs)
 
 
@@ -146,11 +146,13 @@ RULES: dict[type[Any], Rule] = {
     QAffine: affine,
     QAdd: corners,
     QMul: corners,
+    TfliteMul: corners,
     TfliteAdd: subtraction,
     QLut: lookup,
     QMaxPool2d: over_positions,
     QAvgPool2d: over_positions,
     TfliteAvgPool2d: over_positions,
+    TfliteMean: over_positions,
     QMean: over_positions,
     MaxPool2d: over_positions,
     Relu: monotone,

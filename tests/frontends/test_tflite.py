@@ -182,3 +182,36 @@ def test_float_edges_become_int8(tmp_path: Path) -> None:
     assert [n.op.name for n in graph.nodes] == ["qlut"]
     assert graph.inputs[0].type.quant is not None
     assert graph.inputs[0].type.quant.zero_point == 3
+
+
+# ---- the structures of MLPerf Tiny whose files are not here ----
+
+
+@pytest.mark.parametrize(("name", "macs"), [("visual_wake_words", 7_489_664), ("anomaly_detection", 264_192)])
+def test_structures_of_mlperf_tiny(name: str, macs: int, tmp_path: Path) -> None:
+    """LiteRT's reference kernels, the reference, C on the host and the emulated Cortex-M4 give the same bytes, though
+    constant channels go."""
+    pytest.importorskip("ai_edge_litert")
+    from tests.frontends import mlperf_nets
+    from tests.frontends.tflite_models import litert
+
+    path = getattr(mlperf_nets, name)().write(tmp_path / "net.tflite")
+    graph, rng = frontends.load(path), np.random.default_rng(0)
+    assert sum(n.op.cost(graph.input_types(n), n.types).macs for n in graph.nodes) == macs
+    compiled = compile_model(path, "cortex-m4", tmp_path / "out")
+    if name == "visual_wake_words":
+        assert compiled.report["dropped"]["channels"] > 500
+    shape = graph.inputs[0].type.shape
+    noise = [rng.normal(rng.uniform(-80, 80, shape[-1]), 40, shape) for _ in range(3)]
+    inputs = [np.clip(np.round(n), -128, 127).astype(np.int8) for n in noise]
+    wanted = [litert(path, [x])[0] for x in inputs]
+    assert len({w.tobytes() for w in wanted}) == 3
+    for x, y in zip(inputs, wanted, strict=True):
+        (found,) = evaluate(compiled.graph(), {graph.inputs[0].name: torch.from_numpy(x)})
+        np.testing.assert_array_equal(found.numpy(), y)
+    for kind, count in (("host", 3), ("unicorn", 1)):
+        with compiled.device(kind) as device:
+            for x, y in list(zip(inputs, wanted, strict=True))[:count]:
+                out = device.step([x])
+                assert out is not None
+                np.testing.assert_array_equal(out[0].reshape(-1), y.reshape(-1))

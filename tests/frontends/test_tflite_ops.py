@@ -122,7 +122,47 @@ def moves(rng: Rng) -> Net:
     return Net(tensors, ops)
 
 
-MAKERS = [convolution, fully_connected, pool, add, softmax, unary, moves]
+def multiply(rng: Rng) -> Net:
+    """Same shapes, one row or pixel for all, and constants."""
+    shapes = [(2, 4, 5, 3), (2, 4, 5, 3)]
+    other = int(rng.integers(4))
+    shapes[1] = ((2, 4, 5, 3), (2, 1, 1, 3), (3,), (1, 4, 5, 3))[other]
+    a, b = (T(s, float(rng.uniform(0.02, 0.1)), int(rng.integers(-128, 128))) for s in shapes)
+    inputs = [0, 1]
+    if rng.integers(2) or other == 2:
+        b.data, inputs = int8(rng, *b.shape), [0]
+    y = T((2, 4, 5, 3), float(rng.uniform(0.05, 0.4)), int(rng.integers(-128, 128)))
+    made = options("MulOptions", fusedActivationFunction=int(rng.choice([0, 1, 3])))
+    return Net([a, b, y], [Op("MUL", [0, 1], [2], made)], inputs)
+
+
+def mean(rng: Rng) -> Net:
+    """Over any axes, on the same scale or another."""
+    shape = (2, *(int(n) for n in rng.integers(1, 9, 3)))
+    axes = sorted(rng.choice(4, int(rng.integers(1, 4)), replace=False).tolist())
+    if rng.integers(2):
+        axes = [1, 2]
+    keep = bool(rng.integers(2))
+    out = tuple(1 if k in axes else n for k, n in enumerate(shape) if keep or k not in axes)
+    x = T(shape, 0.04, int(rng.integers(-128, 128)))
+    y = T(out, 0.04, x.zero) if rng.integers(2) else T(out, float(rng.uniform(0.01, 0.1)), int(rng.integers(-128, 128)))
+    signed = [a - 4 if rng.integers(2) else a for a in axes]
+    made = options("ReducerOptions", keepDims=keep)
+    return Net([x, T((len(axes),), dtype="int32", data=np.array(signed)), y], [Op("MEAN", [0, 1], [2], made)])
+
+
+def curve(rng: Rng) -> Net:
+    """Every level of LOGISTIC and TANH."""
+    kind, scale, zero = [("LOGISTIC", 1 / 256, -128), ("TANH", 1 / 128, 0)][int(rng.integers(2))]
+    x = T(
+        (1, 4, 256),
+        float(rng.choice([0.001, 0.01, 0.05, 0.1])) * float(rng.uniform(0.5, 2)),
+        int(rng.integers(-128, 128)),
+    )
+    return Net([x, T((1, 4, 256), scale, zero)], [Op(kind, [0], [1])])
+
+
+MAKERS = [convolution, fully_connected, pool, add, multiply, mean, softmax, unary, curve, moves]
 
 
 @pytest.mark.parametrize("maker", MAKERS, ids=lambda m: m.__name__)

@@ -38,10 +38,12 @@ from edgec.ops import (
     Requantize,
     TfliteAdd,
     TfliteAvgPool2d,
+    TfliteMean,
+    TfliteMul,
     TfliteSoftmax,
 )
 from edgec.ops.eca import sigmoid_table
-from edgec.passes.quantize_softmax import exponent
+from edgec.ops.qsoftmax import exponent
 from edgec.plan import Plan
 from edgec.target import load_target
 from edgec.toolchain.manifest import Manifest, TensorSpec, read_manifest
@@ -269,6 +271,11 @@ def add_images(b: Builder) -> None:
         b.add(TfliteAdd(1.0, 4, -128, 9, 1 << 30, 0, 1234567890, 2, 2000000000, 19, sign), a, a)
     for pad in ((0, 0, 0, 0), (1, 0, 1, 1)):
         b.add(TfliteAvgPool2d((3, 2), (2, 1), pad), a)
+    row = (TensorType((1, 1, 1, 3), DType.I8), 128)
+    for right, multiplier, shift in ((a, 1234567890, 38), (row, 2**31 - 1, 33), (a, 0, 31), (row, 1 << 30, 30)):
+        b.add(TfliteMul(1.0, 4, -128, 9, multiplier, shift, -100, 120), a, right)
+    for axis, multiplier, shift in ((1, 1234567890, 34), (2, 1 << 29, 30), (3, 2000000000, 33)):
+        b.add(TfliteMean(axis, 1.0, 5, -7), a, (np.array([multiplier]), "int32"), (np.array([shift]), "int32"))
     table = np.maximum((2.0**31 - 1) * np.exp(-0.06 * np.arange(125)), 0).astype(np.int64)
     b.add(TfliteSoftmax(), a, (np.append(table, 0), "int32"))
     b.add(Pad((0, 0, 1, 2, 0, 3, 0, 0), -128), a)
