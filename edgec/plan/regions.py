@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
@@ -235,15 +236,27 @@ def choices(
     return found
 
 
-def cheapest(
-    graph: Graph, singles: Sequence[int], options: Mapping[int, Sequence[Choice]], limit: int
-) -> tuple[float, tuple[Region, ...]] | None:
-    """The regions of least price with which no more than `limit` bytes are alive at any node; None: there are none.
-    options: the choices by their last node."""
+Options = Mapping[int, Sequence[Choice]]  # choices by their last node
+
+
+def options_of(
+    graph: Graph, memory: Memory, strips: Sequence[int], crowded: Set[int], refused: Set[tuple[int, int, int, int]]
+) -> Options:
+    """Every choice that is not refused."""
+    found: dict[int, list[Choice]] = {}
+    for chain in chains(graph):
+        for c in choices(graph, memory, chain, strips, crowded):
+            if c.region.key not in refused:
+                found.setdefault(c.region.last, []).append(c)
+    return found
+
+
+def cheapest(singles: Sequence[int], options: Options, limit: int) -> tuple[float, tuple[Region, ...]] | None:
+    """The regions of least price with which no more than `limit` bytes are alive at any node, and the price; None:
+    there are none. singles: the bytes alive at each node by itself."""
     best: list[tuple[float, tuple[Region, ...]] | None] = [(0.0, ())]
-    for k in range(len(graph.nodes)):
-        before = best[k]
-        found = before if before is not None and singles[k] <= limit else None
+    for k, bytes_alive in enumerate(singles):
+        found = best[k] if bytes_alive <= limit else None
         for choice in options.get(k, ()):
             start = best[choice.region.first]
             if choice.peak <= limit and start is not None:
@@ -254,48 +267,39 @@ def cheapest(
     return best[-1]
 
 
-def choose(
-    graph: Graph,
-    memory: Memory,
-    work: float,
-    ram: int | None = None,
-    refused: frozenset[tuple[int, int, int, int]] = frozenset(),
-) -> tuple[Region, ...]:
-    """The regions that make the arena smallest for at most FREE_OVERHEAD of `work`; with `ram`, where that does not
-    suffice, those that fit into so many bytes at the least price, or come nearest. `refused` have no kernel as good."""
-    singles = [
-        sum(b.padded for b in memory.buffers if b.first <= k <= b.last) for k in range(len(graph.nodes))
-    ]  # fmt: skip
+def smallest(singles: Sequence[int], options: Options, accept: float) -> tuple[int, tuple[Region, ...]]:
+    """The least limit that regions of no higher price than `accept` keep, and those."""
+    limits = sorted({*singles, *(c.peak for cs in options.values() for c in cs)})
+    found: tuple[int, tuple[Region, ...]] = (max(singles), ())
+    low, high = 0, len(limits) - 1
+    while low <= high:
+        middle = (low + high) // 2
+        tried = cheapest(singles, options, limits[middle])
+        if tried is not None and tried[0] <= accept:
+            found, high = (limits[middle], tried[1]), middle - 1
+        else:
+            low = middle + 1
+    return found
 
+
+def choose(
+    graph: Graph, memory: Memory, work: float, ram: int | None, refused: Set[tuple[int, int, int, int]]
+) -> tuple[Region, ...]:
+    """The regions that make the arena smallest for at most FREE_OVERHEAD of `work`; where that is above `ram`, those
+    that fit into it at the least price, or come nearest. `refused` ones would run on lesser kernels."""
+    singles = [sum(b.padded for b in memory.buffers if b.first <= k <= b.last) for k in range(len(graph.nodes))]
     in_chains = {k for first, last in chains(graph) for k in range(first, last + 1)}
+    if not in_chains:
+        return ()
     floor = max((s for k, s in enumerate(singles) if k not in in_chains), default=0) if ram is None else ram
     crowded = {k for k, s in enumerate(singles) if s > floor}
-
-    def solve(strips: Sequence[int], accept: float | None) -> tuple[float, tuple[Region, ...], int] | None:
-        options: dict[int, list[Choice]] = {}
-        for chain in chains(graph):
-            for c in choices(graph, memory, chain, strips, crowded):
-                if c.region.key not in refused:
-                    options.setdefault(c.region.last, []).append(c)
-        limits = sorted({*singles, *(c.peak for cs in options.values() for c in cs)})
-        low, high, found = 0, len(limits) - 1, None
-        if accept is None and ram is not None and (fit := cheapest(graph, singles, options, ram)) is not None:
-            return (*fit, ram)
-        while low <= high:
-            middle = (low + high) // 2
-            tried = cheapest(graph, singles, options, limits[middle])
-            if tried is not None and (accept is None or tried[0] <= accept):
-                found, high = (*tried, limits[middle]), middle - 1
-            else:
-                low = middle + 1
-        return found
-
-    free = solve((1,), FREE_OVERHEAD * work)
-    if free is not None and (ram is None or free[2] <= ram):
-        return free[1] if free[2] < max(singles, default=0) else ()
-    if ram is None:
-        return ()
-    asked = solve((1,), None)
-    if asked is None or asked[2] > ram:
-        asked = solve(STRIPS, None)
-    return asked[1] if asked is not None else ()
+    options = options_of(graph, memory, (1,), crowded, refused)
+    limit, regions = smallest(singles, options, FREE_OVERHEAD * work)
+    if ram is None or limit <= ram:
+        return regions
+    for strips in ((1,), STRIPS):
+        options = options if strips == (1,) else options_of(graph, memory, strips, crowded, refused)
+        fitting = cheapest(singles, options, ram)
+        if fitting is not None:
+            return fitting[1]
+    return smallest(singles, options, math.inf)[1]

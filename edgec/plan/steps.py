@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from edgec.ir.graph import Graph, Node
-from edgec.plan.arena import Buffer
+from edgec.plan.arena import Buffer, lower_bound
 from edgec.plan.calls import Call, Consts, Copy, Loop, Offset, Select, make_call
 from edgec.plan.plan import Layout, make_buffers, resolve_views, scratch_of, share_in_place
 from edgec.plan.regions import Memory, Region, choose, effort, fits, layer_of, pixel_bytes
@@ -19,17 +19,16 @@ Item = Call | Copy
 def lay_out_steps(graph: Graph, select: Select, whole: Layout, arena: int | None) -> Layout:
     """The layout with the regions that `choose` finds; `whole` where there are none."""
     refused: set[tuple[int, int, int, int]] = set()
-    memory, work = (
-        memory_of(graph, select, whole),
-        sum(effort(layer_of(graph, n)) for n in graph.nodes if fits(graph, n)),
-    )
+    memory = memory_of(graph, select, whole)
+    work = sum(effort(layer_of(graph, n)) for n in graph.nodes if fits(graph, n))
     variants = {c.index: c.variant for c in whole.calls}
-    while regions := choose(graph, memory, work, arena, frozenset(refused)):
+    while regions := choose(graph, memory, work, arena, refused):
         consts: Consts = {}
         built = {r.first: _Builder(graph, r, select, consts) for r in regions}
         worse = {b.region.key for b in built.values() if any(c.variant != variants[c.index] for c in b.parts())}
         if not worse:
-            return _assemble(graph, select, whole, consts, built)
+            found = _assemble(graph, select, whole, consts, built)
+            return found if lower_bound(found.buffers) < lower_bound(whole.buffers) else whole
         refused |= worse
     return whole
 
@@ -75,9 +74,7 @@ def part_call(
     return make_call(graph, index, part, select, consts, inputs)
 
 
-def _assemble(
-    graph: Graph, select: Select, whole: Layout, consts: Consts, built: Mapping[int, _Builder]
-) -> Layout:  # fmt: skip
+def _assemble(graph: Graph, select: Select, whole: Layout, consts: Consts, built: Mapping[int, _Builder]) -> Layout:
     """Calls, program and memory of the graph with its regions."""
     inside = {k for b in built.values() for k in range(b.region.first, b.region.last + 1)}
     single = {c.index: make_call(graph, c.index, c.node, select, consts) for c in whole.calls if c.index not in inside}
