@@ -26,9 +26,9 @@ from edgec.backends.emit import write_folder
 from edgec.device import open_device
 from edgec.ir.graph import Const, Graph, Node, State, Value
 from edgec.ir.types import DType, TensorType
-from edgec.kernels import event
+from edgec.kernels import select
 from edgec.ops import QConv1d, QConv2d, QConv2dRequantize, QLif, QLinear, QLinearRequantize, QMatMul, Requantize
-from edgec.ops.base import Site
+from edgec.plan.calls import site_of
 from edgec.target import Target, load_target
 from edgec.toolchain.manifest import read_manifest
 
@@ -183,25 +183,27 @@ def spikes_table(target: Target, toolchain: str) -> Table:
 def choice_table(target: Target, toolchain: str) -> Table:
     """The kernels between which the compiler chooses by the trained rate, each at every rate; * where it takes it."""
     layers = [row for row in LAYERS if row[2] is DType.BIT]
-    counts = {}
+    measured = []
     for kind in KINDS:
         with (
             mock.patch("edgec.kernels.event.cheapest", return_value=kind),
             mock.patch("edgec.kernels.arm_dsp.cheapest", return_value=kind),
+            mock.patch("edgec.kernels.helium.cheapest", return_value=kind),
         ):
-            counts[kind] = measure(layers, target, toolchain, CURVE)[1]
+            measured.append(measure(layers, target, toolchain, CURVE))
     table = Table(title=f"{target.name}, {toolchain}: instructions per MAC against the spike rate")
     for title in ("layer", "kernel", *(f"{rate:.0%}" for rate in CURVE)):
         table.add_column(title, justify="left" if title in ("layer", "kernel") else "right")
-    for k, node in enumerate(layers_graph(layers).nodes):
+    graph = layers_graph(layers)
+    for k, node in enumerate(graph.nodes):
         name, op, _, shape, outputs = layers[k]
-        kinds, macs = layers_graph(layers).input_types(node), int(np.prod(shape)) * outputs
-        rows = event.rows_of_window(op, Site(kinds, node.types))
-        assert rows is not None
-        chosen = [event.cheapest(dataclasses.replace(op, spike_rate=rate), rows, outputs) for rate in CURVE]
-        for kind in KINDS:
-            cells = [f"{'*' if chosen[j] == kind else ''}{counts[kind][j][k] / macs:.3f}" for j in range(len(CURVE))]
-            table.add_row(name if kind == KINDS[0] else "", kind, *cells, end_section=kind == KINDS[-1])
+        macs, place = int(np.prod(shape)) * outputs, site_of(graph, node)
+        chosen = [select(dataclasses.replace(op, spike_rate=rate), place, target.isa)[0] for rate in CURVE]
+        for variants, counts in measured:
+            marks = ["*" if variant == variants[k] else "" for variant in chosen]
+            cells = [f"{mark}{row[k] / macs:.3f}" for mark, row in zip(marks, counts, strict=True)]
+            last = variants is measured[-1][0]
+            table.add_row("" if variants is not measured[0][0] else name, variants[k], *cells, end_section=last)
     return table
 
 

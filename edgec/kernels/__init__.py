@@ -69,7 +69,8 @@ TABLES: Mapping[str, Mapping[type[Op], tuple[tuple[str, Rule], ...]]] = {
         Requantize: (("requantize_dsp", arm_dsp.requantize),),
     },
     "helium": {
-        **dict.fromkeys((QConv1d, QLinear, QLinearRequantize), (("linear_mve", helium.linear),)),
+        **dict.fromkeys((QConv1d, QLinear), (("spikes_mve", helium.spikes), ("linear_mve", helium.linear))),
+        QLinearRequantize: (("linear_mve", helium.linear),),
         QConv2d: IMAGES_MVE,
         QConv2dRequantize: (*IMAGES_MVE, ("depth_mve", helium_depth.image)),
         TfliteAdd: (("add_mve", helium_each.add),),

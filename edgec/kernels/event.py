@@ -99,15 +99,16 @@ def dense_cost(rows: Rows, outputs: int) -> float:
     return 1.8 * inputs + blocks * (30 + 3.75 * inputs)
 
 
-def cheapest(op: Op, rows: Rows, outputs: int) -> str:
-    """event, silence or dense: by the spike rate of calibration, event where there was none."""
+def cheapest(op: Op, rows: Rows, outputs: int, dense: float | None = None) -> str:
+    """event, silence or dense: by the spike rate of calibration, event where there was none. `dense` is the cost of a
+    dense kernel that is not dense_cost's."""
     rate = getattr(op, "spike_rate", None)
     if rate is None:
         return "event"
     costs = {
         "event": event_cost(rows, outputs, rate),
         "silence": event_cost(rows, outputs, 1.0 - rate),
-        "dense": dense_cost(rows, outputs),
+        "dense": dense_cost(rows, outputs) if dense is None else dense,
     }
     return min(costs, key=lambda name: costs[name])
 

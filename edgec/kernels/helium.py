@@ -8,6 +8,7 @@ from math import prod
 import numpy as np
 
 from edgec.ir.types import DType
+from edgec.kernels.event import Rows, cheapest, rows_of_window
 from edgec.kernels.generic import is_one_product
 from edgec.kernels.rows_dsp import clamp_lines, requantization
 from edgec.ops.base import Array, Kernel, Op, Site
@@ -134,6 +135,38 @@ def linear(op: Op, site: Site) -> Kernel | None:
     table = [*layer_words(op, stream, finish, inputs * size, outputs), rows, inputs * size, group]
     name = f"{'one' if one else 'some'}_{'wide_' if wide else ''}{finish.suffix}_linear"
     return kernel_of(op, site, stream, name, table, group * inputs * size + VECTOR)
+
+
+def spikes_cost(rows: Rows, outputs: int) -> float:
+    """Instructions of `spikes`: the expansion, then blocks of outputs; a fit to what QEMU counts."""
+    vectors, block = -(-rows.count // VECTOR), ONE if outputs >= ONE else SOME
+    once = 120 + 0.5 * rows.count + 120 * (block == SOME) + 60 * (outputs % block > 0)
+    return once + -(-outputs // block) * (18 + 18 * vectors)
+
+
+def spikes(op: Op, site: Site) -> Kernel | None:
+    """QLinear and QConv1d of one output frame on spikes, expanded to int8, where that is cheapest by their rate."""
+    rows, outputs = rows_of_window(op, site), site.inputs[1].shape[-1]
+    if rows is None or not SOME <= outputs < REACH - SOME:
+        return None
+    finish = finish_for(op, site)
+    if finish is None or cheapest(op, rows, outputs, spikes_cost(rows, outputs)) != "dense":
+        return None
+    x, products = site.inputs[0], site.outputs[0].size // outputs
+    name, block = ("one", ONE) if outputs >= ONE else ("some", SOME)
+    stream = pack(site.consts[1].reshape(-1, outputs), site.consts[2], finish, VECTOR, block)
+    table = np.array([*layer_words(op, stream, finish, rows.count, outputs), 1, rows.count, 1], np.int32)
+    units, wide = int(np.prod(x.storage_shape)), -(-rows.count // VECTOR) * VECTOR + VECTOR
+    where = f"T.address_of(x[r * {units // products}]), {rows.groups}, {rows.stride}, {rows.width}, scratch.data"
+    operands = f"scratch.data, w.data, T.address_of(y[r * {outputs}]), table.data, T.address_of(scratch[{wide}])"
+    body = f"""for r in T.serial({products}):
+    T.call_extern("void", "edgec_spike_bytes", {where})
+    T.call_extern("void", "edgec_mve_{name}_i32_linear", {operands})"""
+    params = (
+        ("x", (units,), "uint32"), ("w", stream.words.shape, "int32"), ("table", table.shape, "int32"),
+        ("y", (products * outputs,), "int32"), ("scratch", (2 * wide,), "int8"),
+    )  # fmt: skip
+    return Kernel(body, params, {"w": stream.words, "table": table}, (2,), 2 * wide)
 
 
 def window_words(op: QConv2d, site: Site) -> list[int]:

@@ -118,6 +118,17 @@ EDGEC_INLINE void edgec_spike_lanes(const uint32_t *x, int32_t groups, int32_t s
         *to++ = 0;
 }
 
+/* The same inputs as int8; up to three bytes more are written. */
+EDGEC_INLINE void edgec_spike_bytes(const uint32_t *x, int32_t groups, int32_t stride,
+                                    int32_t width, int8_t *to) {
+    for (int32_t g = 0; g < groups; ++g, x += stride, to += width) {
+        for (int32_t k = 0; k < width; k += 4) {
+            uint32_t four = x[k / 32] >> (uint32_t)(k % 32) & 15u;
+            edgec_write_s8x4(to + k, (int32_t)(four * 0x00204081u & 0x01010101u));
+        }
+    }
+}
+
 /* ---- signed weights, for cores with DSP instructions ---- */
 
 #if EDGEC_HAS_DSP

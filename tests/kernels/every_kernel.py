@@ -118,6 +118,7 @@ def add_products(b: Builder) -> None:
         b.add(QLinear(), (frame_type(DType.BIT, 1, 1, c), 1), (b.int8(c, o), "int8"), (b.ints(-999, 999, o), "int32"))
     for c, o, rows, rate in (
         (128, 20, 1, 0.9), (40, 13, 3, 0.8), (96, 3, 1, 0.5), (37, 1, 2, 0.6), (64, 9, 4, 0.1), (700, 18, 1, 0.9),
+        (100, 24, 2, 0.5),
     ):  # fmt: skip
         x, w = (frame_type(DType.BIT, 1, rows, c), 1), b.ints(60, 128, c, o) if c == 700 else b.int8(c, o)
         b.add(QLinear(spike_rate=rate), x, (w, "int8"), (b.ints(-999, 999, o), "int32"))

@@ -55,6 +55,7 @@ def add_linear(b: Builder) -> None:
     x, finish = (frame_type(DType.I8, 1, rows, c), 128), int(b.ints(0, len(FINISHES)))
     b.add(QLinearRequantize(**fields(finish)), x, w, bias, *scales(b, o, finish))
     b.add(QLinear(), (frame_type((DType.I8, DType.I16)[rows % 2], 1, rows, c), 1 << 15), w, bias)
+    b.add(QLinear(spike_rate=0.5), (frame_type(DType.BIT, 1, rows, c), 1), w, bias)
     frames = (frame_type(DType.I16, 1, 3, c), 1 << 15)
     b.add(QConv1d(), frames, (b.int8(3, c, o), "int8"), bias)
 
@@ -123,7 +124,8 @@ def random_layers(seed: int) -> Builder:
 def test_random_layers_on_the_host(seed: int) -> None:
     variants = check(random_layers(seed), "host", "host")
     assert {"linear_mve", "windows_mve", "depth_mve", "add_mve"} <= set(variants)
-    assert {v for v in variants if not v.endswith("_mve")} <= {"generic", "rows_dsp", "windows_dsp", "dense_dsp"}
+    others = {"generic", "rows_dsp", "windows_dsp", "dense_dsp", "event_dsp", "silence_dsp"}
+    assert {v for v in variants if not v.endswith("_mve")} <= others
 
 
 @needs("qemu-system-arm")

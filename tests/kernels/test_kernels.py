@@ -54,7 +54,7 @@ def test_variants_are_used(host: Bench) -> None:
         "generic",
     }
     if "linear_mve" in found:
-        assert found >= {"windows_mve", "depth_mve", "add_mve", *both}
+        assert found >= {"spikes_mve", "windows_mve", "depth_mve", "add_mve", *both}
     else:
         assert found >= {"event", "dense", "generic"} or found >= {"wide_dsp", "conv_dsp", "depthwise_dsp", *both}
 

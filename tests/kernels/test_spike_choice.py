@@ -18,11 +18,13 @@ from edgec.ops.base import Site
 from edgec.passes.make_streaming import MakeStreaming
 from edgec.passes.quantize import Quantize
 from edgec.target import load_target
+from tests.conftest import needs
 from tests.graphs import Builder, conv, lif
 
 SHAPES = ((128, 64), (160, 12), (96, 1), (64, 20), (32, 4))
 RATES = (0.02, 0.2, 0.4, 0.5, 0.6, 0.8, 0.98)
-VARIANTS = {"event": "event_dsp", "silence": "silence_dsp", "dense": "spikes_dsp"}
+KINDS = ("event", "silence", "dense")
+KIND_OF = {"event_dsp": "event", "silence_dsp": "silence", "spikes_dsp": "dense", "spikes_mve": "dense"}
 
 
 @pytest.fixture(scope="module")
@@ -42,24 +44,26 @@ def site(c: int, o: int, lowest: int = -127) -> Site:
     return Site(types, QLinear().infer(types), (), values)
 
 
-def test_the_choice_is_within_a_tenth_of_the_best(bench: ModuleType) -> None:
+@pytest.mark.parametrize("name", ["cortex-m4", pytest.param("cortex-m55", marks=needs("qemu-system-arm"))])
+def test_the_choice_is_close_to_the_best(name: str, bench: ModuleType) -> None:
+    """QEMU's counts of a single layer are no better than 32 instructions."""
     pytest.importorskip("unicorn")
+    target, slack = load_target(name), 0 if name == "cortex-m4" else 64
     layers = [(f"{c} to {o}", QLinear(), DType.BIT, (1, 1, c), o) for c, o in SHAPES]
     counts = {}
-    for kind, variant in VARIANTS.items():
+    for kind in KINDS:
         with (
             mock.patch.object(event, "cheapest", return_value=kind),
             mock.patch("edgec.kernels.arm_dsp.cheapest", return_value=kind),
+            mock.patch("edgec.kernels.helium.cheapest", return_value=kind),
         ):
-            variants, counts[kind] = bench.measure(layers, load_target("cortex-m4"), "zig", RATES)
-        assert set(variants.values()) == {variant}
+            variants, counts[kind] = bench.measure(layers, target, "zig", RATES)
+        assert {KIND_OF[v] for v in variants.values()} == {kind}
     for k, (c, o) in enumerate(SHAPES):
-        rows = event.rows_of_window(QLinear(), site(c, o))
-        assert rows is not None
         for j, rate in enumerate(RATES):
-            found = {kind: counts[kind][j][k] for kind in VARIANTS}
-            chosen = event.cheapest(QLinear(spike_rate=rate), rows, o)
-            assert found[chosen] <= 1.1 * min(found.values()), (c, o, rate, chosen, found)
+            found = {kind: counts[kind][j][k] for kind in KINDS}
+            chosen = KIND_OF[select(QLinear(spike_rate=rate), site(c, o), target.isa)[0]]
+            assert found[chosen] <= 1.1 * min(found.values()) + slack, (c, o, rate, chosen, found)
 
 
 def test_variants_follow_the_rate() -> None:
@@ -70,6 +74,8 @@ def test_variants_follow_the_rate() -> None:
     assert select(QLinear(spike_rate=0.5), site(128, 1), isa)[0] == "spikes_dsp"
     assert select(QLinear(spike_rate=0.9), site(128, 64, -128), isa)[0] == "event_dsp"  # -(-128) is no int8
     assert select(QLinear(spike_rate=0.9), site(128, 64), ("generic",))[0] == "event"
+    assert select(QLinear(spike_rate=0.1), site(128, 64), ("helium", *isa))[0] == "event_dsp"
+    assert select(QLinear(spike_rate=0.3), site(128, 64), ("helium", *isa))[0] == "spikes_mve"
 
 
 def test_calibration_gives_layers_the_rate_of_their_spikes() -> None:
