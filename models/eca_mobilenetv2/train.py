@@ -51,7 +51,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = training.parser_of(Trainer.name, __doc__)
     parser.add_argument("--small", type=int, default=24, help="pixels a side of the pictures at first")
     parser.add_argument("--small-epochs", type=int, default=9, help="for so many epochs")
-    parser.set_defaults(epochs=20, lr=0.2, weight_decay=5e-4)
+    parser.set_defaults(epochs=40, lr=0.2, weight_decay=5e-4)
     return parser.parse_args(arguments)
 
 
