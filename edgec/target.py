@@ -18,7 +18,7 @@ from edgec.errors import TargetError, join_problems
 
 ARCHS = ("arm-m", "aarch64", "x86_64", "cuda")
 BACKENDS = ("c", "llvm", "cuda")
-KERNEL_SETS = ("generic", "arm_dsp", "helium", "neon", "x86", "cuda")
+KERNEL_SETS = ("generic", "scalar", "arm_dsp", "helium", "neon", "x86", "cuda")
 ORDINARY = ("code", "rodata", "ram")  # memories of every part; all others are faster ones (TCM)
 DEVICES = ("host", "unicorn", "qemu", "qemu-aarch64", "cuda")
 

@@ -46,6 +46,8 @@ ROWS: tuple[tuple[str, Rule], ...] = (("rows_dsp", rows_dsp.linear), ("windows_d
 SPIKES: tuple[tuple[str, Rule], ...] = (
     ("spikes_dsp", arm_dsp.dense_spikes), ("silence_dsp", event.silent), ("event_dsp", event.signed),
 )  # fmt: skip
+#: the same rules where the runtime's blocks are compiled without DSP instructions
+PLAIN_ROWS: tuple[tuple[str, Rule], ...] = (("rows", rows_dsp.linear), ("windows", rows_dsp.convolution))
 
 DENSE: tuple[tuple[str, Rule], ...] = (("dense_dsp", arm_dsp.dense), ("wide_dsp", arm_dsp.dense_wide))
 
@@ -74,6 +76,13 @@ TABLES: Mapping[str, Mapping[type[Op], tuple[tuple[str, Rule], ...]]] = {
         QConv2d: IMAGES_MVE,
         QConv2dRequantize: (*IMAGES_MVE, ("depth_mve", helium_depth.image)),
         TfliteAdd: (("add_mve", helium_each.add),),
+    },
+    "scalar": {
+        QConv2d: PLAIN_ROWS,
+        QConv2dRequantize: (*PLAIN_ROWS, ("depth", depth_dsp.image)),
+        QLinear: (("rows", rows_dsp.linear),),
+        QLinearRequantize: (("rows", rows_dsp.linear),),
+        QMatMul: (("product", rows_dsp.product),),
     },
     "generic": {
         QConv1d: (("event", event.unsigned), ("dense", generic.dense)),

@@ -1,4 +1,4 @@
-"""Many rows of int8 (tokens, pixels) times the same weights, for cores with DSP instructions (runtime/edgec_rows.h)."""
+"""Many rows of int8 (tokens, pixels) times the same weights, for Cortex-M (runtime/edgec_products.h)."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def pairs_of(outputs: int) -> tuple[Array, Array]:
 
 
 def pack_stream(w: Array, bias: Array, finish: Finish) -> Stream:
-    """w [inputs, outputs], inputs a multiple of 4, in the order of edgec_rows.h."""
+    """w [inputs, outputs], inputs a multiple of 4, in the order of edgec_products.h."""
     inputs, outputs = w.shape
     (a, b), wide = pairs_of(outputs), w.astype(np.int64)
     lanes = (wide[:, a] * 256 + wide[:, b]).T.reshape(len(a), inputs // 4, 2, 2)  # [pair, quad, lane, word]

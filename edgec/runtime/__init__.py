@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 HEADERS = ("edgec.h", "edgec_simd.h", "edgec_math.h", "edgec_event.h", "edgec_dense.h", "edgec_conv.h", "edgec_rows.h",
-           "edgec_depth.h", "edgec_narrow.h", "edgec_packed.h", "edgec_mve.h", "edgec_mve_image.h", "edgec_mve_depth.h",
-           "edgec_mve_each.h", "edgec_dwt.h")  # fmt: skip
+           "edgec_products.h", "edgec_depth.h", "edgec_narrow.h", "edgec_packed.h", "edgec_mve.h", "edgec_mve_image.h",
+           "edgec_mve_depth.h", "edgec_mve_each.h", "edgec_dwt.h")  # fmt: skip
 #: headers that only some models include, by the prefix of what is in them
 OPTIONAL = {
     "edgec_conv.h": "edgec_conv_",
-    "edgec_rows.h": "edgec_rows",
+    "edgec_rows.h": "edgec_rows_",
+    "edgec_products.h": "edgec_rows3_",
     "edgec_depth.h": "edgec_depth_",
     "edgec_narrow.h": "edgec_narrow_",
     "edgec_packed.h": "edgec_packed_",

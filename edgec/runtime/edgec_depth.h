@@ -201,7 +201,7 @@ EDGEC_DEPTH_3X3(edgec_depth_line_2_tflite, EDGEC_DEPTH_LINE_2, EDGEC_DEPTH_TFLIT
 #undef EDGEC_DEPTH_LINE_2
 #undef EDGEC_DEPTH_LINE_1
 #else
-/* Rounding `single`; `tflite` as edgec_rows_double of edgec_rows.h. */
+/* Rounding `single`; `tflite` as edgec_rows_double of edgec_products.h. */
 EDGEC_INLINE int32_t edgec_depth_single(int32_t sum, const int32_t *row) {
     return edgec_smmla(sum, row[7], row[8]) >> row[9];
 }
@@ -210,20 +210,26 @@ EDGEC_INLINE int32_t edgec_depth_double(int32_t sum, const int32_t *row) {
     return ((edgec_smmlar(sum, row[7], row[8]) + (sum >> 31)) >> row[9]) >> 1;
 }
 
+/* Two neighbouring outputs share the filter that was taken apart. */
 #define EDGEC_DEPTH_3X3(name, stride, level)                                                       \
     EDGEC_INLINE void name(const int16_t *a, const int16_t *b, const int16_t *c,                   \
                            const int32_t *row, int8_t *y, const int32_t *jump) {                   \
         const int16_t *line[3] = {a, b, c};                                                        \
-        int32_t count = jump[1] / (2 * (stride)), room = (jump[1] + jump[3]) / 2;                  \
-        for (int32_t ch = 0; ch < 4; ++ch, row += EDGEC_DEPTH_ROW, ++y) {                          \
-            for (int32_t j = 0; j < count; ++j) {                                                  \
-                int32_t sum = row[6];                                                              \
+        int32_t room = (jump[1] + jump[3]) / 2;                                                    \
+        for (int32_t ch = 0; ch < 4; ++ch, row += EDGEC_DEPTH_ROW) {                               \
+            int8_t *to = y + ch;                                                                   \
+            int32_t end = ch * room + jump[1] / 2;                                                 \
+            for (int32_t at = ch * room; at < end; at += 2 * (stride), to += 2 * jump[0]) {        \
+                int32_t sum = row[6], next = row[6];                                               \
                 for (int32_t k = 0; k < 3; ++k) {                                                  \
-                    const int16_t *x = line[k] + ch * room + j * (stride);                         \
-                    sum += x[0] * edgec_lo16(row[2 * k]) + x[1] * edgec_hi16(row[2 * k]);          \
-                    sum += x[2] * edgec_hi16(row[2 * k + 1]);                                      \
+                    const int16_t *x = line[k] + at;                                               \
+                    int32_t w0 = edgec_lo16(row[2 * k]), w1 = edgec_hi16(row[2 * k]);              \
+                    int32_t w2 = edgec_hi16(row[2 * k + 1]);                                       \
+                    sum += x[0] * w0 + x[1] * w1 + x[2] * w2;                                      \
+                    next += x[stride] * w0 + x[(stride) + 1] * w1 + x[(stride) + 2] * w2;          \
                 }                                                                                  \
-                y[j * jump[0]] = (int8_t)edgec_c_clamp(level(sum, row), -128, 127);                \
+                to[0] = (int8_t)edgec_c_clamp(level(sum, row), -128, 127);                         \
+                to[jump[0]] = (int8_t)edgec_c_clamp(level(next, row), -128, 127);                  \
             }                                                                                      \
         }                                                                                          \
     }

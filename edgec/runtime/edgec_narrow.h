@@ -10,9 +10,9 @@ extern "C" {
 #endif
 
 /* ---- three rows and more: weights are expanded once for many rows ----
- * The stream of edgec_rows.h with one word for its words (0, 2) and (1, 3): byte j holds byte j of
- * the first in its low half, of the second in its high half, nibbles counted from -8. `tail` words
- * follow each pair. */
+ * The stream of edgec_products.h with one word for its words (0, 2) and (1, 3): byte j holds byte j
+ * of the first in its low half, of the second in its high half, nibbles counted from -8. `tail`
+ * words follow each pair. */
 
 #if EDGEC_HAS_DSP
 /* clang-format off */

@@ -17,6 +17,11 @@
 #else
 #define EDGEC_HAS_DSP 0
 #endif
+#if defined(__ARM_ARCH_6M__)
+#define EDGEC_HAS_ONLY_THUMB1 1
+#else
+#define EDGEC_HAS_ONLY_THUMB1 0
+#endif
 
 #ifdef __cplusplus
 extern "C" {
@@ -50,6 +55,12 @@ EDGEC_INLINE int32_t edgec_read_s8x4(const int8_t *p) {
     int32_t word;
     edgec_memcpy(&word, p, sizeof word);
     return word;
+}
+
+EDGEC_INLINE int32_t edgec_read_s16(const uint8_t *p) {
+    int16_t half;
+    edgec_memcpy(&half, p, sizeof half);
+    return half;
 }
 
 EDGEC_INLINE int32_t edgec_read_s16x2(const int16_t *p) {

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 RATES = (0.0, 0.15, 1.0)
 HOSTS = [
     (("generic",), "gcc"), (("arm_dsp", "generic"), "gcc"), (("arm_dsp", "generic"), "zig"), (("generic",), "zig"),
-    (("helium", "arm_dsp", "generic"), "zig"),
+    (("scalar", "generic"), "gcc"), (("helium", "arm_dsp", "generic"), "zig"),
 ]  # fmt: skip
 CORES = [
     ("cortex-m7", "zig"), ("cortex-m7", "gcc"), ("cortex-m4", "zig"), ("cortex-m33", "gcc"), ("cortex-m3", "zig"),

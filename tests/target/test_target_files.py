@@ -66,7 +66,7 @@ def test_a_path_loads_and_a_missing_one_says_so(tmp_path: Path) -> None:
         ('mcpu = "m"', 'mcpu = "m"\nfpu = 1', "unknown key 'zig.fpu'; allowed keys: triple, mcpu"),
         ("origin = 32\n", "", "missing key 'memory.ram.origin' (int)"),
         ('backend = "c"', 'backend = "rust"', "key 'backend': 'rust' is not one of c, llvm, cuda"),
-        ('isa = ["generic"]', 'isa = ["sse9"]', "key 'isa': 'sse9' found, expected some of generic, arm_dsp"),
+        ('isa = ["generic"]', 'isa = ["sse9"]', "key 'isa': 'sse9' found, expected some of generic, scalar, arm_dsp"),
         ('isa = ["generic"]', "isa = [1]", "key 'isa': expected strings, found a list of mixed values"),
         ("[memory.ram]", "[memory.sram]", "arch 'arm-m' needs the tables [memory.code] and [memory.ram]"),
         ("clock_hz = 1", "clock_hz = ", "not valid TOML"),
