@@ -245,6 +245,13 @@ def reshape(call: Call) -> str:
     return call.emit(Reshape(y.shape), x)
 
 
+def transpose(call: Call) -> str:
+    """TRANSPOSE by a constant permutation."""
+    (x, tx), y, perm = call.activation(0), call.result, call.constant(1, "INT32").reshape(-1)
+    same_scale(tx, y)
+    return call.emit(Permute(tuple(int(p) % len(tx.shape) for p in perm)), x)
+
+
 def pad(call: Call) -> str:
     """PAD and PADV2 with the zero point, or with a constant of the same scale."""
     (x, tx), y = call.activation(0), call.result
@@ -342,4 +349,5 @@ CONVERTERS: dict[str, Callable[[Call], str]] = {
     "SQUEEZE": reshape,
     "SUB": add,
     "TANH": curve,
+    "TRANSPOSE": transpose,
 }

@@ -101,7 +101,7 @@ def unary(rng: Rng) -> Net:
 
 
 def moves(rng: Rng) -> Net:
-    """PAD, PADV2, CONCATENATION and RESHAPE, one after the other."""
+    """PAD, PADV2, CONCATENATION, TRANSPOSE and RESHAPE, one after the other."""
     q = (0.03, int(rng.integers(-128, 128)))
     amounts = rng.integers(0, 3, (4, 2))
     amounts[0] = 0
@@ -109,15 +109,19 @@ def moves(rng: Rng) -> Net:
     axis = int(rng.integers(1, 4))
     joined = tuple(n * (2 if k == axis else 1) for k, n in enumerate(padded))
     flat = (1, int(np.prod(joined)))
+    perm = rng.permutation(4)
+    turned = tuple(joined[p] for p in perm)
     tensors = [
         T((1, 4, 5, 3), *q), T((4, 2), dtype="int32", data=amounts), T(padded, *q), T(padded, *q),
         T((1,), *q, data=int8(rng, 1)), T(joined, *q), T((2,), dtype="int32", data=np.array(flat)), T(flat, *q),
+        T((4,), dtype="int32", data=perm), T(turned, *q),
     ]  # fmt: skip
     ops = [
         Op("PAD", [0, 1], [2], options("PadOptions")),
         Op("PADV2", [0, 1, 4], [3], options("PadV2Options")),
         Op("CONCATENATION", [2, 3], [5], options("ConcatenationOptions", axis=axis)),
-        Op("RESHAPE", [5, 6], [7], options("ReshapeOptions", newShape=list(flat))),
+        Op("TRANSPOSE", [5, 8], [9], options("TransposeOptions")),
+        Op("RESHAPE", [9, 6], [7], options("ReshapeOptions", newShape=list(flat))),
     ]
     return Net(tensors, ops)
 
