@@ -268,9 +268,10 @@ def moved(text: str, at: Offset, size: int) -> str:
 
 
 def per_turn(step: int, size: int) -> str:
-    """What a turn of the loop moves a pointer by. A step back is subtracted: a negative factor would wrap at 32 bits,
-    which is a pointer's width on the device only."""
-    return f" {'-' if step < 0 else '+'} turn * {abs(step) // size}u" if step else ""
+    """What a turn of the loop moves a pointer by. Never back: a negative factor would wrap at 32 bits, which is a
+    pointer's width on the device only."""
+    assert step >= 0, "only the ends of a chain move, and they move forward"
+    return f" + turn * {step // size}u" if step else ""
 
 
 def section_text(region: str | None) -> str:
