@@ -33,7 +33,7 @@ from edgec.target import Target
 from edgec.toolchain.manifest import TensorSpec, read_manifest
 
 FRAMES = 2  # run for each variant
-SPIKES = 0.15  # of the bits of random spikes
+SPIKES = 0.15  # share of random spikes, where calibration has not told a layer's own
 VERSION = 1
 
 
@@ -119,9 +119,23 @@ def places(graph: Graph, target: Target) -> list[Layer]:
 
 def key_of(op: Op, variants: Sequence[tuple[str, Kernel]], target: Target) -> str:
     """What a measurement depends on, as one word."""
-    texts = [op.name, target.name, target.cpu, repr(target.isa), repr(target.timing), sources_digest()]
+    texts = [
+        op.name,
+        repr(rate_of(op)),
+        target.name,
+        target.cpu,
+        repr(target.isa),
+        repr(target.timing),
+        sources_digest(),
+    ]
     texts += [f"{variant}\n{source_text(kernel)}" for variant, kernel in variants]
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:32]
+
+
+def rate_of(op: Op) -> float:
+    """Share of spikes in a layer's input."""
+    rate = getattr(op, "spike_rate", None)
+    return SPIKES if rate is None else float(rate)
 
 
 @functools.cache
@@ -146,8 +160,9 @@ def measure(layer: Layer, target: Target, kind: str, toolchain: str) -> dict[str
         write_folder(bench_graph(layer), target, Path(work), choose=lambda op, site: next(chosen))
         options: dict[str, Any] = {"toolchain": toolchain, "profile": True, "counting": True, "flow": modelled}
         with open_device(kind, work, None, target, **options) as device:
-            specs = read_manifest(work).inputs
-            found = count_frames(device, [[random_input(s, frame) for s in specs] for frame in range(FRAMES)], dry)
+            specs, rate = read_manifest(work).inputs, rate_of(layer.op)
+            frames = [[random_input(s, frame, rate) for s in specs] for frame in range(FRAMES)]
+            found = count_frames(device, frames, dry)
     each: Sequence[Mapping[int, float]] = found.node_cycles or found.per_node
     return {variant: round(sum(frame[k] for frame in each)) for k, (variant, _) in enumerate(layer.variants)}
 
@@ -174,13 +189,13 @@ def bench_graph(layer: Layer) -> Graph:
     return Graph("tune", tuple(inputs), consts, tuple(nodes), outs, tuple(states), True)
 
 
-def random_input(spec: TensorSpec, frame: int) -> Array:
-    """Numbers over the whole range of a type, words being spikes; the same for every variant."""
+def random_input(spec: TensorSpec, frame: int, rate: float) -> Array:
+    """Numbers over the whole range of a type, words being spikes at a rate; the same for every variant."""
     dtype, rng = np.dtype(spec.dtype), np.random.default_rng([frame, int(spec.name.rsplit("_", 1)[1])])
     if dtype.kind == "f":
         return rng.normal(size=spec.shape).astype(dtype)
     if dtype == np.uint32:
-        bits = rng.random((int(np.prod(spec.shape)), 32)) < SPIKES
+        bits = rng.random((int(np.prod(spec.shape)), 32)) < rate
         return np.packbits(bits, axis=-1, bitorder="little").view("<u4").reshape(spec.shape)
     info = np.iinfo(dtype)
     return rng.integers(info.min, info.max, spec.shape, dtype, endpoint=True)

@@ -17,11 +17,12 @@ from edgec.errors import InputError, TargetError
 from edgec.ir.graph import Const, Graph, Node, Value
 from edgec.ir.types import DType, TensorType
 from edgec.kernels import candidates, select
-from edgec.ops import QConv2dRequantize
+from edgec.ops import QConv2dRequantize, QLinear
 from edgec.pipeline import compile_model
 from edgec.plan.calls import site_of
 from edgec.profile import tune
 from edgec.target import load_target
+from edgec.toolchain.manifest import TensorSpec
 
 TARGET = load_target("cortex-m4")
 
@@ -108,6 +109,14 @@ def test_the_cheapest_wins_and_the_bytes_stay(cache: Path, tmp_path: Path, monke
             outputs.append(y)
     assert {r["variant"] for r in model.report["layers"]} == {"generic"}
     np.testing.assert_array_equal(*outputs)
+
+
+def test_spikes_come_at_the_layers_own_rate() -> None:
+    spec = TensorSpec("i0_0", "uint32_t", "uint32", (1, 400), 1600)
+    for op, rate in ((QLinear(spike_rate=0.4), 0.4), (QLinear(), tune.SPIKES), (QConv2dRequantize(), tune.SPIKES)):
+        words = tune.random_input(spec, 0, tune.rate_of(op))
+        assert np.unpackbits(words.view(np.uint8)).mean() == pytest.approx(rate, abs=0.02)
+    assert tune.key_of(QLinear(spike_rate=0.4), [], TARGET) != tune.key_of(QLinear(), [], TARGET)
 
 
 def test_keys_depend_on_what_a_measurement_depends_on() -> None:
