@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgec.backends.kernel import NamedKernel, source_text
 from edgec.backends.library import comment_safe, manifest, write_library, write_weights
-from edgec.backends.share import share
+from edgec.backends.share import keep_once, share
 from edgec.backends.weights import binary_consts
 from edgec.ir.graph import Graph
 from edgec.kernels import select
@@ -66,8 +66,7 @@ def write_folder(
     choose: maps an op and its site to a kernel variant, by default the first that fits."""
     tiled = tiling if target.backend != "cuda" else None
     plan = make_plan(graph, choose or (lambda op, site: select(op, site, target.isa)), tiled)
-    if goal == "size" and target.backend == "c":
-        plan = share(plan)
+    plan = keep_once(share(plan) if goal == "size" and target.backend == "c" else plan)
     plan = replace(plan, items=place_memory(plan, target, place, binary_consts(plan.consts)))
     symbols, kernels = name_kernels(plan.every_call)
     sources = [f"{graph.name}.c"]

@@ -1,4 +1,5 @@
-"""For small code: kernels that differ in numbers only become one function that reads its numbers from a table.
+"""What layers have in common, stored once: equal constants always; for small code also kernels that differ in numbers
+only, which become one function that reads its numbers from a table.
 
 Only texts of loops around calls of runtime functions are shared: their numbers are sizes, counts and offsets. What
 computes by itself keeps its literals, which the compiler folds.
@@ -7,7 +8,7 @@ computes by itself keeps its literals, which the compiler folds.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -36,21 +37,51 @@ class Form:
     pieces: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Shared:
+    """A kernel in place of a call's own, and the constant with its numbers."""
+
+    instead_of: Kernel
+    kernel: Kernel
+    table: str
+    in_place: bool
+
+
 def share(plan: Plan) -> Plan:
     """The same program with shared kernels; their tables are further constants."""
     groups: dict[Form, list[Call]] = {}
     for call in plan.every_call:
         groups.setdefault(form_of(call), []).append(call)
-    shared: dict[tuple[int, int], Call] = {}
+    shared: dict[tuple[int, int], Shared] = {}
     consts: dict[str, Array] = dict(plan.consts)
     for form, calls in groups.items():
         if len({call.kernel.body for call in calls}) > 1 and all(map(_LINES.match, lines_of(calls))):
             shared |= _merge(form, calls, consts)
+
+    def change(call: Call) -> Call:
+        found = shared.get(call.key)
+        if found is None or found.instead_of is not call.kernel:
+            return call
+        return replace(call, kernel=found.kernel, args=(found.table, *call.args), in_place=found.in_place)
+
+    return exchange(plan, change, consts)
+
+
+def keep_once(plan: Plan) -> Plan:
+    """The same program with one constant for all that are equal."""
+    first: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+    names = {n: first.setdefault((a.dtype.name, a.shape, a.tobytes()), n) for n, a in plan.consts.items()}
+    kept = {n: a for n, a in plan.consts.items() if names[n] == n}
+    return exchange(plan, lambda call: replace(call, args=tuple(names.get(a, a) for a in call.args)), kept)
+
+
+def exchange(plan: Plan, change: Callable[[Call], Call], consts: Mapping[str, Array]) -> Plan:
+    """The plan with its calls changed, and these constants."""
     program = tuple(
-        Loop(loop.count, tuple(shared.get(i.key, i) if isinstance(i, Call) else i for i in loop.items))
+        Loop(loop.count, tuple(change(item) if isinstance(item, Call) else item for item in loop.items))
         for loop in plan.program
     )
-    return replace(plan, calls=tuple(shared.get(c.key, c) for c in plan.calls), program=program, consts=consts)
+    return replace(plan, calls=tuple(map(change, plan.calls)), program=program, consts=consts)
 
 
 def lines_of(calls: Sequence[Call]) -> list[str]:
@@ -76,8 +107,8 @@ def split(body: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
     return tuple(pieces), tuple(numbers)
 
 
-def _merge(form: Form, calls: Sequence[Call], consts: dict[str, Array]) -> Mapping[tuple[int, int], Call]:
-    """The calls with one kernel; equal tables are one constant."""
+def _merge(form: Form, calls: Sequence[Call], consts: dict[str, Array]) -> dict[tuple[int, int], Shared]:
+    """One kernel for the calls; equal tables are one constant."""
     rows = np.array([split(call.kernel.body)[1] for call in calls], np.int64)  # [calls, numbers]
     varying = [k for k in range(rows.shape[1]) if len(set(rows[:, k])) > 1]
     columns = list(dict.fromkeys(tuple(rows[:, k]) for k in varying))
@@ -96,5 +127,5 @@ def _merge(form: Form, calls: Sequence[Call], consts: dict[str, Array]) -> Mappi
         name = names.setdefault(table, f"{call.node.outputs[0]}_{TABLE}{call.part or ''}")
         consts[name] = np.array(table, np.int32)
         kernel: Kernel = replace(call.kernel, body=body, params=((TABLE, (len(columns),), "int32"), *params))
-        found[call.key] = replace(call, kernel=kernel, args=(name, *call.args), in_place=in_place)
+        found[call.key] = Shared(call.kernel, kernel, name, in_place)
     return found

@@ -11,15 +11,16 @@ pytest.importorskip("tflite")
 
 from edgec import frontends
 from edgec.backends.emit import name_kernels, write_folder
-from edgec.backends.share import share, split
+from edgec.backends.share import keep_once, share, split
 from edgec.device import open_device
 from edgec.errors import InputError
 from edgec.ir.graph import Graph
 from edgec.kernels import select
 from edgec.pipeline import compile_model
-from edgec.plan import Plan, make_plan
+from edgec.plan import Plan, Tiling, make_plan
 from edgec.target import load_target
 from edgec.toolchain import build_image, image_sizes, read_manifest
+from tests.plan.test_steps import block
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "mlperf_tiny"
 TARGET = load_target("cortex-m4")
@@ -59,6 +60,15 @@ def test_convolutions_share_and_additions_do_not(plan: Plan) -> None:
     assert all(c.kernel.params[0][0] != "sizes" for c in shared.calls if c.node.op.name == "tflite_add")
 
 
+def test_equal_constants_are_kept_once(plan: Plan) -> None:
+    once = keep_once(plan)
+    contents = [(a.dtype.name, a.shape, a.tobytes()) for a in once.consts.values()]
+    assert len(set(contents)) == len(contents) < len(plan.consts)
+    for old, new in zip(plan.every_call, once.every_call, strict=True):
+        for a, b in zip(old.args, new.args, strict=True):
+            assert a == b or np.array_equal(plan.consts[a], once.consts[b])
+
+
 def test_same_bytes_in_less_flash(graph: Graph, tmp_path: Path) -> None:
     """Against LiteRT's recorded outputs, on this computer and on the emulated core."""
     pytest.importorskip("unicorn")
@@ -78,6 +88,22 @@ def test_same_bytes_in_less_flash(graph: Graph, tmp_path: Path) -> None:
             for x, y in list(zip(xs, ys, strict=True))[:count]:
                 (found,) = device.step([x[None]]) or [np.empty(0)]
                 np.testing.assert_array_equal(found.reshape(-1), y)
+
+
+def test_layers_in_steps_share_too(tmp_path: Path) -> None:
+    """Parts of layers have kernels of their own that differ in numbers."""
+    net, outputs, shared = block(20, 14), [], []
+    x = np.random.default_rng(0).integers(-128, 128, net.inputs[0].type.shape).astype(np.int8)
+    for goal in ("latency", "size"):
+        folder = tmp_path / goal
+        folder.mkdir()
+        plan = write_folder(net, TARGET, folder, tiling=Tiling(1), goal=goal)
+        assert plan.tiles
+        shared.append([c for c in plan.every_call if c.kernel.params[0][0] == "sizes"])
+        with open_device("host", folder) as device:
+            outputs += device.step([x]) or []
+    assert [bool(calls) for calls in shared] == [False, True]
+    np.testing.assert_array_equal(*outputs)
 
 
 def test_keyword_network_is_smaller_too(tmp_path: Path) -> None:
