@@ -19,6 +19,7 @@ from edgec.kernels import (
     helium,
     helium_depth,
     helium_each,
+    helium_product,
     narrow_dsp,
     neon,
     neon_rows,
@@ -75,6 +76,8 @@ TABLES: Mapping[str, Mapping[type[Op], tuple[tuple[str, Rule], ...]]] = {
         QLinearRequantize: (("linear_mve", helium.linear),),
         QConv2d: IMAGES_MVE,
         QConv2dRequantize: (*IMAGES_MVE, ("depth_mve", helium_depth.image)),
+        QMatMul: (("product_mve", helium_product.product),),
+        Requantize: (("requantize_mve", helium_each.requantize),),
         TfliteAdd: (("add_mve", helium_each.add),),
     },
     "scalar": {

@@ -108,10 +108,10 @@ def kernel_of(
     return Kernel("\n".join(lines), params, {"w": stream.words, "table": values}, drops, scratch, inplace=(0,))
 
 
-def layer_words(op: Op, stream: Stream, finish: Finish, x_step: int, outputs: int) -> list[int]:
+def layer_words(op: Op, stream: Stream, finish: Finish, x_step: int, y_step: int, outputs: int) -> list[int]:
     """The words of edgec_mve_layer."""
     last = requantization(op)
-    return [x_step, stream.vectors, outputs, stream.last, last.zero_point if last else 0, finish.lift]
+    return [x_step, y_step, stream.vectors, outputs, stream.last, last.zero_point if last else 0, finish.lift]
 
 
 def linear(op: Op, site: Site) -> Kernel | None:
@@ -132,7 +132,7 @@ def linear(op: Op, site: Site) -> Kernel | None:
     lanes, size = (VECTOR // 2, 2) if wide else (VECTOR, 1)
     stream = pack(site.consts[1].reshape(inputs, outputs), site.consts[2], finish, lanes, ONE if one else SOME)
     group = min(max(GROUP_BYTES // (inputs * size) // 2 * 2, 2), rows)
-    table = [*layer_words(op, stream, finish, inputs * size, outputs), rows, inputs * size, group]
+    table = [*layer_words(op, stream, finish, inputs * size, outputs, outputs), rows, inputs * size, group]
     name = f"{'one' if one else 'some'}_{'wide_' if wide else ''}{finish.suffix}_linear"
     return kernel_of(op, site, stream, name, table, group * inputs * size + VECTOR)
 
@@ -155,7 +155,7 @@ def spikes(op: Op, site: Site) -> Kernel | None:
     x, products = site.inputs[0], site.outputs[0].size // outputs
     name, block = ("one", ONE) if outputs >= ONE else ("some", SOME)
     stream = pack(site.consts[1].reshape(-1, outputs), site.consts[2], finish, VECTOR, block)
-    table = np.array([*layer_words(op, stream, finish, rows.count, outputs), 1, rows.count, 1], np.int32)
+    table = np.array([*layer_words(op, stream, finish, rows.count, outputs, outputs), 1, rows.count, 1], np.int32)
     units, wide = int(np.prod(x.storage_shape)), -(-rows.count // VECTOR) * VECTOR + VECTOR
     where = f"T.address_of(x[r * {units // products}]), {rows.groups}, {rows.stride}, {rows.width}, scratch.data"
     operands = f"scratch.data, w.data, T.address_of(y[r * {outputs}]), table.data, T.address_of(scratch[{wide}])"
@@ -169,27 +169,46 @@ def spikes(op: Op, site: Site) -> Kernel | None:
     return Kernel(body, params, {"w": stream.words, "table": table}, (2,), 2 * wide)
 
 
-def window_words(op: QConv2d, site: Site) -> list[int]:
-    """The words of edgec_mve_window."""
-    (_, h, v, c), (kh, kw) = site.inputs[0].shape, site.inputs[1].shape[:2]
+@dataclass(frozen=True)
+class Axis:
+    """One axis of an image: inputs and outputs, their steps in pixels, kernel, stride, padding before."""
+
+    inputs: int
+    step: int
+    outputs: int
+    out_step: int
+    size: int
+    stride: int
+    before: int
+
+
+def axes_of(op: QConv2d, site: Site) -> tuple[Axis, Axis]:
+    """Down the image and to the right."""
+    (_, h, v, _), (kh, kw) = site.inputs[0].shape, site.inputs[1].shape[:2]
     _, oh, ow, _ = site.outputs[0].shape
-    columns, lines = (ow - 1) * op.stride[1] + kw, (oh - 1) * op.stride[0] + kh
-    size = (lines + (columns - 1) * kh) * c
-    return [h, v, c, kh, kw, *op.stride, op.pad[0], op.pad[2], columns, oh, ow, size]
+    return Axis(h, v, oh, ow, kh, op.stride[0], op.pad[0]), Axis(v, 1, ow, 1, kw, op.stride[1], op.pad[2])
 
 
 def convolution(op: Op, site: Site) -> Kernel | None:
-    """Any convolution of one image without groups and dilation."""
+    """Any convolution of one image without groups and dilation; a line of odd length computes a pixel in vain."""
     assert isinstance(op, QConv2d)
-    x, (kh, _, c, outputs) = site.inputs[0], site.inputs[1].shape
+    x, (kh, kw, c, outputs) = site.inputs[0], site.inputs[1].shape
     if x.dtype is not DType.I8 or op.groups != 1 or op.dilation != (1, 1) or x.shape[0] != 1 or outputs < SOME:
         return None
-    finish = finish_for(op, site)
-    if finish is None or op.pad[0] >= kh or outputs >= REACH - SOME:
+    finish, (across, along) = finish_for(op, site), axes_of(op, site)
+    if finish is None or op.pad[0] >= kh or op.pad[2] >= kw or outputs >= REACH - SOME:
         return None
-    turned = site.consts[1].transpose(1, 0, 2, 3).reshape(-1, outputs)
-    stream = pack(turned, site.consts[2], finish, VECTOR, SOME)
-    window = window_words(op, site)
-    table = [*layer_words(op, stream, finish, op.stride[1] * kh * c, outputs), *window]
-    scratch = -(-c // VECTOR) * VECTOR + window[-1] + VECTOR
+    weights = site.consts[1].transpose(1, 0, 2, 3)
+    in_vain = along.outputs % 2 * across.outputs, across.outputs % 2 * along.outputs
+    if in_vain[0] > in_vain[1] and across.out_step * outputs < REACH - SOME:
+        across, along, weights = along, across, site.consts[1]
+    stream = pack(weights.reshape(-1, outputs), site.consts[2], finish, VECTOR, SOME)
+    columns, lines = ((a.outputs - 1) * a.stride + a.size for a in (along, across))
+    size = (lines + (columns - 1) * across.size) * c
+    table = [
+        *layer_words(op, stream, finish, along.stride * across.size * c, along.out_step * outputs, outputs),
+        across.inputs, across.step * c, along.inputs, along.step * c, c, across.size, across.stride, across.before,
+        along.before, columns, across.outputs, along.outputs, across.out_step * outputs, size,
+    ]  # fmt: skip
+    scratch = -(-c // VECTOR) * VECTOR + size + VECTOR
     return kernel_of(op, site, stream, f"image_{finish.suffix}", table, scratch, f"{op.pad_value}, ")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 from edgec.ops.base import Array, Kernel, Op, Site
+from edgec.ops.quantized import Requantize
 from edgec.ops.tflite import LEFT_SHIFT, TfliteAdd
 
 
@@ -35,3 +38,29 @@ def add(op: Op, site: Site) -> Kernel:
     body = f'T.call_extern("void", "edgec_mve_each_{name}", a.data, b.data, y.data, {n}, terms.data)'
     params = (("a", (n,), "int8"), ("b", (n,), "int8"), ("terms", terms.shape, "int32"), ("y", (n,), "int8"))
     return Kernel(body, params, {"terms": terms})
+
+
+def requantize(op: Op, site: Site) -> Kernel | None:
+    """Row by row with the scales of channels, or all at once; rounded once."""
+    assert isinstance(op, Requantize)
+    x, n = site.inputs[0], site.outputs[0].size
+    if op.rounding != "single" or not {1, 2} <= set(site.consts):
+        return None
+    multiplier, right = (site.consts[k].astype(np.int64) for k in (1, 2))
+    right = np.where(multiplier == 0, np.maximum(right, 32), right)
+    lift = max(32 - int(right.min()), 0)
+    if lift > 31 - x.dtype.range[1].bit_length() or right.max() + lift > 62:
+        return None
+    table = np.concatenate([multiplier, 31 - right - lift]).astype(np.int32)
+    channels = x.shape[-1] if multiplier.size > 1 else n
+    levels = np.array([channels, lift, op.zero_point, op.lo, op.hi], np.int32)
+    kinds = f"{x.dtype.value}_to_{op.dtype}".replace("int", "i")
+    name = f"edgec_mve_each_{'' if multiplier.size > 1 else 'all_'}{kinds}"
+    at = f"r * {channels}"
+    body = f"""for r in T.parallel({prod(x.shape) // channels}):
+    T.call_extern("void", "{name}", T.address_of(x[{at}]), table.data, T.address_of(y[{at}]), levels.data)"""
+    params = (
+        ("x", (n,), x.dtype.value), ("table", table.shape, "int32"), ("levels", levels.shape, "int32"),
+        ("y", (n,), op.dtype),
+    )  # fmt: skip
+    return Kernel(body, params, {"table": table, "levels": levels}, drops=(1, 2))

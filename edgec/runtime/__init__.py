@@ -6,7 +6,7 @@ from pathlib import Path
 
 HEADERS = ("edgec.h", "edgec_simd.h", "edgec_math.h", "edgec_event.h", "edgec_dense.h", "edgec_conv.h", "edgec_rows.h",
            "edgec_products.h", "edgec_depth.h", "edgec_narrow.h", "edgec_packed.h", "edgec_mve.h", "edgec_mve_image.h",
-           "edgec_mve_depth.h", "edgec_mve_each.h", "edgec_dwt.h")  # fmt: skip
+           "edgec_mve_depth.h", "edgec_mve_each.h", "edgec_mve_product.h", "edgec_dwt.h")  # fmt: skip
 #: headers that only some models include, by the prefix of what is in them
 OPTIONAL = {
     "edgec_conv.h": "edgec_conv_",
@@ -19,6 +19,7 @@ OPTIONAL = {
     "edgec_mve_image.h": "edgec_mve_image_",
     "edgec_mve_depth.h": "edgec_mve_depth_",
     "edgec_mve_each.h": "edgec_mve_each_",
+    "edgec_mve_product.h": "edgec_mve_product_",
     "edgec_dwt.h": "edgec_cycles_",
 }
 _HERE = Path(__file__).resolve().parent

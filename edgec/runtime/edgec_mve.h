@@ -304,7 +304,8 @@ EDGEC_INLINE int32_t edgec_mve_i8_tflite(int32_t sum, const int32_t *m, int32_t 
                             (pair * rows + k / (outs)) * (g->x_step / (int32_t)sizeof(xtype)) +    \
                             n * (lanes);                                                           \
                         for (int32_t j = 0; j < (lanes); ++j)                                      \
-                            sum[k] += from[j] * v[k % (outs) * (lanes) + j];                       \
+                            sum[k] = (int32_t)((uint32_t)sum[k] +                                  \
+                                               (uint32_t)(from[j] * v[k % (outs) * (lanes) + j])); \
                     }                                                                              \
                 }                                                                                  \
                 for (int32_t k = 0; k < 8; ++k) {                                                  \
@@ -339,11 +340,11 @@ EDGEC_INLINE void edgec_mve_fill(void *to, int32_t value, int32_t n) {
 #endif
 
 /* ---- layers ----
- * A layer whose outputs are no multiple of a block computes its last four (eight) again, at word
- * `last` of the stream. Rows are read from scratch, 16 bytes beyond their end: the output may lie
- * where the input does. */
+ * x_step: bytes between rows, y_step: elements between their outputs. A layer whose outputs are no
+ * multiple of a block computes its last four (eight) again, at word `last` of the stream. Rows are
+ * read from scratch, 16 bytes beyond their end: the output may lie where the input does. */
 typedef struct {
-    int32_t x_step, vectors, outputs, last, zero, lift;
+    int32_t x_step, y_step, vectors, outputs, last, zero, lift;
 } edgec_mve_layer;
 
 /* linear: how many rows, of how many bytes, and how many rows are copied to scratch at a time. */
@@ -357,10 +358,10 @@ typedef struct {
     EDGEC_INLINE void some(const void *rows, int32_t count, const int32_t *w, type *y,             \
                            const edgec_mve_layer *l) {                                             \
         const int8_t *x = (const int8_t *)rows;                                                    \
-        const edgec_mve_rows pairs = {l->x_step, l->vectors, l->outputs / 4, l->outputs,           \
+        const edgec_mve_rows pairs = {l->x_step, l->vectors, l->outputs / 4, l->y_step,            \
                                       count / 2, l->zero,    l->lift};                             \
         const edgec_mve_rows alone = {0, l->vectors, l->outputs / 4, 0, 1, l->zero, l->lift};      \
-        const int32_t end = (count - 1) * l->outputs;                                              \
+        const int32_t end = (count - 1) * l->y_step;                                               \
         if (count > 1)                                                                             \
             rows2(x, w, y, &pairs);                                                                \
         if (count % 2 != 0)                                                                        \

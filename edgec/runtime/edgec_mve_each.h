@@ -100,6 +100,79 @@ EDGEC_MVE_EACH_ADD(edgec_mve_each_sub_up, -, 0)
 #undef EDGEC_MVE_EACH_ADD
 #endif
 
+/* ---- requantisation, rounded once ----
+ * y = (x * multiplier + half) / 2**shift + zero, bounded, for n elements. `table` has n
+ * multipliers, then n right shifts as negative numbers (`each`); or one of both (`all`). x is
+ * shifted left by `lift` first. */
+typedef struct {
+    int32_t n, lift, zero, low, high;
+} edgec_mve_each_levels;
+
+#if EDGEC_HAS_MVE
+/* clang-format off */
+#define EDGEC_MVE_EACH_LEVELS(name, in, out, load, step, store, to, multiply, shift)      \
+    EDGEC_ASM_FUNCTION void name(                                           \
+        const in *x EDGEC_UNUSED, const int32_t *table EDGEC_UNUSED,        \
+        out *y EDGEC_UNUSED, const int32_t *levels EDGEC_UNUSED) {          \
+        __asm__("push {r4, r5, r6, r7, r8, lr}\n\t"                         \
+                "ldm r3, {r4, r5, r6, r7, r8}\n\t"                          \
+                "vdup.32 q2, r7\n\t"                                        \
+                "vdup.32 q3, r8\n\t"                                        \
+                "add r3, r1, r4, lsl #2\n\t"                                \
+                "ldrd r7, r8, [r1]\n\t"                                     \
+                "wlstp.32 lr, r4, 2f\n"                                     \
+                "1:\n\t"                                                    \
+                load " q0, [r0], #" step "\n\t"                             \
+                "vshl.s32 q0, r5\n\t"                                       \
+                multiply                                                    \
+                shift                                                       \
+                "vadd.i32 q0, q0, r6\n\t"                                   \
+                "vmax.s32 q0, q0, q2\n\t"                                   \
+                "vmin.s32 q0, q0, q3\n\t"                                   \
+                store " q0, [r2], #" to "\n\t"                              \
+                "letp lr, 1b\n"                                             \
+                "2:\n\t"                                                    \
+                "pop {r4, r5, r6, r7, r8, pc}\n\t");                        \
+    }
+#define EDGEC_MVE_EACH_BOTH(kind, in, out, load, step, store, to)                                             \
+    EDGEC_MVE_EACH_LEVELS(edgec_mve_each_##kind, in, out, load, step, store, to,                              \
+                          "vldrw.u32 q1, [r1], #16\n\tvqdmulh.s32 q0, q0, q1\n\t",                           \
+                          "vldrw.u32 q1, [r3], #16\n\tvrshl.s32 q0, q0, q1\n\t")                             \
+    EDGEC_MVE_EACH_LEVELS(edgec_mve_each_all_##kind, in, out, load, step, store, to,                          \
+                          "vqdmulh.s32 q0, q0, r7\n\t", "vrshl.s32 q0, r8\n\t")
+EDGEC_MVE_EACH_BOTH(i32_to_i8, int32_t, int8_t, "vldrw.u32", "16", "vstrb.32", "4")
+EDGEC_MVE_EACH_BOTH(i32_to_i16, int32_t, int16_t, "vldrw.u32", "16", "vstrh.32", "8")
+EDGEC_MVE_EACH_BOTH(i16_to_i8, int16_t, int8_t, "vldrh.s32", "8", "vstrb.32", "4")
+EDGEC_MVE_EACH_BOTH(i16_to_i16, int16_t, int16_t, "vldrh.s32", "8", "vstrh.32", "8")
+EDGEC_MVE_EACH_BOTH(i8_to_i8, int8_t, int8_t, "vldrb.s32", "4", "vstrb.32", "4")
+EDGEC_MVE_EACH_BOTH(i8_to_i16, int8_t, int16_t, "vldrb.s32", "4", "vstrh.32", "8")
+/* clang-format on */
+#undef EDGEC_MVE_EACH_BOTH
+#undef EDGEC_MVE_EACH_LEVELS
+#else
+#define EDGEC_MVE_EACH_LEVELS(name, in, out, multiplier, shift)                                    \
+    EDGEC_INLINE void name(const in *x, const int32_t *table, out *y, const int32_t *levels) {     \
+        edgec_mve_each_levels g;                                                                   \
+        edgec_memcpy(&g, levels, sizeof g);                                                        \
+        for (int32_t k = 0; k < g.n; ++k) {                                                        \
+            int32_t high = edgec_mve_high(x[k] * (1 << g.lift), table[multiplier], 0);             \
+            int32_t v = edgec_mve_shift(high, table[shift]) + g.zero;                              \
+            y[k] = (out)edgec_c_clamp(v, g.low, g.high);                                           \
+        }                                                                                          \
+    }
+#define EDGEC_MVE_EACH_BOTH(kind, in, out)                                                         \
+    EDGEC_MVE_EACH_LEVELS(edgec_mve_each_##kind, in, out, k, g.n + k)                              \
+    EDGEC_MVE_EACH_LEVELS(edgec_mve_each_all_##kind, in, out, 0, 1)
+EDGEC_MVE_EACH_BOTH(i32_to_i8, int32_t, int8_t)
+EDGEC_MVE_EACH_BOTH(i32_to_i16, int32_t, int16_t)
+EDGEC_MVE_EACH_BOTH(i16_to_i8, int16_t, int8_t)
+EDGEC_MVE_EACH_BOTH(i16_to_i16, int16_t, int16_t)
+EDGEC_MVE_EACH_BOTH(i8_to_i8, int8_t, int8_t)
+EDGEC_MVE_EACH_BOTH(i8_to_i16, int8_t, int16_t)
+#undef EDGEC_MVE_EACH_BOTH
+#undef EDGEC_MVE_EACH_LEVELS
+#endif
+
 #ifdef __cplusplus
 }
 #endif

@@ -9,16 +9,19 @@ extern "C" {
 #endif
 
 /* ---- lines of an image as columns ----
- * Pixel (r, c) of the padded image lies at (r + c * kh) pixels of a buffer: every window is one run
- * of kw columns of kh pixels each, a step down moves all windows by one pixel, and a new line takes
- * the places of the pixels that left the windows. So a line of the input is read once, before the
- * output line that may lie in its place is written.
+ * Pixel (r, c) of the padded image lies at (r + c * size) pixels of a buffer: every window is one
+ * run of columns of `size` pixels each, a step down moves all windows by one pixel, and a new line
+ * takes the places of the pixels that left the windows. So a line of the input is read once, before
+ * the output line that may lie in its place is written.
  *
- * h, w, c: image; kh, kw, sh, sw: kernel and stride; top, left: padding before; columns: that
- * windows reach; oh, ow: output; bytes: of the buffer. The buffer begins behind a pixel of padding,
- * rounded up to 16 bytes. */
+ * Lines may be rows or columns of the image: their number, step in bytes, length in pixels and
+ * step between pixels; bytes of a pixel; size and stride of the kernel across lines; padding before
+ * the first line and ahead of a line; columns that windows reach; lines of the output, their length
+ * and step in elements; bytes of the buffer, which begins behind a pixel of padding rounded up to
+ * 16 bytes. */
 typedef struct {
-    int32_t h, w, c, kh, kw, sh, sw, top, left, columns, oh, ow, bytes;
+    int32_t lines, line_step, length, length_step, pixel, size, stride, before, ahead, columns;
+    int32_t out_lines, out_length, out_line_step, bytes;
 } edgec_mve_window;
 
 typedef struct {
@@ -43,15 +46,15 @@ EDGEC_INLINE void edgec_mve_spread(const int8_t *x, int32_t x_step, int32_t n, i
 #endif
 }
 
-/* Line r of the padded image. Padding at the right stays as the buffer was filled. */
+/* Line r of the padded image. Padding behind a line stays as the buffer was filled. */
 EDGEC_INLINE void edgec_mve_line(const int8_t *x, const edgec_mve_window *g, int32_t r,
                                  const int8_t *edge, int8_t *buffer) {
-    const int32_t inside = r >= g->top && r < g->top + g->h, step = g->kh * g->c;
-    const int32_t room = g->columns - g->left, width = room < g->w ? room : g->w;
-    int8_t *to = buffer + r * g->c;
-    edgec_mve_spread(edge, 0, g->c, g->left, to, step);
-    edgec_mve_spread(inside ? x + (r - g->top) * g->w * g->c : edge, inside ? g->c : 0, g->c, width,
-                     to + g->left * step, step);
+    const int32_t at = r - g->before, inside = at >= 0 && at < g->lines, step = g->size * g->pixel;
+    const int32_t room = g->columns - g->ahead, width = room < g->length ? room : g->length;
+    int8_t *to = buffer + r * g->pixel;
+    edgec_mve_spread(edge, 0, g->pixel, g->ahead, to, step);
+    edgec_mve_spread(inside ? x + at * g->line_step : edge, inside ? g->length_step : 0, g->pixel,
+                     width, to + g->ahead * step, step);
 }
 
 /* scratch: the pixel of padding, the buffer, 16 bytes. */
@@ -62,13 +65,13 @@ EDGEC_INLINE void edgec_mve_line(const int8_t *x, const edgec_mve_window *g, int
         edgec_mve_image t;                                                                         \
         edgec_memcpy(&t, table, sizeof t);                                                         \
         const edgec_mve_window *g = &t.window;                                                     \
-        int8_t *buffer = scratch + (g->c + 15) / 16 * 16;                                          \
-        edgec_mve_fill(scratch, pad, (g->c + 15) / 16 * 16 + g->bytes);                            \
-        for (int32_t i = 0, next = 0; i < g->oh; ++i, y += g->ow * t.layer.outputs) {              \
-            const int32_t first = i * g->sh;                                                       \
-            for (next = next < first ? first : next; next < first + g->kh; ++next)                 \
+        int8_t *buffer = scratch + (g->pixel + 15) / 16 * 16;                                      \
+        edgec_mve_fill(scratch, pad, (g->pixel + 15) / 16 * 16 + g->bytes);                        \
+        for (int32_t i = 0, next = 0; i < g->out_lines; ++i, y += g->out_line_step) {              \
+            const int32_t first = i * g->stride;                                                   \
+            for (next = next < first ? first : next; next < first + g->size; ++next)               \
                 edgec_mve_line(x, g, next, scratch, buffer);                                       \
-            edgec_mve_some_##suffix(buffer + first * g->c, g->ow, w, y, &t.layer);                 \
+            edgec_mve_some_##suffix(buffer + first * g->pixel, g->out_length, w, y, &t.layer);     \
         }                                                                                          \
     }
 EDGEC_MVE_IMAGE(i32, int32_t)

@@ -20,7 +20,7 @@ from edgec.ir.evaluate import StepRunner
 from edgec.ir.types import DType, TensorType
 from edgec.kernels.helium import finish_of
 from edgec.kernels.helium_each import rounds_half_up
-from edgec.ops import QConv1d, QConv2d, QConv2dRequantize, QLinear, QLinearRequantize, TfliteAdd
+from edgec.ops import QConv1d, QConv2d, QConv2dRequantize, QLinear, QLinearRequantize, QMatMul, TfliteAdd
 from edgec.ops.quantized import Requantize
 from edgec.pipeline import compile_model
 from edgec.target import load_target
@@ -91,6 +91,16 @@ def add_sum(b: Builder) -> None:
     b.add(TfliteAdd(1.0, zero, za, zb, ma, sa, mb, sb, my, sy, 1 if zero % 2 else -1), x, x)
 
 
+def add_product(b: Builder) -> None:
+    """Two computed tensors, zero points as they come."""
+    turned, wide = b.ints(0, 2, 2).tolist()
+    m, k, n = int(b.ints(2, 9)), int(b.ints(1, 4)) * (8 if wide else 16), int(b.ints(1, 9)) * 4
+    op = QMatMul(bool(turned), int(b.ints(-128, 128)) * turned, int(b.ints(-128, 128)))
+    left = TensorType((1, 2, m, k), DType.I16 if wide else DType.I8)
+    right = TensorType((1, 2, n, k) if turned else (1, 2, k, n), DType.I8)
+    b.add(op, (left, 1 << 15), (right, 128))
+
+
 def check(b: Builder, device: str, target: str, toolchain: str = "zig") -> list[str]:
     """The graph with the kernels for Helium on a device: the bytes of the reference. Returns the variants."""
     graph, rng = b.graph(), np.random.default_rng(1)
@@ -114,7 +124,7 @@ def check(b: Builder, device: str, target: str, toolchain: str = "zig") -> list[
 def random_layers(seed: int) -> Builder:
     b = Builder(seed)
     for _ in range(3):
-        for add in (add_linear, add_convolution, add_depthwise, add_sum):
+        for add in (add_linear, add_convolution, add_depthwise, add_sum, add_product):
             add(b)
     return b
 
@@ -123,7 +133,7 @@ def random_layers(seed: int) -> Builder:
 @given(seed=st.integers(0, 2**32 - 1))
 def test_random_layers_on_the_host(seed: int) -> None:
     variants = check(random_layers(seed), "host", "host")
-    assert {"linear_mve", "windows_mve", "depth_mve", "add_mve"} <= set(variants)
+    assert {"linear_mve", "windows_mve", "depth_mve", "add_mve", "product_mve"} <= set(variants)
     others = {"generic", "rows_dsp", "windows_dsp", "dense_dsp", "event_dsp", "silence_dsp"}
     assert {v for v in variants if not v.endswith("_mve")} <= others
 

@@ -54,7 +54,8 @@ def test_variants_are_used(host: Bench) -> None:
         "generic",
     }
     if "linear_mve" in found:
-        assert found >= {"spikes_mve", "windows_mve", "depth_mve", "add_mve", *both}
+        mve = {"spikes_mve", "windows_mve", "depth_mve", "add_mve", "requantize_mve", "product_mve"}
+        assert found >= mve | both
     else:
         assert found >= {"event", "dense", "generic"} or found >= {"wide_dsp", "conv_dsp", "depthwise_dsp", *both}
 
