@@ -114,8 +114,8 @@ EDGEC_INLINE void edgec_spike_lanes(const uint32_t *x, int32_t groups, int32_t s
             to[1] = (int32_t)(lanes >> 1 & 0x00010001u);
         }
     }
-    while (to < end)
-        *to++ = 0;
+    for (; to < end; ++to)
+        *to = 0;
 }
 
 /* The same inputs as int8; up to three bytes more are written. */

@@ -49,14 +49,16 @@ EDGEC_ASM_FUNCTION void edgec_narrow_pairs(
 EDGEC_INLINE void edgec_narrow_pairs(const int32_t *w, int32_t quads, int32_t pairs, int32_t tail,
                                      int32_t *to) {
     for (; pairs > 0; --pairs) {
-        *to++ = *w++;
-        *to++ = *w++;
+        to[0] = w[0];
+        to[1] = w[1];
+        w += 2;
+        to += 2;
         for (int32_t q = 0; q < quads; ++q, ++w, to += 2) {
             to[0] = edgec_ssub16((int32_t)((uint32_t)*w & 0x0f0f0f0fu), 0x08080808);
             to[1] = edgec_ssub16((int32_t)(((uint32_t)*w >> 4) & 0x0f0f0f0fu), 0x08080808);
         }
-        for (int32_t k = 0; k < tail; ++k)
-            *to++ = *w++;
+        for (int32_t k = 0; k < tail; ++k, ++w, ++to)
+            *to = *w;
     }
 }
 #endif

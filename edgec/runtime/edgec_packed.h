@@ -153,19 +153,19 @@ EDGEC_INLINE int32_t edgec_packed_word(int32_t word, int32_t turn, uint32_t mask
 EDGEC_INLINE void edgec_packed_weights4(const int32_t *w, int32_t count, int32_t tail,
                                         int32_t *to) {
     for (; count > 0; --count, ++w)
-        for (int32_t turn = 0; turn < 32; turn += 8)
-            *to++ = edgec_packed_word(*w, turn, 15u, 8);
-    for (; tail > 0; --tail)
-        *to++ = *w++;
+        for (int32_t turn = 0; turn < 32; turn += 8, ++to)
+            *to = edgec_packed_word(*w, turn, 15u, 8);
+    for (; tail > 0; --tail, ++w, ++to)
+        *to = *w;
 }
 
 EDGEC_INLINE void edgec_packed_weights2(const int32_t *w, int32_t count, int32_t tail,
                                         int32_t *to) {
     for (; count > 0; --count, ++w)
-        for (int32_t turn = 4; turn < 32; turn += turn % 8 == 4 ? 2 : 6)
-            *to++ = edgec_packed_word(*w, turn, 3u, 2);
-    for (; tail > 0; --tail)
-        *to++ = *w++;
+        for (int32_t turn = 4; turn < 32; turn += turn % 8 == 4 ? 2 : 6, ++to)
+            *to = edgec_packed_word(*w, turn, 3u, 2);
+    for (; tail > 0; --tail, ++w, ++to)
+        *to = *w;
 }
 #endif
 
