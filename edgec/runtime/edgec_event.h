@@ -105,7 +105,7 @@ EDGEC_INLINE int32_t edgec_silent_rows(const uint32_t *x, int32_t groups, int32_
  * completed to a multiple of four, all of them by zeros to `words_out` words. */
 EDGEC_INLINE void edgec_spike_lanes(const uint32_t *x, int32_t groups, int32_t stride,
                                     int32_t width, int32_t words_out, int32_t *to) {
-    int32_t *end = to + words_out;
+    int32_t used = groups * ((width + 3) / 4 * 2);
     for (int32_t g = 0; g < groups; ++g, x += stride) {
         for (int32_t k = 0; k < width; k += 4, to += 2) {
             uint32_t four = x[k / 32] >> (uint32_t)(k % 32) & 15u;
@@ -114,8 +114,8 @@ EDGEC_INLINE void edgec_spike_lanes(const uint32_t *x, int32_t groups, int32_t s
             to[1] = (int32_t)(lanes >> 1 & 0x00010001u);
         }
     }
-    for (; to < end; ++to)
-        *to = 0;
+    for (int32_t k = used; k < words_out; ++k)
+        to[k - used] = 0;
 }
 
 /* The same inputs as int8; up to three bytes more are written. */
