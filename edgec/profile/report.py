@@ -199,11 +199,10 @@ def measure(
         return result
     with tempfile.TemporaryDirectory(prefix="edgec-") as work:
         elf = (folder if keep_image else Path(work)) / f"{folder_name(folder)}.elf"
+        link(folder, target, elf, toolchain)
         if target.arch == "aarch64":
             _weigh_objects(folder, target, result)
-            build_aarch64(folder, target, elf)
         else:
-            build_image(folder, target, elf, toolchain=toolchain)
             result["flash"] = image_sizes(elf).flash
             result["code"] = {s.name: s.size for s in symbols(elf) if s.is_function}
             how["flash"] = f"text + rodata + data of the model in the linked image ({toolchain})"
@@ -213,6 +212,13 @@ def measure(
         shown = "silence" if data is None else source
         _count(Path(work), elf, folder, target, toolchain, inputs, shown, filling, result)
     return result
+
+
+def link(folder: Path, target: Target, elf: Path, toolchain: str, *, profile: bool = False) -> Path:
+    """A program for 64-bit ARM Linux, or an image for a bare Cortex-M."""
+    if target.arch == "aarch64":
+        return build_aarch64(folder, target, elf, profile=profile)
+    return build_image(folder, target, elf, toolchain=toolchain, profile=profile)
 
 
 def _weigh_objects(folder: Path, target: Target, result: dict[str, Any]) -> None:
@@ -276,7 +282,7 @@ def _count(
     if whole.cycles:
         result["cycles_worst"], result["cycles_mean"] = round(max(whole.cycles)), round(float(np.mean(whole.cycles)))
         how["latency"] = f"estimate: worst frame's modelled cycles, {mhz}"
-    profiled = build_image(folder, target, work / "profile.elf", toolchain=toolchain, profile=True)
+    profiled = link(folder, target, work / "profile.elf", toolchain, profile=True)
     with open_image(kind, profiled, manifest, target, profile=True, counting=True, flow=modelled) as device:
         layers = count_frames(device, inputs, target).after(filling)
     result["per_node"], result["node_cycles"] = layers.per_node, layers.node_cycles

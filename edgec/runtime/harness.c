@@ -34,10 +34,6 @@ static uint32_t edgec_cycles[EDGEC_IMAGE_CYCLES];
 #endif
 static uint32_t last_ticks;
 
-static uint32_t ticks_since(uint32_t before) {
-    return (edgec_port_ticks() - before) & edgec_port_tick_mask();
-}
-
 static void write_outputs(void) {
     for (size_t i = 0; i < sizeof outputs / sizeof outputs[0]; i++)
         edgec_port_write(outputs[i].data, outputs[i].bytes);
@@ -51,7 +47,7 @@ static int32_t dump_request; /* node id + 1, DUMP_ALL or 0: none (zero needs no 
 /* Kept out of line so that an emulator can count up to its entry and from its return. */
 EDGEC_NOINLINE void edgec_mark(int id) {
     if (id >= 0 && id < (int)EDGEC_IMAGE_NODES)
-        node_ticks[id] += ticks_since(mark_ticks);
+        node_ticks[id] += edgec_port_ticks_since(mark_ticks);
     if (dump_request == DUMP_ALL || dump_request == id + 1) {
         const int32_t head[2] = {DUMP_MAGIC, id};
         edgec_port_write(head, sizeof head);
@@ -75,10 +71,10 @@ static EDGEC_NOINLINE int32_t call_model(int flush) {
 #endif
     before = edgec_port_ticks();
     rc = flush ? EDGEC_IMAGE_FLUSH(state, edgec_arena) : EDGEC_IMAGE_STEP(state, edgec_arena);
-    last_ticks = ticks_since(before);
+    last_ticks = edgec_port_ticks_since(before);
 #ifdef EDGEC_PROFILE
     /* The marks and dumps in between are the harness's, not the model's. */
-    last_ticks = ticks_since(mark_ticks);
+    last_ticks = edgec_port_ticks_since(mark_ticks);
     for (uint32_t i = 0; i < EDGEC_IMAGE_NODES; i++)
         last_ticks += node_ticks[i];
 #endif

@@ -10,10 +10,10 @@ int edgec_port_read(void *to, size_t bytes);
 void edgec_port_write(const void *from, size_t bytes);
 void edgec_port_exit(int code);
 
-/* A free-running tick counter that counts up, or 0 where the machine has none; the mask has a one
- * for each of its bits. */
+/* A free-running tick counter that counts up, or 0 where the machine has none, and how far it has
+ * come since it was `before`, however few bits it has. */
 uint32_t edgec_port_ticks(void);
-uint32_t edgec_port_tick_mask(void);
+uint32_t edgec_port_ticks_since(uint32_t before);
 
 /* Deepest stack use below `frame` since start-up, from the painted pattern; 0 where it is not
  * known. */

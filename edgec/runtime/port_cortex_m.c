@@ -100,11 +100,11 @@ void edgec_port_exit(int code) {
 /* ---- time and stack ---- */
 
 uint32_t edgec_port_ticks(void) {
-    return edgec_port_tick_mask() - SYST_CVR;
+    return 0u - SYST_CVR; /* 24 bits of it count */
 }
 
-uint32_t edgec_port_tick_mask(void) {
-    return 0x00ffffffu; /* SysTick counts 24 bits */
+uint32_t edgec_port_ticks_since(uint32_t before) {
+    return (edgec_port_ticks() - before) & 0x00ffffffu;
 }
 
 uint32_t edgec_port_stack_used(const void *frame) {

@@ -42,8 +42,8 @@ uint32_t edgec_port_ticks(void) {
     return counter != NULL ? (uint32_t)*counter : 0u;
 }
 
-uint32_t edgec_port_tick_mask(void) {
-    return 0xffffffffu;
+uint32_t edgec_port_ticks_since(uint32_t before) {
+    return edgec_port_ticks() - before;
 }
 
 uint32_t edgec_port_stack_used(const void *frame) {
