@@ -13,12 +13,15 @@ import io
 import json
 import os
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+PEER = "C that calls CMSIS-NN"  # the leanest peer whose instructions are counted
 HEAD = "<!-- written by docs/generate.py -->\n"
 FIGURES = "<!-- figures: written by docs/generate.py from bench/lmuformer.json -->", "<!-- end of figures -->"
+MLPERF = "<!-- mlperf: written by docs/generate.py from bench/mlperf_tiny.txt and .toml -->", "<!-- end of mlperf -->"
 ZOO = "<!-- zoo: written by docs/generate.py from the cards -->", "<!-- end of zoo -->"
 
 
@@ -127,11 +130,28 @@ def readme() -> str:
     """README.md with its generated parts replaced."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     data = json.loads((ROOT / "bench" / "lmuformer.json").read_text(encoding="utf-8"))
-    for (begin, end), part in ((FIGURES, figures(data)), (ZOO, zoo())):
+    for (begin, end), part in ((FIGURES, figures(data)), (MLPERF, mlperf()), (ZOO, zoo())):
         before, _, rest = text.partition(begin)
         _, _, after = rest.partition(end)
         text = f"{before}{begin}\n{part}\n{end}{after}"
     return text
+
+
+def mlperf() -> str:
+    """Figures of one inference that bench/mlperf_tiny.py has measured, and those of C that calls CMSIS-NN."""
+    bench = ROOT / "bench" / "mlperf_tiny.txt"
+    _, _, bars = bench.read_text(encoding="utf-8").partition("\nbars\n")
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in bars.splitlines() if line.startswith("│")]
+    found = {(model, core, figure): value for model, core, figure, value, *_ in cells}
+    peers = tomllib.loads(bench.with_suffix(".toml").read_text(encoding="utf-8"))["counted"]
+    rows = ["| network | core | instructions | modelled cycles | flash | RAM | CMSIS-NN: instructions | flash | RAM |"]
+    rows.append("|---|---|---:|---:|---:|---:|---:|---:|---:|")
+    for model, core in dict.fromkeys((m, c) for m, c, _ in found):
+        peer = next(p for p in peers if p["core"] == core and p["stack"] == PEER)[model]
+        ours = [found.get((model, core, k), "") for k in ("instructions", "cycles", "flash", "ram")]
+        theirs = [f"{peer[k]:,}" for k in ("instructions", "flash", "ram")]
+        rows.append(f"| {model} | Cortex-{core.upper()} | {' | '.join([*ours, *theirs])} |")
+    return "\n".join(rows)
 
 
 def zoo() -> str:
