@@ -382,27 +382,49 @@ class Bench:
         cc: str = "gcc",
         make: Make = every_kernel,
     ) -> None:
+        self.make = make
         self.graph, self.reach = make()
         machine = load_target(target)
         folder, self.plan = compiled(make, isa or machine.isa)
         manifest = in_words(read_manifest(folder))
         self.device: Device = open_device(kind, folder, manifest, machine, toolchain=toolchain, cc=cc)
-        self.reference = StepRunner(self.graph)
 
     def check(self, frames: list[Arrays]) -> None:
         """The same frames through both from the start; every output's bytes are equal."""
+        self.compare(frames, referred(self.graph, frames))
+
+    def check_seeded(self, rates: tuple[float, ...]) -> None:
+        """The same for frames that are drawn alike on every machine, so that the reference runs on them once."""
+        self.compare(*seeded(self.make, rates))
+
+    def compare(self, frames: list[Arrays], expected: list[list[np.ndarray]]) -> None:
+        """Every output of the device is what was expected, byte for byte."""
         self.device.reset()
-        self.reference.reset()
-        for number, frame in enumerate(frames):
+        for number, (frame, outputs) in enumerate(zip(frames, expected, strict=True)):
             found = self.device.step([storage(frame[v.name], v.type) for v in self.graph.inputs])
-            expected = self.reference.step({n: torch.from_numpy(a) for n, a in frame.items()})
             assert found is not None
-            assert expected is not None
-            for name, y, r in zip(self.graph.outputs, found, expected, strict=True):
-                t = self.graph.type_of(name)
-                wanted = storage(r.numpy(), t)
+            for name, y, wanted in zip(self.graph.outputs, found, outputs, strict=True):
                 op = next(n.op for n in self.graph.nodes if name in n.outputs)
                 assert y.tobytes() == wanted.tobytes(), f"frame {number}, {name} of {op}: {difference(y, wanted)}"
+
+
+def referred(graph: Graph, frames: list[Arrays]) -> list[list[np.ndarray]]:
+    """What the reference makes of frames from the start, as it lies in memory."""
+    reference, types = StepRunner(graph), [graph.type_of(name) for name in graph.outputs]
+    found = []
+    for frame in frames:
+        expected = reference.step({n: torch.from_numpy(a) for n, a in frame.items()})
+        assert expected is not None
+        found.append([storage(r.numpy(), t) for r, t in zip(expected, types, strict=True)])
+    return found
+
+
+@functools.cache
+def seeded(make: Make, rates: tuple[float, ...]) -> tuple[list[Arrays], list[list[np.ndarray]]]:
+    """A frame for each rate of spikes, drawn from one seed, and what the reference makes of them."""
+    (graph, reach), rng = make(), np.random.default_rng(7)
+    frames = [random_frame(graph, reach, rng, rate) for rate in rates]
+    return frames, referred(graph, frames)
 
 
 def difference(found: np.ndarray, wanted: np.ndarray) -> str:

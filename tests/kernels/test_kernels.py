@@ -67,5 +67,4 @@ def test_emulated_core(target: str, toolchain: str) -> None:
         pytest.skip("arm-none-eabi-gcc is not installed")
     bench = Bench("unicorn", target, toolchain=toolchain)
     with bench.device:
-        rng = np.random.default_rng(7)
-        bench.check([random_frame(bench.graph, bench.reach, rng, rate) for rate in RATES * 3])
+        bench.check_seeded(RATES * 3)
