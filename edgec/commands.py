@@ -36,7 +36,7 @@ def compile_command(a: argparse.Namespace) -> None:
             now = time.monotonic()
             if stages:
                 began, name = stages[-1]
-                console.print(f"  {name:<16} {now - began:6.2f} s")
+                console.print(f"  {name:<22} {now - began:6.2f} s")
             stages.append((now, stage))
 
         from edgec.passes.assign_precision import read_bits
