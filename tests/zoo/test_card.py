@@ -43,7 +43,8 @@ def metric(outputs, targets):
 
 @pytest.fixture
 def family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A models folder with the family `tiny`: its checkpoint gives back the first three of six inputs."""
+    """A models folder with the family `tiny`: its checkpoint gives back the first three of six inputs, and adds the
+    same to all of them, so that no hidden channel may be dropped."""
     import edgec_models
 
     folder = tmp_path / "models" / "tiny"
@@ -53,6 +54,7 @@ def family(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "about.md").write_text("# Tiny\n\n## Data\n\nNoise.\n")
     first, second = torch.zeros(8, 6), torch.zeros(3, 8)
     first[:3, :3], second[:, :3] = torch.eye(3), torch.eye(3)
+    first[3:, 3:], second[:, 3:] = 0.2, 0.1
     weights = {"0.weight": first, "0.bias": torch.ones(8), "2.weight": second, "2.bias": torch.zeros(3)}
     data = {"format": "edgec-checkpoint-1", "model": "tiny", "config": {"hidden": 8}, "state_dict": weights}
     torch.save(data, folder / "tiny_one.pt")
