@@ -57,9 +57,9 @@ def profile(model: CompiledModel, x: np.ndarray[Any, Any]) -> Profile:
         raise TargetError(f"no emulator counts instructions for {target.name}")
     with model.device(kind, profile=True, counting=True, flow=modelled) as device:
         inputs = [[to_device(frame, spec)] for frame in frames(x, spec)]
-        found = count_frames(device, inputs, target)
+        filling = model.manifest.delay if model.report.get("sliding", False) else 0
+        found = count_frames(device, inputs, target, filling)
         how = device.counters.how
-    found = found.after(model.manifest.delay if model.report.get("sliding", False) else 0)
     slowest = max(found.cycles) if found.cycles else max(found.instructions)
     return Profile(
         tuple(_rows(model, found, target)), float(np.mean(found.instructions)), max(found.instructions),

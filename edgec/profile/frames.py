@@ -23,12 +23,6 @@ class Frames:
     cycles: list[float] = field(default_factory=list)
     node_cycles: list[dict[int, float]] = field(default_factory=list)
 
-    def after(self, first: int) -> Frames:
-        """Without the first frames; all of them where no others are left."""
-        if len(self.instructions) <= first:
-            return self
-        return Frames(self.instructions[first:], self.per_node[first:], self.cycles[first:], self.node_cycles[first:])
-
 
 def timing_obstacle(target: Target) -> str | None:
     """Why the cycles of a target cannot be modelled; None where they can."""
@@ -49,14 +43,17 @@ def how_modelled(target: Target) -> str:
     return f"estimate, modelled from the executed instructions: {target.timing.source}. {target.timing.error}"
 
 
-def count_frames(device: Device, inputs: Iterable[Sequence[Any]], target: Target) -> Frames:
+def count_frames(device: Device, inputs: Iterable[Sequence[Any]], target: Target, filling: int = 0) -> Frames:
     """Run inputs, the device's numbers of one frame each, on a device that counts (with its flow, if cycles are to
-    be modelled)."""
-    found = Frames()
+    be modelled). The first `filling` frames only run, unless no others are left."""
+    found, frames = Frames(), list(inputs)
+    filling = filling if len(frames) > filling else 0
     flows = device.flows if isinstance(device, UnicornDevice) else {}
     model = CycleModel(target.timing) if target.timing is not None else None
-    for x in inputs:
+    for number, x in enumerate(frames):
         device.step(x)
+        if number < filling:
+            continue
         found.instructions.append(device.counters.instructions)
         found.per_node.append(dict(device.counters.per_node))
         if flows and model is not None:

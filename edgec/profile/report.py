@@ -270,7 +270,7 @@ def _count(
         how["instructions"] = f"not counted: {err.message}"
         return
     with device:
-        whole = count_frames(device, inputs, target).after(filling)
+        whole = count_frames(device, inputs, target, filling)
         result["stack"], counted = device.memory().get("stack_bytes"), device.counters.how
     count, mhz = len(whole.instructions), f"{target.clock_hz / 1e6:g} MHz"
     result["worst"], result["mean"] = max(whole.instructions), float(np.mean(whole.instructions))
@@ -284,7 +284,7 @@ def _count(
         how["latency"] = f"estimate: worst frame's modelled cycles, {mhz}"
     profiled = link(folder, target, work / "profile.elf", toolchain, profile=True)
     with open_image(kind, profiled, manifest, target, profile=True, counting=True, flow=modelled) as device:
-        layers = count_frames(device, inputs, target).after(filling)
+        layers = count_frames(device, inputs, target, filling)
     result["per_node"], result["node_cycles"] = layers.per_node, layers.node_cycles
     figures = "instructions and cycles" if modelled else "instructions"
     how["layers"] = f"{figures}: mean over the same frames, of a build with a mark behind each layer"
