@@ -9,6 +9,7 @@ import argparse
 import math
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict
@@ -60,7 +61,7 @@ def evaluate(model: nn.Module, split: Split, batch: int = 250) -> tuple[float, f
     return float(right.mean()), float(functional.cross_entropy(logits, split.labels)), per_class
 
 
-class Trainer:
+class Trainer(ABC):
     """Everything one run carries from epoch to epoch; a subclass names the network and how it is optimised."""
 
     name: str  # the network's folder under models/
@@ -83,20 +84,17 @@ class Trainer:
         self.rank = distributed.get_rank() if distributed.is_initialized() else 0
 
     @staticmethod
+    @abstractmethod
     def build(config: dict[str, Any]) -> nn.Module:
         """Return an untrained network."""
-        raise NotImplementedError
 
+    @abstractmethod
     def new_optimisers(self) -> list[torch.optim.Optimizer]:
         """Return the optimisers of all parameters; the loop sets their learning rate."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read_teacher(self, path: Path) -> nn.Module:
         """Return the network to learn from."""
-        raise NotImplementedError
-
-    def start_epoch(self) -> None:
-        """Do what this kind of network needs before an epoch: nothing, unless a subclass says otherwise."""
 
     def resize(self, x: Tensor) -> Tensor:
         """Return the pictures at the size that is trained on: as they are, unless a subclass says otherwise."""
@@ -124,7 +122,6 @@ class Trainer:
         total = options.epochs * len(batches)
         start, losses = time.monotonic(), 0.0
         self.model.train()
-        self.start_epoch()
         for index, batch in enumerate(batches):
             rate = options.lr * schedule(self.steps, total, int(options.warmup * len(batches)))
             for optimiser in self.optimisers:

@@ -39,9 +39,10 @@ class Trainer(training.Trainer):
         """Return the ECA-MobileNetV2 of a checkpoint."""
         return checkpoint.load_checkpoint(path, "eca_mobilenetv2", eca_mobilenetv2.build)
 
-    def start_epoch(self) -> None:
-        """Set the share of the tokens that this epoch sees."""
+    def run_epoch(self) -> float:
+        """Train one epoch on the share of the tokens that it sees."""
         self.model.keep = self.options.keep if self.epoch < self.options.keep_epochs else 1.0
+        return super().run_epoch()
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
