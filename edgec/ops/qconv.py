@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from edgec.ir.types import DType, TensorType
 from edgec.ops.base import Cost, Kernel, Op, Part, Site, ctype, need
 from edgec.ops.conv import in_extent, out_extent
-from edgec.ops.quantized import Requantize, accumulator, element, exact, rows_of, weight, weight_array
+from edgec.ops.quantized import Requantizing, accumulator, element, exact, rows_of, weight, weight_array
 
 
 @dataclass(frozen=True)
@@ -79,33 +79,13 @@ class QConv2d(Op):
 
 
 @dataclass(frozen=True)
-class QConv2dRequantize(QConv2d):
+class QConv2dRequantize(Requantizing, QConv2d):
     """QConv2d whose accumulators are requantised pixel by pixel: operands x, w, bias, multiplier [O], shift [O].
 
-    The fields from `dtype` on are those of Requantize. The accumulators of one pixel are all that exists at a time.
+    The accumulators of one pixel are all that exists at a time.
     """
 
     name: ClassVar[str] = "qconv2d_requantize"
-    dtype: str = "int8"
-    scale: float = 1.0
-    zero_point: int = 0
-    lo: int = -128
-    hi: int = 127
-    rounding: str = "single"
-
-    @property
-    def requantization(self) -> Requantize:
-        """The second half as an op of its own."""
-        return Requantize(self.dtype, self.scale, self.zero_point, self.lo, self.hi, self.rounding)
-
-    def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
-        x, w, bias, multiplier, shift = types
-        (total,) = super().infer((x, w, bias))
-        return self.requantization.infer((total, multiplier, shift))
-
-    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
-        x, w, bias, multiplier, shift = tensors
-        return self.requantization.reference(super().reference(x, w, bias), multiplier, shift)
 
     def lower(self, site: Site) -> Kernel:
         x, w, _, multiplier, _ = site.inputs

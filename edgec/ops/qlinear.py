@@ -7,42 +7,24 @@ from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
 
-import torch
-
 from edgec.ir.types import DType, TensorType
 from edgec.ops.base import Kernel, Site, need
-from edgec.ops.quantized import QLinear, Requantize, weight, weight_array
+from edgec.ops.quantized import QLinear, Requantizing, weight, weight_array
 
 
 @dataclass(frozen=True)
-class QLinearRequantize(QLinear):
+class QLinearRequantize(Requantizing, QLinear):
     """QLinear on int8 whose accumulators are requantised row by row: operands x, w, bias, multiplier [O], shift [O].
 
-    The fields are those of Requantize. The accumulators of one row are all that exists at a time.
+    The accumulators of one row are all that exists at a time.
     """
 
     name: ClassVar[str] = "qlinear_requantize"
-    dtype: str = "int8"
-    scale: float = 1.0
-    zero_point: int = 0
-    lo: int = -128
-    hi: int = 127
-    rounding: str = "single"
-
-    @property
-    def requantization(self) -> Requantize:
-        """The second half as an op of its own."""
-        return Requantize(self.dtype, self.scale, self.zero_point, self.lo, self.hi, self.rounding)
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
-        x, w, bias, multiplier, shift = types
+        x = types[0]
         need(x.dtype in (DType.I4, DType.I8), f"expected int4 or int8, found {x.dtype.value}")
-        (total,) = super().infer((x, w, bias))
-        return self.requantization.infer((total, multiplier, shift))
-
-    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
-        x, w, bias, multiplier, shift = tensors
-        return self.requantization.reference(super().reference(x, w, bias), multiplier, shift)
+        return super().infer(types)
 
     def lower(self, site: Site) -> Kernel:
         x, w, _, multiplier, _ = site.inputs

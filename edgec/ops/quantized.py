@@ -332,6 +332,35 @@ class Requantize(Op):
 
 
 @dataclass(frozen=True)
+class Requantizing(Op):
+    """Mixin before a layer with int32 accumulators: it requantises them; operands multiplier and shift come last.
+
+    The fields are those of `Requantize`.
+    """
+
+    dtype: str = "int8"
+    scale: float = 1.0
+    zero_point: int = 0
+    lo: int = -128
+    hi: int = 127
+    rounding: str = "single"
+
+    @property
+    def requantization(self) -> Requantize:
+        """The second half as an op of its own."""
+        return Requantize(self.dtype, self.scale, self.zero_point, self.lo, self.hi, self.rounding)
+
+    def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        *operands, multiplier, shift = types
+        (total,) = super().infer(operands)
+        return self.requantization.infer((total, multiplier, shift))
+
+    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
+        *operands, multiplier, shift = tensors
+        return self.requantization.reference(super().reference(*operands), multiplier, shift)
+
+
+@dataclass(frozen=True)
 class QAdd(Op):
     """y = clamp(zero_point + ((a - za) * ma + (b - zb) * mb + 2**(shift-1)) / 2**shift); shift 0 adds as they are."""
 
