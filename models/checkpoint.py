@@ -1,4 +1,4 @@
-"""What every training script shares: averaged weights, and the checkpoint that edgec reads."""
+"""The checkpoint that the training scripts write and edgec reads."""
 
 from __future__ import annotations
 
@@ -11,23 +11,6 @@ import torch
 from torch import Tensor, nn
 
 Build = Callable[[dict[str, Any]], nn.Module]
-
-
-class MovingAverage:
-    """Exponential moving average of the parameters and buffers of a model."""
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.state = {name: value.clone() for name, value in model.state_dict().items()}
-
-    def update(self, model: nn.Module, step: int) -> None:
-        """Move towards the model; the first steps count more, so the start is forgotten."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        for name, value in model.state_dict().items():
-            if value.is_floating_point():
-                self.state[name].lerp_(value, 1 - decay)
-            else:
-                self.state[name].copy_(value)
 
 
 def save_checkpoint(path: Path, name: str, config: Any, state: dict[str, Tensor], labels: Sequence[str] = ()) -> None:

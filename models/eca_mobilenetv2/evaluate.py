@@ -1,29 +1,3 @@
 """What `edgec card` measures of ECA-MobileNetV2: the CIFAR-10 test split."""
 
-from ..cifar_evaluate import (
-    CALIBRATION_FILES,
-    DATA,
-    FILES,
-    LICENCE,
-    METRIC,
-    PER,
-    TASK,
-    UNIT,
-    calibration_set,
-    metric,
-    test_set,
-)
-
-__all__ = [
-    "CALIBRATION_FILES",
-    "DATA",
-    "FILES",
-    "LICENCE",
-    "METRIC",
-    "PER",
-    "TASK",
-    "UNIT",
-    "calibration_set",
-    "metric",
-    "test_set",
-]
+from ..cifar_evaluate import *  # noqa: F403

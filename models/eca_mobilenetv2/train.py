@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .. import checkpoint, training
+from .. import checkpoint, cifar_training, training
 from . import build
 from .model import Config
 
 
-class Trainer(training.Trainer):
+class Trainer(cifar_training.Trainer):
     """The first epochs see the pictures shrunk, which takes half the time."""
 
     name = "eca_mobilenetv2"
@@ -27,12 +27,8 @@ class Trainer(training.Trainer):
 
     def new_optimisers(self) -> list[torch.optim.Optimizer]:
         """SGD with Nesterov momentum; batch normalisation and the attention's few weights are not decayed."""
-        options, parameters = self.options, list(self.model.parameters())
-        groups = [
-            {"params": [p for p in parameters if p.dim() in (2, 4)], "weight_decay": options.weight_decay},
-            {"params": [p for p in parameters if p.dim() not in (2, 4)], "weight_decay": 0.0},
-        ]
-        return [torch.optim.SGD(groups, lr=options.lr, momentum=0.9, nesterov=True)]
+        groups = training.decay_groups(self.model, self.options.weight_decay, (2, 4))
+        return [torch.optim.SGD(groups, lr=self.options.lr, momentum=0.9, nesterov=True)]
 
     def read_teacher(self, path: Path) -> nn.Module:
         """Return the network of another checkpoint."""
@@ -48,7 +44,7 @@ class Trainer(training.Trainer):
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = training.parser_of(Trainer.name, __doc__)
+    parser = cifar_training.parser_of(Trainer.name, __doc__)
     parser.add_argument("--small", type=int, default=24, help="pixels a side of the pictures at first")
     parser.add_argument("--small-epochs", type=int, default=9, help="for so many epochs")
     parser.set_defaults(epochs=40, lr=0.2, weight_decay=5e-4)
@@ -57,7 +53,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     """Train, or with --evaluate report a checkpoint."""
-    training.run(Trainer, parse())
+    cifar_training.run(Trainer, parse())
 
 
 if __name__ == "__main__":

@@ -7,8 +7,6 @@ python -m models.lmuformer.train --evaluate                       # test split, 
 from __future__ import annotations
 
 import argparse
-import math
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from torch.nn.utils import parametrize
 from edgec.nn import LIF
 
 from .. import checkpoint
-from ..checkpoint import MovingAverage
+from ..training import MovingAverage, Run, decay_groups, schedule
 from . import build, network
 from .data import LABELS, SILENCE, Augment, Split, epoch_order, load_split, soft_targets, to_float
 from .model import Config, LMUFormer
@@ -81,14 +79,6 @@ def evaluate(model: nn.Module, split: Split, batch: int = 128) -> dict[str, Any]
     }
 
 
-def schedule(step: int, total: int, warmup: int) -> float:
-    """Linear warm-up, then a half cosine down to 1 % of the peak."""
-    if step < warmup:
-        return (step + 1) / warmup
-    progress = (step - warmup) / max(1, total - warmup)
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
-
-
 def with_words_of(train: Split, val: Split) -> Split:
     """The train split and the clips of val that are not silence, which train makes up as it needs."""
     kept = val.labels != SILENCE
@@ -125,14 +115,13 @@ def plain_state(state: dict[str, Tensor], grid: bool) -> dict[str, Tensor]:
     return {name.replace(suffix, ".weight"): value for name, value in rounded.items()}
 
 
-class Trainer:
-    """Everything one run carries from epoch to epoch."""
+class Trainer(Run):
+    """A run on the train split's clips."""
+
+    counters = ("steps", "epoch", "best")
 
     def __init__(self, options: argparse.Namespace) -> None:
-        torch.manual_seed(options.seed)
-        self.options = options
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.precision = torch.autocast(self.device.type, torch.bfloat16, enabled=options.bfloat16)
+        super().__init__(options)
         self.train, self.val = load_split(options.data, "train"), load_split(options.data, "val")
         if options.with_val:
             self.train = with_words_of(self.train, self.val)
@@ -145,21 +134,13 @@ class Trainer:
         self.teacher = self.load_teacher(options.teacher) if options.teacher else None
         self.rates = SpikeRates(self.model)
         self.average = MovingAverage(self.model, options.ema)
-        self.steps = 0
-        self.epoch = 0
+        self.optimisers = [torch.optim.AdamW(decay_groups(self.model, options.weight_decay), lr=options.lr)]
         self.best = -1.0
-        decayed = [p for p in self.model.parameters() if p.dim() > 1]
-        plain = [p for p in self.model.parameters() if p.dim() <= 1]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": options.weight_decay}, {"params": plain}],
-            lr=options.lr,
-            weight_decay=0.0,
-        )
 
     def run_epoch(self) -> tuple[float, float]:
         """Train one epoch; return the mean loss and the mean excess spike rate."""
         options = self.options
-        seed = options.seed * 100003 + self.epoch
+        seed = self.epoch_seed()
         generator = torch.Generator().manual_seed(seed)
         strength = options.strength * (0.5 + 0.5 * self.epoch / options.epochs)
         silence = self.train.pcm[self.train.labels == SILENCE]
@@ -171,16 +152,8 @@ class Trainer:
         losses, excesses = 0.0, 0.0
         self.model.train()
         for batch in batches:
-            factor = schedule(self.steps, total, 2 * len(batches))
-            for group in self.optimizer.param_groups:
-                group["lr"] = options.lr * factor
             loss, excess = self._loss(augment, self.train.pcm[batch], self.train.labels[batch])
-            self.optimizer.zero_grad(set_to_none=True)
-            (loss + options.rate_weight * excess).backward()
-            nn.utils.clip_grad_norm_(self.model.parameters(), 2.0)
-            self.optimizer.step()
-            self.steps += 1
-            self.average.update(self.model, self.steps)
+            self.step(loss + options.rate_weight * excess, schedule(self.steps, total, 2 * len(batches)), 2.0)
             losses += float(loss.detach()) / len(batches)
             excesses += float(excess.detach()) / len(batches)
         self.epoch += 1
@@ -194,10 +167,10 @@ class Trainer:
             mels, targets = augment.mix(mels, soft_targets(labels, options.smoothing))
             mels, targets = mels.to(self.device), targets.to(self.device)
             if self.teacher is not None:
-                with self.precision:
+                with self.precision():
                     taught = self.teacher.classify(mels)[:, -1]
                 targets = torch.lerp(targets, taught.float().softmax(1), options.trust)
-        with self.precision:
+        with self.precision():
             scores = self.model.classify(mels)[:, -1]
         loss = functional.cross_entropy(scores.float(), targets)
         return loss, self.rates.excess(options.rate_target)
@@ -219,52 +192,24 @@ class Trainer:
         model.load_state_dict(plain_state(self.average.state, self.options.grid))
         return model
 
-    def save(self, path: Path) -> None:
-        """Write everything --resume needs."""
-        torch.save(
-            {
-                "model": self.model.state_dict(),
-                "average": self.average.state,
-                "optimizer": self.optimizer.state_dict(),
-                "steps": self.steps,
-                "epoch": self.epoch,
-                "best": self.best,
-            },
-            path,
+    def keep(self, work: Path, losses: tuple[float, float]) -> str:
+        """Write the averaged weights to WORK/best.pt where they do better on the val split than before."""
+        options, (loss, excess) = self.options, losses
+        line = f"loss {loss:.3f} excess {excess:.4f}"
+        if self.epoch % options.validate_every and self.epoch < options.epochs:
+            return line
+        result = evaluate(self.averaged_model(), self.val)
+        mean_rate = sum(result["rates"].values()) / max(1, len(result["rates"]))
+        line += (
+            f" | val accuracy {result['accuracy']:.4f} balanced {result['balanced']:.4f}"
+            f" loss {result['loss']:.3f} rate {mean_rate:.3f}"
         )
-
-    def resume(self, path: Path) -> None:
-        """Continue a run written by `save`."""
-        saved = torch.load(path, weights_only=True, map_location=self.device)
-        self.model.load_state_dict(saved["model"])
-        self.average.state = saved["average"]
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.steps, self.epoch, self.best = saved["steps"], saved["epoch"], saved["best"]
-
-    def fit(self) -> None:
-        """Train to the last epoch, keeping the averaged weights that do best on the val split."""
-        work: Path = self.options.work
-        work.mkdir(parents=True, exist_ok=True)
-        if self.options.resume:
-            self.resume(work / "last.pt")
-        while self.epoch < self.options.epochs:
-            start = time.monotonic()
-            loss, excess = self.run_epoch()
-            line = f"epoch {self.epoch}/{self.options.epochs} loss {loss:.3f} excess {excess:.4f}"
-            if self.epoch % self.options.validate_every == 0 or self.epoch == self.options.epochs:
-                result = evaluate(self.averaged_model(), self.val)
-                mean_rate = sum(result["rates"].values()) / max(1, len(result["rates"]))
-                line += (
-                    f" | val accuracy {result['accuracy']:.4f} balanced {result['balanced']:.4f}"
-                    f" loss {result['loss']:.3f} rate {mean_rate:.3f}"
-                )
-                if self.options.with_val or result["balanced"] > self.best:  # with val seen, the last weights are kept
-                    self.best = result["balanced"]
-                    state = self.averaged_model().state_dict()
-                    checkpoint.save_checkpoint(work / "best.pt", self.options.network, self.config, state, LABELS)
-                    line += " *"
-                self.save(work / "last.pt")
-            print(f"{line} ({time.monotonic() - start:.1f} s)", flush=True)
+        if options.with_val or result["balanced"] > self.best:  # with val seen, the last weights are kept
+            self.best = result["balanced"]
+            state = self.averaged_model().state_dict()
+            checkpoint.save_checkpoint(work / "best.pt", options.network, self.config, state, LABELS)
+            line += " *"
+        return line
 
 
 def report(model: nn.Module, split: Split) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .. import checkpoint
-from ..checkpoint import MovingAverage
+from ..training import MovingAverage, Run, decay_groups, schedule
 from . import build
 from .data import CHANNELS, Series, load_series, windows
 from .model import TTM, Config
@@ -76,109 +75,56 @@ class Batches:
         return torch.fft.irfft(spectrum * kept, length)
 
 
-def schedule(step: int, total: int, warmup: int) -> float:
-    """Linear warm-up, then a half cosine down to 1 % of the peak."""
-    if step < warmup:
-        return (step + 1) / warmup
-    progress = (step - warmup) / max(1, total - warmup)
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
+class Trainer(Run):
+    """A run on random windows of single channels of the train split."""
 
-
-class Trainer:
-    """Everything one run carries from epoch to epoch."""
+    counters = ("steps", "epoch", "best")
 
     def __init__(self, options: argparse.Namespace) -> None:
-        torch.manual_seed(options.seed)
-        self.options = options
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.precision = torch.autocast(self.device.type, torch.bfloat16, enabled=options.bfloat16)
+        super().__init__(options)
         self.config = Config(dropout=options.dropout, head_dropout=options.head_dropout)
         series: Series = load_series(options.data)
         self.val = series.split("val", self.config.context)
         train = series.split("train", self.config.context)
         length = self.config.context + self.config.horizon
         self.batches = Batches(train, length, options.mix, options.bands)
-        self.model = TTM(self.config).to(self.device)
+        self.model = self.new_model()
         self.average = MovingAverage(self.model, options.ema)
-        decayed = [p for p in self.model.parameters() if p.dim() > 1]
-        plain = [p for p in self.model.parameters() if p.dim() <= 1]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": options.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-            lr=options.lr,
-        )
-        self.steps, self.epoch, self.best = 0, 0, math.inf
+        self.optimisers = [torch.optim.AdamW(decay_groups(self.model, options.weight_decay), lr=options.lr)]
+        self.best = math.inf
+
+    def new_model(self) -> nn.Module:
+        """Return an untrained network where it is trained."""
+        return TTM(self.config).to(self.device)
 
     def run_epoch(self) -> float:
         """Train one epoch; return the mean loss."""
         options = self.options
-        seed = options.seed * 100003 + self.epoch
-        torch.manual_seed(seed)  # of the dropout: an epoch is the same after --resume
+        seed = self.epoch_seed()
+        torch.manual_seed(seed)  # dropout
         generator = torch.Generator().manual_seed(seed)
         total = options.epochs * options.steps
         losses = 0.0
         self.model.train()
         for piece in self.batches.epoch(options.batch, options.steps, generator):
-            for group in self.optimizer.param_groups:
-                group["lr"] = options.lr * schedule(self.steps, total, options.steps)
             past, future = piece[:, : self.config.context], piece[:, self.config.context :]
-            with self.precision:
+            with self.precision():
                 forecast = self.model(past.to(self.device))
             loss = functional.mse_loss(forecast.float(), future.to(self.device))
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-            self.optimizer.step()
-            self.steps += 1
-            self.average.update(self.model, self.steps)
+            self.step(loss, schedule(self.steps, total, options.steps), 1.0)
             losses += float(loss.detach()) / options.steps
         self.epoch += 1
         return losses
 
-    def averaged_model(self) -> nn.Module:
-        """Return a copy of the model with the averaged weights."""
-        model = TTM(self.config).to(self.device)
-        model.load_state_dict(self.average.state)
-        return model
-
-    def save(self, path: Path) -> None:
-        """Write everything --resume needs."""
-        torch.save(
-            {
-                "model": self.model.state_dict(),
-                "average": self.average.state,
-                "optimizer": self.optimizer.state_dict(),
-                "steps": self.steps,
-                "epoch": self.epoch,
-                "best": self.best,
-            },
-            path,
-        )
-
-    def resume(self, path: Path) -> None:
-        """Continue a run written by `save`."""
-        saved = torch.load(path, weights_only=True, map_location=self.device)
-        self.model.load_state_dict(saved["model"])
-        self.average.state = saved["average"]
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.steps, self.epoch, self.best = saved["steps"], saved["epoch"], saved["best"]
-
-    def fit(self) -> None:
-        """Train to the last epoch, keeping the averaged weights that do best on the val split."""
-        work: Path = self.options.work
-        work.mkdir(parents=True, exist_ok=True)
-        if self.options.resume:
-            self.resume(work / "last.pt")
-        while self.epoch < self.options.epochs:
-            start = time.monotonic()
-            loss = self.run_epoch()
-            result = evaluate(self.averaged_model(), self.val, self.config, self.options.val_stride)
-            line = f"epoch {self.epoch}/{self.options.epochs} loss {loss:.4f} val mse {result['mse']:.4f}"
-            if result["mse"] < self.best:
-                self.best = result["mse"]
-                checkpoint.save_checkpoint(work / "best.pt", "ttm", self.config, self.average.state)
-                line += " *"
-            self.save(work / "last.pt")
-            print(f"{line} ({time.monotonic() - start:.1f} s)", flush=True)
+    def keep(self, work: Path, losses: float) -> str:
+        """Write the averaged weights to WORK/best.pt where they do better on the val split than before."""
+        result = evaluate(self.averaged_model(), self.val, self.config, self.options.val_stride)
+        line = f"loss {losses:.4f} val mse {result['mse']:.4f}"
+        if result["mse"] < self.best:
+            self.best = result["mse"]
+            checkpoint.save_checkpoint(work / "best.pt", "ttm", self.config, self.average.state)
+            line += " *"
+        return line
 
 
 def report(model: nn.Module, series: Series, split: str) -> None:

@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .. import checkpoint, eca_mobilenetv2, training
+from .. import checkpoint, cifar_training, eca_mobilenetv2
 from . import build
 from .model import Config
 
 
-class Trainer(training.Trainer):
+class Trainer(cifar_training.Trainer):
     """The first epochs see a part of the tokens, which takes half the time."""
 
     name = "vit"
@@ -47,7 +47,7 @@ class Trainer(training.Trainer):
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = training.parser_of(Trainer.name, __doc__)
+    parser = cifar_training.parser_of(Trainer.name, __doc__)
     parser.add_argument("--keep", type=float, default=0.5, help="share of the tokens seen at first")
     parser.add_argument("--keep-epochs", type=int, default=14, help="for so many epochs")
     parser.set_defaults(epochs=17, lr=3e-3, weight_decay=0.05)
@@ -56,7 +56,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     """Train, or with --evaluate report a checkpoint."""
-    training.run(Trainer, parse())
+    cifar_training.run(Trainer, parse())
 
 
 if __name__ == "__main__":

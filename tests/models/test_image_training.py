@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import multiprocessing
 
-from models import checkpoint, cifar, training
+from models import checkpoint, cifar, cifar_training
 from models.eca_mobilenetv2 import train as eca
 from models.vit import train as vit
 
@@ -115,7 +115,7 @@ def test_a_resumed_run_ends_as_one_without_a_break(family: object, folder: Path)
         assert torch.equal(value, resumed[name]), name
     name = family.Trainer.name
     model = checkpoint.load_checkpoint(folder / "whole" / "average.pt", name, family.Trainer.build)
-    accuracy, loss, per_class = training.evaluate(model, cifar.load_split(folder, "test"))
+    accuracy, loss, per_class = cifar_training.evaluate(model, cifar.load_split(folder, "test"))
     assert accuracy == pytest.approx(float(per_class.mean()))
     assert loss > 0
     other = "vit" if name != "vit" else "eca_mobilenetv2"
@@ -132,7 +132,7 @@ class Plain(vit.Trainer):
 
 def one_of_two(rank: int, options: argparse.Namespace, meeting: str) -> None:
     cifar.HELD_OUT = 2  # as in `folder`, in a process of its own
-    training.train_together(rank, Plain, options, meeting)
+    cifar_training.train_together(rank, Plain, options, meeting)
 
 
 def test_two_processes_train_as_one(folder: Path) -> None:
