@@ -1,4 +1,4 @@
-"""Matrix products and convolutions for cores with Helium (runtime/edgec_mve.h, edgec_mve_image.h)."""
+"""Matrix products and convolutions for cores with Helium (runtime/edgec_mve*.h)."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Stream:
 
 
 def pack(w: Array, bias: Array, finish: Finish, lanes: int, block: int) -> Stream:
-    """w [inputs, outputs] as edgec_mve.h reads it: `block` outputs side by side, `lanes` inputs of one at a time."""
+    """w [inputs, outputs] as edgec_mve_rows.h reads it: `lanes` inputs of each of `block` outputs side by side."""
     inputs, outputs = w.shape
     vectors = -(-inputs // lanes)
     padded = np.zeros((vectors * lanes, outputs), np.int8)

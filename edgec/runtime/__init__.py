@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-HEADERS = ("edgec.h", "edgec_simd.h", "edgec_math.h", "edgec_event.h", "edgec_dense.h", "edgec_conv.h", "edgec_rows.h",
-           "edgec_products.h", "edgec_depth.h", "edgec_narrow.h", "edgec_packed.h", "edgec_mve.h", "edgec_mve_image.h",
-           "edgec_mve_depth.h", "edgec_mve_each.h", "edgec_mve_product.h", "edgec_dwt.h")  # fmt: skip
 #: headers that only some models include, by the prefix of what is in them
 OPTIONAL = {
     "edgec_conv.h": "edgec_conv_",
@@ -15,6 +12,7 @@ OPTIONAL = {
     "edgec_depth.h": "edgec_depth_",
     "edgec_narrow.h": "edgec_narrow_",
     "edgec_packed.h": "edgec_packed_",
+    "edgec_mve_rows.h": "edgec_mve_",
     "edgec_mve.h": "edgec_mve_",
     "edgec_mve_image.h": "edgec_mve_image_",
     "edgec_mve_depth.h": "edgec_mve_depth_",
@@ -22,6 +20,8 @@ OPTIONAL = {
     "edgec_mve_product.h": "edgec_mve_product_",
     "edgec_dwt.h": "edgec_cycles_",
 }
+#: all of them, in the order they are included
+HEADERS = ("edgec.h", "edgec_simd.h", "edgec_math.h", "edgec_event.h", "edgec_dense.h", *OPTIONAL)
 _HERE = Path(__file__).resolve().parent
 
 

@@ -3,7 +3,7 @@
 #ifndef EDGEC_DENSE_H
 #define EDGEC_DENSE_H
 
-#include "edgec_event.h"
+#include "edgec_simd.h"
 
 #ifdef __cplusplus
 extern "C" {

@@ -14,14 +14,6 @@
 extern "C" {
 #endif
 
-/* A function that is assembly from its first to its last instruction; nothing may change how it is
- * called. */
-#if defined(__clang__)
-#define EDGEC_ASM_FUNCTION static EDGEC_UNUSED __attribute__((naked, noinline))
-#else
-#define EDGEC_ASM_FUNCTION static EDGEC_UNUSED __attribute__((naked, noinline, noipa))
-#endif
-
 #if defined(__ARM_ARCH) && !defined(__ARM_FEATURE_CLZ)
 #define EDGEC_HAS_CLZ 0
 #else
@@ -380,8 +372,7 @@ EDGEC_INLINE void edgec_event_rows4_u8(const int32_t *w, const int16_t *list, in
 }
 #endif
 
-/* ---- what generated kernels call: a block of `count` <= 16 (or 4) outputs, segment by segment
- * ---- */
+/* ---- what kernels call: a block of `count` <= 16 (or 4) outputs, segment by segment ---- */
 
 #define EDGEC_EVENT_BLOCK(name, rows, width)                                                       \
     EDGEC_INLINE void name(const int32_t *w, const int16_t *list, int32_t n, int32_t segment,      \

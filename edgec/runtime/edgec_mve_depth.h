@@ -123,7 +123,7 @@ typedef struct {
 #define EDGEC_MVE_LOAD_3(q) "vldrb.u8 " q ", [r1], #-3\n\t"
 #define EDGEC_MVE_LOAD_6(q) "vldrb.u8 " q ", [r1], #-6\n\t"
 #define EDGEC_MVE_LOAD_ANY(q) "vldrb.u8 " q ", [r1]\n\tsub.w r1, r1, r3\n\t"
-/* Half away from zero, as in edgec_mve.h. */
+/* Half away from zero, as in edgec_mve_rows.h. */
 #define EDGEC_MVE_DEPTH_AWAY(q)                  \
     "vand q2, q2, " q "\n\t"                     \
     "vshr.s32 q2, q2, #31\n\t"                   \

@@ -8,9 +8,10 @@
 extern "C" {
 #endif
 
-/* The right factor is laid as the stream of edgec_mve.h (blocks of four columns, no requantisation)
- * and multiplied as constant weights are. sum (a - za) (b - zb) = sum a b - za sum (b - zb) - zb
- * sum a: the second term is the column's bias, the third is subtracted from the row's results.
+/* The right factor is laid as the stream of edgec_mve_rows.h (blocks of four columns, no
+ * requantisation) and multiplied as constant weights are. sum (a - za) (b - zb) = sum a b - za sum
+ * (b - zb) - zb sum a: the second term is the column's bias, the third is subtracted from the row's
+ * results.
  *
  * rows of b, each of `length` bytes; `places` says where a row's elements go, row r * inner + k
  * begins at r * major + k * minor bytes. block: words. */

@@ -29,6 +29,14 @@ extern "C" {
 
 #define EDGEC_INLINE static inline EDGEC_UNUSED
 
+/* A function that is assembly from its first to its last instruction; nothing may change how it is
+ * called. */
+#if defined(__clang__)
+#define EDGEC_ASM_FUNCTION static EDGEC_UNUSED __attribute__((naked, noinline))
+#else
+#define EDGEC_ASM_FUNCTION static EDGEC_UNUSED __attribute__((naked, noinline, noipa))
+#endif
+
 /* ---- lanes and unaligned loads (plain C everywhere: compilers know these idioms) ---- */
 
 EDGEC_INLINE int32_t edgec_lo16(int32_t x) {
