@@ -312,14 +312,13 @@ def models_command(a: argparse.Namespace) -> None:
 
 def card_command(a: argparse.Namespace) -> None:
     """`edgec card`."""
-    from edgec.pipeline import PRECISIONS
+    from edgec.pipeline import PRECISIONS, check_choices
     from edgec.zoo.card import make_card, renew_targets
     from edgec.zoo.page import section
 
     precisions = a.precision.split(",")
-    unknown = [p for p in precisions if p not in PRECISIONS]
-    if unknown:
-        raise InputError(f"unknown precision {unknown[0]!r}", hint=f"one of {', '.join(PRECISIONS)}")
+    for precision in precisions:
+        check_choices(precision=(precision, PRECISIONS))
     if a.targets_only and a.quick:
         raise InputError("--quick measures on test inputs, --targets-only without them", hint="leave one of them out")
     with console.status("starting") as status:

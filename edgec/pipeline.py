@@ -18,22 +18,10 @@ from edgec import frontends
 from edgec.backends import emit
 from edgec.compiled import CompiledModel
 from edgec.errors import EdgecError, InputError
-from edgec.frontends.checkpoint import labels_of, slides
+from edgec.frontends.checkpoint import labels_of
 from edgec.frontends.shipped import file_of
 from edgec.ir.graph import Graph
 from edgec.ir.text import print_graph
-from edgec.ir.verify import verify
-from edgec.passes.assign_layout import AssignLayout
-from edgec.passes.assign_precision import Assignment
-from edgec.passes.base import Pass
-from edgec.passes.drop_constant_channels import DropConstantChannels, savings
-from edgec.passes.fold_batchnorm import FoldBatchnorm
-from edgec.passes.fold_constants import FoldConstants
-from edgec.passes.fold_transpose import FoldTranspose
-from edgec.passes.fuse import Fuse
-from edgec.passes.fuse_requantize import FuseRequantize
-from edgec.passes.make_sliding import MakeSliding
-from edgec.passes.make_streaming import MakeStreaming
 from edgec.passes.quantize import Quantize
 from edgec.passes.ranges import (
     SYNTHETIC,
@@ -45,33 +33,17 @@ from edgec.passes.ranges import (
     synthetic_input,
     take_ranges,
 )
-from edgec.passes.recognize_eca import RecognizeEca
-from edgec.passes.recognize_scaler import RecognizeScaler
-from edgec.passes.split_linear import SplitLinear
 from edgec.plan import Plan, Tiling
 from edgec.profile.budget import Budget, arena_for, check_budget
 from edgec.profile.report import CALIBRATION, build_report
 from edgec.profile.tune import tune_kernels
+from edgec.stages import Form, Progress, Stages, assignment_of, kind_of, make_stages, passes_for, transform
 from edgec.target import Target, list_targets, load_target
 
 PRECISIONS = ("int8", "float32")
-QUANTISED = "quantised"  # the precision of a graph that holds no float tensor: it stays as it is
-WHOLE_WINDOW = "whole window, as no input names a time axis: one call is one inference"
 EMITS = ("c", "image")
 PROFILES = ("dwt",)
 GOALS = ("latency", "size")
-
-Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Stages:
-    """The graph as the user meant it, whole-sequence and float; the same with all its channels in the form it runs
-    in; and the graph that runs."""
-
-    reference: Graph
-    whole: Graph
-    step: Graph
 
 
 @dataclass(frozen=True)
@@ -99,100 +71,6 @@ def ranges_beside(path: Path) -> Path:
     return path.with_name(f"{path.stem}.ranges.npz")
 
 
-def float_passes() -> list[Pass]:
-    """What every graph goes through before it may become integer; their result is what the user's model means."""
-    return [
-        FoldConstants(),
-        RecognizeEca(),  # before the layout is assigned, which cancels the permutes around what is found
-        RecognizeScaler(),  # after the folding, which drops its mask of ones
-        AssignLayout(),  # before batch-norm folding: a permute between convolution and batch norm would hide the pair
-        FoldBatchnorm(),
-        SplitLinear(),  # after the layout, which brings slices and transposes next to the products
-        FoldTranspose(),
-    ]
-
-
-def passes_for(
-    precision: str, calibration: Any, streaming: Pass | None, drop: bool = True, assignment: Assignment | None = None
-) -> list[Pass]:
-    """The passes in the order they run; a graph that comes quantised has only those that keep its meaning to the byte:
-    constant channels go if `drop`, and the last pass makes the step."""
-    late: list[Pass] = [DropConstantChannels()] if drop else []
-    if streaming:
-        late.append(streaming)  # last: integer and float graphs stream by the same rules
-    if precision == QUANTISED:
-        return late
-    passes = float_passes()
-    if precision == "int8":
-        # on the whole sequence: calibration data are whole clips
-        passes.append(Quantize(calibration, assignment or Assignment()))
-        passes.append(FuseRequantize())
-    passes.append(Fuse())  # after quantisation, whose rules know layers and activations apart
-    return passes + late
-
-
-@dataclass(frozen=True)
-class Form:
-    """How a model runs: streaming frame by frame, sliding over its last frames by `hop`, or one window a call."""
-
-    streaming: bool = True
-    sliding: bool | None = None
-    hop: int | None = None
-
-    def of(self, model: Any) -> Form:
-        """The same with the model's own way where none is asked for; InputError where the options contradict."""
-        if self.sliding and not self.streaming:
-            raise InputError("a whole window a call and a sliding window exclude each other", hint="leave out --whole")
-        own = self.streaming and isinstance(model, (str, Path)) and slides(file_of(model))
-        sliding = own if self.sliding is None else self.sliding
-        if self.hop is not None and not sliding:
-            raise InputError("a hop is for a window that slides", hint="add --sliding")
-        return Form(self.streaming, sliding, self.hop)
-
-    def make(self, graph: Graph, axis: int | str | None) -> Pass | None:
-        """The pass that makes the step; None for a window a call."""
-        if self.sliding:
-            if any(v.type.time_axis is not None for v in graph.inputs):
-                raise InputError(f"{graph.name}: a graph whose inputs name a time axis streams without sliding")
-            return MakeSliding(axis if isinstance(axis, int) else 1, 1 if self.hop is None else self.hop)
-        timeless = all(v.type.time_axis is None for v in graph.inputs)
-        return MakeStreaming() if self.streaming and not timeless else None
-
-    def window(self, graph: Graph, step: Graph) -> str | None:
-        """How a call relates to the window, in words; None for a network that works frame by frame."""
-        if self.sliding:
-            return (
-                f"sliding: a call takes {self.hop or 1} new frames and runs the network on the last ones;"
-                f" the first {step.delay} calls fill the window and give no output"
-            )
-        return WHOLE_WINDOW if all(v.type.time_axis is None for v in graph.inputs) else None
-
-
-def kind_of(graph: Graph, precision: str) -> str:
-    """The precision asked for, or QUANTISED for a graph without float tensors."""
-    types = [v.type for v in graph.inputs] + [t for n in graph.nodes for t in n.types]
-    if any(t.dtype.is_float for t in types):
-        return precision
-    if precision != "int8":
-        raise InputError(
-            f"{graph.name} comes quantised to int8, so {precision} cannot be had", hint="leave out --precision"
-        )
-    return QUANTISED
-
-
-def transform(graph: Graph, passes: Sequence[Pass], progress: Progress, dump: Path | None = None) -> list[Graph]:
-    """The graph after each pass, verified; written to `dump` as text when asked for."""
-    graphs = [graph]
-    for number, step in enumerate(passes, 1):
-        progress(step.name)
-        graphs.append(step.run(graphs[-1]))
-        verify(graphs[-1])
-        if dump is not None:
-            dump.mkdir(parents=True, exist_ok=True)
-            (dump / f"{number:02d}_{step.name}.ir").write_text(print_graph(graphs[-1], consts=False), encoding="utf-8")
-    return graphs
-
-
 def check_output(out: Path) -> None:
     """The output folder must be absent or empty, and its parent writable."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -204,10 +82,17 @@ def check_output(out: Path) -> None:
         )
 
 
+def check_choices(**choices: tuple[str, Sequence[str]]) -> None:
+    """Each choice, with those there are, must be one of them."""
+    for what, (chosen, known) in choices.items():
+        if chosen not in known:
+            raise InputError(f"unknown {what.replace('_', ' ')} {chosen!r}", hint=f"one of {', '.join(known)}")
+
+
 def check_profile(profile: str | None, target: Target) -> None:
     """A profile must be known, and the target's core must have what it reads."""
-    if profile not in (None, *PROFILES):
-        raise InputError(f"unknown profile {profile!r}", hint=f"one of {', '.join(PROFILES)}")
+    if profile is not None:
+        check_choices(profile=(profile, PROFILES))
     if profile == "dwt" and not target.cycle_counter:
         having = ", ".join(n for n in list_targets() if load_target(n).cycle_counter)
         raise InputError(
@@ -256,14 +141,9 @@ def compile_model(
     fits is run on the emulator, and the fastest kept. Raises an EdgecError for anything the user can mend; then `out`
     is left as it was.
     """
-    if precision not in PRECISIONS:
-        raise InputError(f"unknown precision {precision!r}", hint=f"one of {', '.join(PRECISIONS)}")
-    if emit_kind not in EMITS:
-        raise InputError(f"unknown output kind {emit_kind!r}", hint=f"one of {', '.join(EMITS)}")
+    check_choices(precision=(precision, PRECISIONS), output_kind=(emit_kind, EMITS), goal=(goal, GOALS))
     part = load_target(target) if isinstance(target, str) else target
     check_profile(profile, part)
-    if goal not in GOALS:
-        raise InputError(f"unknown goal {goal!r}", hint=f"one of {', '.join(GOALS)}")
     progress("import")
     form = Form(streaming, sliding, hop).of(model)
     axis = None if form.sliding else time_axis
@@ -272,27 +152,21 @@ def compile_model(
     )
     out = Path(out) if out is not None else Path("out") / f"{graph.name}-{part.name}"
     check_output(out)
-    extras = extras_of(model)
-    kind, assignment = kind_of(graph, precision), Assignment(weights, bits or {})
-    if assignment.changes and kind != "int8":
-        found = "the model comes quantised" if kind == QUANTISED else f"--precision {precision}"
-        raise InputError(f"bits of layers can be chosen where edgec quantises, found {found}", hint="leave them out")
+    extras, kind = extras_of(model), kind_of(graph, precision)
+    assignment = assignment_of(kind, precision, weights, bits)
     data = read_calibration(calibration if calibration is not None else extras.calibration, kind)
     stepper = form.make(graph, time_axis)
     if streaming and stepper is None:
         progress("whole window")
-    passes = passes_for(kind, data, stepper, drop_constant_channels, assignment)
-    graphs = transform(graph, passes, progress, None if dump_ir is None else Path(dump_ir))
-    reference = graphs[0 if kind == QUANTISED else len(float_passes())]
-    first_late = len(passes) - (stepper is not None) - drop_constant_channels
-    stages = Stages(reference, graphs[first_late], graphs[-1])
-    folder = Path(tempfile.mkdtemp(prefix="edgec-"))
-    try:
-        samples, source = samples_of(stages.reference, data)
-        tuned = None
-        if tune is not None:
-            progress("tune")
-            tuned = tune_kernels(stages.step, part, Path(tune), toolchain)
+    dump = None if dump_ir is None else Path(dump_ir)
+    stages = make_stages(graph, kind, data, stepper, drop_constant_channels, assignment, progress, dump)
+    samples, source = samples_of(stages.reference, data)
+    tuned = None
+    if tune is not None:
+        progress("tune")
+        tuned = tune_kernels(stages.step, part, Path(tune), toolchain)
+    with tempfile.TemporaryDirectory(prefix="edgec-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
 
         def generate(tiling: Tiling) -> dict[str, Any]:
             """Write the folder and measure it."""
@@ -310,25 +184,25 @@ def compile_model(
             )  # fmt: skip
 
         report = fit_ram(generate, budget or Budget())
-        _write_graphs(stages, folder)
         if (window := form.window(graph, stages.step)) is not None:
             report["how"]["window"] = window
         if tuned is not None:
             tuned.describe(report)
-        report["sliding"] = bool(form.sliding)
-        if drop_constant_channels:
-            report["dropped"] = savings(graphs[first_late], graphs[first_late + 1])
         check_budget(report, budget or Budget())
-        rates = [n.op.sample_rate for n in graph.nodes if hasattr(n.op, "sample_rate")]
-        _write_json(
-            folder / "report.json", report | {"labels": extras.labels, "sample_rate": rates[0] if rates else None}
-        )
+        _write_graphs(stages, folder)
+        _write_json(folder / "report.json", report | remarks(graph, stages, form, extras))
         if samples is not None:
             np.save(folder / "sample.npy", samples[0])
         _move(folder, out)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     return CompiledModel(out)
+
+
+def remarks(graph: Graph, stages: Stages, form: Form, extras: Extras) -> dict[str, Any]:
+    """What the report says of the model beside what was measured."""
+    dropped = {} if stages.dropped is None else {"dropped": stages.dropped}
+    rates = [n.op.sample_rate for n in graph.nodes if hasattr(n.op, "sample_rate")]
+    labels = {"labels": extras.labels, "sample_rate": rates[0] if rates else None}
+    return {"sliding": bool(form.sliding), **dropped, **labels}
 
 
 def fit_ram(generate: Callable[[Tiling], dict[str, Any]], budget: Budget) -> dict[str, Any]:

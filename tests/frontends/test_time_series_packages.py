@@ -13,7 +13,7 @@ from edgec.errors import FrontendError
 from edgec.frontends import load
 from edgec.ir.evaluate import evaluate
 from edgec.ir.graph import Graph
-from edgec.pipeline import float_passes, transform
+from edgec.stages import float_passes, transform
 from tests.tsfm_import import import_patchtsmixer, import_tinytimemixer
 
 #: the 512 -> 96 models that granite publishes

@@ -15,7 +15,7 @@ from edgec.device import Device, open_device
 from edgec.device.cuda import CudaDevice
 from edgec.ir.graph import Graph
 from edgec.ir.types import DType
-from edgec.pipeline import passes_for, transform
+from edgec.stages import passes_for, transform
 from edgec.target import load_target
 from edgec.toolchain import build_cuda, read_manifest
 from models.vit.model import Config, VisionTransformer

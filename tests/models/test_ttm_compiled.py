@@ -10,7 +10,7 @@ import edgec
 from edgec.frontends.checkpoint import build_model, read_checkpoint
 from edgec.frontends.shipped import file_of
 from edgec.ir.evaluate import StepRunner, evaluate
-from edgec.pipeline import Form
+from edgec.stages import Form
 from edgec.target import load_target
 
 CONTEXT, HORIZON = 512, 96

@@ -21,7 +21,8 @@ from edgec.ir.types import DType
 from edgec.passes.assign_precision import Assignment, is_layer, read_bits
 from edgec.passes.quantize import Quantize
 from edgec.passes.quantize_numbers import Scale, least_error_scale, quantize_weights
-from edgec.pipeline import compile_model, float_passes, transform
+from edgec.pipeline import compile_model
+from edgec.stages import float_passes, transform
 from tests.graphs import Builder, conv, lif
 
 CLASSES, SIDE = 4, 12

@@ -18,7 +18,8 @@ from edgec.ir.verify import verify
 from edgec.ops import Add, Concat, LayerNorm, Linear, MatMul, Mul, Permute, Relu, Sigmoid, Softmax, Sub
 from edgec.passes.quantize import Quantize
 from edgec.passes.quantize_compare import Row, compare
-from edgec.pipeline import compile_model, float_passes, transform
+from edgec.pipeline import compile_model
+from edgec.stages import float_passes, transform
 from tests.graphs import Builder
 from tests.passes.quantize_tools import assert_stays_in_int32, extreme_inputs, quantized, samples
 from tests.timm_import import import_timm

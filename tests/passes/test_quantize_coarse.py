@@ -18,7 +18,8 @@ from edgec.passes.calibrate import Statistics, calibrate
 from edgec.passes.make_streaming import MakeStreaming
 from edgec.passes.quantize import Quantize
 from edgec.passes.quantize_compare import compare
-from edgec.pipeline import compile_model, float_passes, transform
+from edgec.pipeline import compile_model
+from edgec.stages import float_passes, transform
 from tests.passes.quantize_tools import assert_stays_in_int32, extreme_inputs, quantized
 
 

@@ -1,0 +1,162 @@
+"""Which passes a model's graph goes through, in the order they run, and the form in which it runs afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgec.errors import InputError
+from edgec.frontends.checkpoint import slides
+from edgec.frontends.shipped import file_of
+from edgec.ir.graph import Graph
+from edgec.ir.text import print_graph
+from edgec.ir.verify import verify
+from edgec.passes.assign_layout import AssignLayout
+from edgec.passes.assign_precision import Assignment
+from edgec.passes.base import Pass
+from edgec.passes.drop_constant_channels import DropConstantChannels, savings
+from edgec.passes.fold_batchnorm import FoldBatchnorm
+from edgec.passes.fold_constants import FoldConstants
+from edgec.passes.fold_transpose import FoldTranspose
+from edgec.passes.fuse import Fuse
+from edgec.passes.fuse_requantize import FuseRequantize
+from edgec.passes.make_sliding import MakeSliding
+from edgec.passes.make_streaming import MakeStreaming
+from edgec.passes.quantize import Quantize
+from edgec.passes.recognize_eca import RecognizeEca
+from edgec.passes.recognize_scaler import RecognizeScaler
+from edgec.passes.split_linear import SplitLinear
+
+QUANTISED = "quantised"  # the precision of a graph that holds no float tensor: it stays as it is
+WHOLE_WINDOW = "whole window, as no input names a time axis: one call is one inference"
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The graph as the user meant it, whole-sequence and float; the same with all its channels in the form it runs
+    in; the graph that runs; and what dropping constant channels saved, where that was asked for."""
+
+    reference: Graph
+    whole: Graph
+    step: Graph
+    dropped: Mapping[str, Any] | None = None
+
+
+def float_passes() -> list[Pass]:
+    """What every graph goes through before it may become integer; their result is what the user's model means."""
+    return [
+        FoldConstants(),
+        RecognizeEca(),  # before the layout is assigned, which cancels the permutes around what is found
+        RecognizeScaler(),  # after the folding, which drops its mask of ones
+        AssignLayout(),  # before batch-norm folding: a permute between convolution and batch norm would hide the pair
+        FoldBatchnorm(),
+        SplitLinear(),  # after the layout, which brings slices and transposes next to the products
+        FoldTranspose(),
+    ]
+
+
+def passes_for(
+    precision: str, calibration: Any, streaming: Pass | None, drop: bool = True, assignment: Assignment | None = None
+) -> list[Pass]:
+    """The passes in the order they run; a graph that comes quantised has only those that keep its meaning to the byte:
+    constant channels go if `drop`, and the last pass makes the step."""
+    late: list[Pass] = [DropConstantChannels()] if drop else []
+    if streaming:
+        late.append(streaming)  # last: integer and float graphs stream by the same rules
+    if precision == QUANTISED:
+        return late
+    passes = float_passes()
+    if precision == "int8":
+        # on the whole sequence: calibration data are whole clips
+        passes.append(Quantize(calibration, assignment or Assignment()))
+        passes.append(FuseRequantize())
+    passes.append(Fuse())  # after quantisation, whose rules know layers and activations apart
+    return passes + late
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a model runs: streaming frame by frame, sliding over its last frames by `hop`, or one window a call."""
+
+    streaming: bool = True
+    sliding: bool | None = None
+    hop: int | None = None
+
+    def of(self, model: Any) -> Form:
+        """The same with the model's own way where none is asked for; InputError where the options contradict."""
+        if self.sliding and not self.streaming:
+            raise InputError("a whole window a call and a sliding window exclude each other", hint="leave out --whole")
+        own = self.streaming and isinstance(model, (str, Path)) and slides(file_of(model))
+        sliding = own if self.sliding is None else self.sliding
+        if self.hop is not None and not sliding:
+            raise InputError("a hop is for a window that slides", hint="add --sliding")
+        return Form(self.streaming, sliding, self.hop)
+
+    def make(self, graph: Graph, axis: int | str | None) -> Pass | None:
+        """The pass that makes the step; None for a window a call."""
+        if self.sliding:
+            if any(v.type.time_axis is not None for v in graph.inputs):
+                raise InputError(f"{graph.name}: a graph whose inputs name a time axis streams without sliding")
+            return MakeSliding(axis if isinstance(axis, int) else 1, 1 if self.hop is None else self.hop)
+        timeless = all(v.type.time_axis is None for v in graph.inputs)
+        return MakeStreaming() if self.streaming and not timeless else None
+
+    def window(self, graph: Graph, step: Graph) -> str | None:
+        """How a call relates to the window, in words; None for a network that works frame by frame."""
+        if self.sliding:
+            return (
+                f"sliding: a call takes {self.hop or 1} new frames and runs the network on the last ones;"
+                f" the first {step.delay} calls fill the window and give no output"
+            )
+        return WHOLE_WINDOW if all(v.type.time_axis is None for v in graph.inputs) else None
+
+
+def kind_of(graph: Graph, precision: str) -> str:
+    """The precision asked for, or QUANTISED for a graph without float tensors."""
+    types = [v.type for v in graph.inputs] + [t for n in graph.nodes for t in n.types]
+    if any(t.dtype.is_float for t in types):
+        return precision
+    if precision != "int8":
+        raise InputError(
+            f"{graph.name} comes quantised to int8, so {precision} cannot be had", hint="leave out --precision"
+        )
+    return QUANTISED
+
+
+def assignment_of(kind: str, precision: str, weights: int, bits: Mapping[str, str] | None) -> Assignment:
+    """The bits asked for; InputError where edgec does not quantise."""
+    assignment = Assignment(weights, bits or {})
+    if assignment.changes and kind != "int8":
+        found = "the model comes quantised" if kind == QUANTISED else f"--precision {precision}"
+        raise InputError(f"bits of layers can be chosen where edgec quantises, found {found}", hint="leave them out")
+    return assignment
+
+
+def transform(graph: Graph, passes: Sequence[Pass], progress: Progress, dump: Path | None = None) -> list[Graph]:
+    """The graph after each pass, verified; written to `dump` as text when asked for."""
+    graphs = [graph]
+    for number, step in enumerate(passes, 1):
+        progress(step.name)
+        graphs.append(step.run(graphs[-1]))
+        verify(graphs[-1])
+        if dump is not None:
+            dump.mkdir(parents=True, exist_ok=True)
+            (dump / f"{number:02d}_{step.name}.ir").write_text(print_graph(graphs[-1], consts=False), encoding="utf-8")
+    return graphs
+
+
+def make_stages(
+    graph: Graph, kind: str, calibration: Any, streaming: Pass | None, drop: bool, assignment: Assignment,
+    progress: Progress, dump: Path | None,
+) -> Stages:  # fmt: skip
+    """Run the passes of `passes_for`; each graph is written to `dump` as text when asked for."""
+    passes = passes_for(kind, calibration, streaming, drop, assignment)
+    graphs = transform(graph, passes, progress, dump)
+    reference = graphs[0 if kind == QUANTISED else len(float_passes())]
+    first_late = len(passes) - (streaming is not None) - drop
+    dropped = savings(graphs[first_late], graphs[first_late + 1]) if drop else None
+    return Stages(reference, graphs[first_late], graphs[-1], dropped)
