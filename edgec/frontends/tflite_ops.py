@@ -26,8 +26,9 @@ from edgec.frontends.tflite_numbers import (
 )
 from edgec.ir.types import DType, QuantParams, TensorType
 from edgec.ops.qconv import QConv2dRequantize
+from edgec.ops.qlinear import QLinear
 from edgec.ops.qpool import QMaxPool2d
-from edgec.ops.quantized import QLinear, QLut, Requantize, accumulator_bounds
+from edgec.ops.quantized import QLut, Requantize, accumulator_bounds
 from edgec.ops.shape import Concat, Pad, Permute, Reshape
 from edgec.ops.tflite import TfliteAdd, TfliteAvgPool2d, TfliteMean, TfliteMul, TfliteSoftmax
 

@@ -33,10 +33,10 @@ from edgec.ops.dense import Linear, MatMul
 from edgec.ops.elementwise import Add, Div, Gelu, Mul, Sub
 from edgec.ops.norm import LayerNorm
 from edgec.ops.qconv import QConv2d, QConv2dRequantize
-from edgec.ops.qlinear import QLinearRequantize
+from edgec.ops.qlinear import QLinear, QLinearRequantize
 from edgec.ops.qproduct import QMatMul
 from edgec.ops.qspiking import QLif
-from edgec.ops.quantized import QConv1d, QLinear, Requantize
+from edgec.ops.quantized import QConv1d, Requantize
 from edgec.ops.shape import Concat, Permute, Slice
 from edgec.ops.tflite import TfliteAdd
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from edgec.ir.types import DType
 from edgec.ops.base import Array, Kernel, Op, Site
-from edgec.ops.quantized import QConv1d, QLinear
+from edgec.ops.qlinear import QLinear
+from edgec.ops.quantized import QConv1d
 
 BLOCK, SMALL_BLOCK = 16, 4
 MAX_ROWS = 32767  # row numbers are int16 and -1 ends a list

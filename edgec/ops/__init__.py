@@ -12,7 +12,7 @@ from edgec.ops.norm import LayerNorm
 from edgec.ops.pool import AvgPool2d, MaxPool2d, Mean
 from edgec.ops.qconv import QConv2d, QConv2dRequantize
 from edgec.ops.qelementwise import QAffine
-from edgec.ops.qlinear import QLinearRequantize
+from edgec.ops.qlinear import QLinear, QLinearRequantize, QLmuFir
 from edgec.ops.qneuron import QLifSaturating
 from edgec.ops.qnorm import QLayerNorm
 from edgec.ops.qpool import QAvgPool2d, QMaxPool2d, QMean
@@ -20,7 +20,7 @@ from edgec.ops.qproduct import QMatMul, QMul
 from edgec.ops.qscaler import QStdScale, QStdUnscale
 from edgec.ops.qsoftmax import QSoftmax
 from edgec.ops.qspiking import QLif, QRunningMean
-from edgec.ops.quantized import QAdd, QConv1d, QLinear, QLmuFir, QLut, Requantize
+from edgec.ops.quantized import QAdd, QConv1d, QLut, Requantize
 from edgec.ops.recurrent import LmuMemory, LmuTaps
 from edgec.ops.scaler import StdScale, StdUnscale
 from edgec.ops.shape import Concat, Pad, Permute, Reshape, Slice

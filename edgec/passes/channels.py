@@ -15,10 +15,10 @@ from edgec.ops.elementwise import Add, Relu, Relu6
 from edgec.ops.pool import AvgPool2d, MaxPool2d
 from edgec.ops.qconv import QConv2d, QConv2dRequantize
 from edgec.ops.qelementwise import QAffine
-from edgec.ops.qlinear import QLinearRequantize
+from edgec.ops.qlinear import QLinear, QLinearRequantize
 from edgec.ops.qpool import QAvgPool2d, QMaxPool2d, QMean
 from edgec.ops.qproduct import QMul
-from edgec.ops.quantized import QAdd, QConv1d, QLinear, QLut, Requantize
+from edgec.ops.quantized import QAdd, QConv1d, QLut, Requantize
 from edgec.ops.shape import Concat, Pad, Permute, Reshape
 from edgec.ops.tflite import TfliteAdd, TfliteAvgPool2d, TfliteMean, TfliteMul
 from edgec.passes.intervals import intervals

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 from edgec.ir.graph import Graph, Node
 from edgec.ir.types import DType
 from edgec.ops.qconv import QConv2d, QConv2dRequantize
-from edgec.ops.qlinear import QLinearRequantize
-from edgec.ops.quantized import QLinear, Requantize
+from edgec.ops.qlinear import QLinear, QLinearRequantize
+from edgec.ops.quantized import Requantize
 from edgec.passes.base import Pass
 
 FUSED: dict[type[Any], type[Any]] = {QConv2d: QConv2dRequantize, QLinear: QLinearRequantize}

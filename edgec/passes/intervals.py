@@ -21,10 +21,10 @@ from edgec.ops.elementwise import Relu, Relu6, activate
 from edgec.ops.pool import MaxPool2d
 from edgec.ops.qconv import QConv2d, QConv2dRequantize
 from edgec.ops.qelementwise import QAffine
-from edgec.ops.qlinear import QLinearRequantize
+from edgec.ops.qlinear import QLinear, QLinearRequantize
 from edgec.ops.qpool import QAvgPool2d, QMaxPool2d, QMean
 from edgec.ops.qproduct import QMul
-from edgec.ops.quantized import QAdd, QConv1d, QLinear, QLut, Requantize
+from edgec.ops.quantized import QAdd, QConv1d, QLut, Requantize
 from edgec.ops.shape import Concat, Pad, Permute, Reshape
 from edgec.ops.tflite import TfliteAdd, TfliteAvgPool2d, TfliteMean, TfliteMul
 

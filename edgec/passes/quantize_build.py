@@ -10,7 +10,8 @@ import numpy as np
 from edgec.ir.graph import Const, Graph, Node, Value
 from edgec.ir.types import DType, QuantParams, TensorType
 from edgec.ops.qelementwise import QAffine
-from edgec.ops.quantized import QLinear, Requantize
+from edgec.ops.qlinear import QLinear
+from edgec.ops.quantized import Requantize
 from edgec.passes.quantize_numbers import (
     BIAS_LIMIT,
     INT32_MAX,

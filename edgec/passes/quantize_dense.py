@@ -11,7 +11,8 @@ from edgec.ir.graph import Node
 from edgec.ir.types import DType
 from edgec.ops.conv import Conv1d, Conv2d
 from edgec.ops.qconv import QConv2d
-from edgec.ops.quantized import QConv1d, QLinear, QLmuFir
+from edgec.ops.qlinear import QLinear, QLmuFir
+from edgec.ops.quantized import QConv1d
 from edgec.ops.recurrent import LmuMemory
 from edgec.passes.assign_precision import Bits
 from edgec.passes.quantize_build import Builder, Source

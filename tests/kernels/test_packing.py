@@ -15,7 +15,8 @@ from edgec.kernels.arm_dsp import SUM_LIMIT, chunks_of, pack_dense
 from edgec.kernels.event import BLOCK, blocks_of, pack_rows, segment_length
 from edgec.ops import OPS
 from edgec.ops.base import Op, Site
-from edgec.ops.quantized import QLinear, accumulator_bounds
+from edgec.ops.qlinear import QLinear
+from edgec.ops.quantized import accumulator_bounds
 
 WEIGHTS = hnp.arrays(np.int8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=40), elements=st.integers(-127, 127))
 
