@@ -4,7 +4,8 @@
     python bench/mlperf_tiny.py --accuracy [--clips ../shared/data/kws01_mfcc]
 
 --write replaces bench/mlperf_tiny.txt. --accuracy runs the keyword network over all clips, compiled C and LiteRT's
-reference kernels side by side, and compares every output byte. Peers' figures and the bars: bench/mlperf_tiny.toml.
+reference kernels side by side, and compares every output byte. Peers' figures and the bars: bench/mlperf_tiny.toml;
+published runs on boards: bench/mlperf_boards.toml, edgec's estimates beside them: docs/timing.md.
 Flash and RAM are those of the whole linked image, harness included; RAM has the stack's high-water mark in it.
 """
 
@@ -24,7 +25,8 @@ from rich.table import Table
 from edgec.compiled import CompiledModel
 from edgec.device import open_device
 from edgec.pipeline import compile_model
-from edgec.profile.frames import count_frames, how_modelled, timing_obstacle
+from edgec.profile.frames import count_frames, how_modelled, how_on_board, timing_obstacle
+from edgec.profile.timing import board_cycles
 from edgec.target import load_target
 from edgec.toolchain import image_sizes
 
@@ -32,7 +34,8 @@ HERE = Path(__file__).resolve().parent
 COMMITTED = HERE / "mlperf_tiny.txt"
 DATA = HERE.parent.parent / "shared" / "data"
 PEERS: dict[str, Any] = tomllib.loads((HERE / "mlperf_tiny.toml").read_text(encoding="utf-8"))
-CORES = {"m4": "cortex-m4", "m7": "cortex-m7", "m55": "cortex-m55"}
+BOARDS: list[dict[str, Any]] = tomllib.loads((HERE / "mlperf_boards.toml").read_text(encoding="utf-8"))["board"]
+CORES = ("m4", "m7", "m33", "m55")
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Row:
 
 def measure(model: str, core: str, models: Path, goal: str = "latency") -> Row:
     """Compile, run the recorded vectors on the core's first emulator, read the sizes of the very image that ran."""
-    what, target = PEERS["models"][model], load_target(CORES[core])
+    what, target = PEERS["models"][model], load_target(f"cortex-{core}")
     with np.load(models / what["vectors"]) as data:
         pairs = list(zip(data["x_i8"], data["y_i8"], strict=True))
     modelled = timing_obstacle(target) is None
@@ -103,14 +106,22 @@ def counted_table(model: str, rows: list[Row]) -> Table:
     return table
 
 
-def board_table(model: str) -> Table:
-    """Cycles of the published runs: median time by clock."""
-    table = Table(title=f"{model}: published runs on boards", title_justify="left")
+def board_table(model: str, rows: list[Row]) -> Table:
+    """Cycles on boards: published runs, median time by clock; and what is estimated for edgec on each core's boards."""
+    table = Table(title=f"{model}: published runs on boards, and edgec's estimates for them", title_justify="left")
     for column in ("core", "stack", "board", "MHz", "ms", "cycles"):
         table.add_column(column, justify="left" if column in ("core", "stack", "board") else "right")
-    for p in PEERS["board"]:
-        ms = p["ms"][model]
-        table.add_row(p["core"], p["stack"], p["board"], f"{p['mhz']}", f"{ms:g}", millions(ms * p["mhz"] * 1e3))
+    for core in dict.fromkeys(p["core"] for p in BOARDS):
+        for p in (p for p in BOARDS if p["core"] == core):
+            ms = p["ms"][model]
+            table.add_row(core, p["stack"], p["board"], f"{p['mhz']}", f"{ms:g}", millions(ms * p["mhz"] * 1e3))
+        for row in (r for r in rows if r.core == core and r.goal != "size" and r.cycles):
+            target = load_target(f"cortex-{core}")
+            estimate = board_cycles(row.cycles or 0, target)
+            if estimate is not None and target.timing is not None:
+                error = f"+- {100 * target.timing.board_error:.0f} %"
+                table.add_row(core, "edgec, estimate", error, "", "", millions(estimate))
+        table.add_section()
     return table
 
 
@@ -122,7 +133,7 @@ def verdicts(rows: list[Row]) -> Table:
     for row in rows:
         if row.goal == "size":
             continue
-        for figure, limit in PEERS["bars"][row.model][row.core].items():
+        for figure, limit in PEERS["bars"][row.model].get(row.core, {}).items():
             found = getattr(row, figure)
             table.add_row(
                 row.model, row.core, figure, f"{found:,}", f"{limit:,}", "holds" if found <= limit else "missed"
@@ -190,12 +201,13 @@ def main() -> None:
     rows = [measure(model, core, a.models, goal) for model in PEERS["models"] for core, goal in goals]
     for model in PEERS["models"]:
         console.print(counted_table(model, [r for r in rows if r.model == model]))
-        console.print(board_table(model))
+        console.print(board_table(model, [r for r in rows if r.model == model]))
     console.print(verdicts(rows))
-    for core, target in CORES.items():
-        row = next(r for r in rows if r.core == core)
+    for core in CORES:
+        row, target = next(r for r in rows if r.core == core), f"cortex-{core}"
         console.print(f"{target}: instructions {row.how}, the most of any vector", soft_wrap=True)
         console.print(f"{target}: cycles {row.how_cycles}", soft_wrap=True)
+        console.print(f"{target}: on a board {how_on_board(load_target(target))}", soft_wrap=True)
     if a.write:
         lines = [line.rstrip() for line in console.export_text().splitlines()]
         COMMITTED.write_text("$ python bench/mlperf_tiny.py --write\n" + "\n".join(lines) + "\n", encoding="utf-8")

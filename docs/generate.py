@@ -147,9 +147,9 @@ def mlperf() -> str:
     rows = ["| network | core | instructions | modelled cycles | flash | RAM | CMSIS-NN: instructions | flash | RAM |"]
     rows.append("|---|---|---:|---:|---:|---:|---:|---:|---:|")
     for model, core in dict.fromkeys((m, c) for m, c, _ in found):
-        peer = next(p for p in peers if p["core"] == core and p["stack"] == PEER)[model]
+        peer = next((p[model] for p in peers if p["core"] == core and p["stack"] == PEER), {})
         ours = [found.get((model, core, k), "") for k in ("instructions", "cycles", "flash", "ram")]
-        theirs = [f"{peer[k]:,}" for k in ("instructions", "flash", "ram")]
+        theirs = [f"{peer[k]:,}" if peer else "" for k in ("instructions", "flash", "ram")]
         rows.append(f"| {model} | Cortex-{core.upper()} | {' | '.join([*ours, *theirs])} |")
     return "\n".join(rows)
 

@@ -124,6 +124,8 @@ def print_report(report: dict[str, Any]) -> None:
                 f"{t['cycles_worst']:,} cycles in the worst frame, {t['cycles_mean']:,} in the mean (modelled)"
             )
         console.print(f"latency {t['latency_ms']:.3f} ms ({report['how']['latency']})")
+        if t["board_ms"] is not None:
+            console.print(f"on a board {t['board_ms']:.3f} ms ({report['how']['board']})")
     for what, how in report["how"].items():
         console.print(f"  {what}: {how}", style="dim", markup=False)
 
@@ -242,6 +244,8 @@ def profile_command(a: argparse.Namespace) -> None:
             f"cycles per frame: {result.cycles:,.0f} mean, {result.cycles_worst:,.0f} worst, that is"
             f" {result.ms_worst:.3f} ms; {result.how_cycles}"
         )
+    if result.ms_board is not None:
+        console.print(f"on a board the worst takes {result.ms_board:.3f} ms; {result.how_board}")
     if a.html:
         Path(a.html).write_text(html_page(model.manifest.name, result), encoding="utf-8")
         console.print(f"wrote {a.html}")

@@ -35,7 +35,8 @@ class Region:
 
 @dataclass(frozen=True)
 class Timing:
-    """Cycles of a core's instructions, where the code does not wait for memory; docs/timing.md says what each means."""
+    """Cycles of a core's instructions; docs/timing.md says what each figure means. `board_factor` turns them into those
+    of the boards that `board` names, with `board_error` as relative standard deviation; 0: not calibrated."""
 
     source: str
     error: str
@@ -58,6 +59,9 @@ class Timing:
     float_divide: float = 14.0
     flash_line: int = 0
     flash_wait: float = 0.0
+    board: str = ""
+    board_factor: float = 0.0
+    board_error: float = 0.0
 
 
 @dataclass(frozen=True)

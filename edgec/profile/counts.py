@@ -11,8 +11,8 @@ from edgec.backends.environment import environment
 from edgec.compiled import CompiledModel, frames, to_device
 from edgec.device import counting_kind
 from edgec.errors import TargetError
-from edgec.profile.frames import Frames, count_frames, how_modelled, timing_obstacle
-from edgec.profile.timing import milliseconds
+from edgec.profile.frames import Frames, count_frames, how_modelled, how_on_board, timing_obstacle
+from edgec.profile.timing import board_milliseconds, milliseconds
 from edgec.target import Target, load_target
 
 
@@ -46,6 +46,8 @@ class Profile:
     cycles_worst: float | None
     ms_worst: float
     how_cycles: str
+    ms_board: float | None
+    how_board: str
 
 
 def profile(model: CompiledModel, x: np.ndarray[Any, Any]) -> Profile:
@@ -65,6 +67,7 @@ def profile(model: CompiledModel, x: np.ndarray[Any, Any]) -> Profile:
         tuple(_rows(model, found, target)), float(np.mean(found.instructions)), max(found.instructions),
         len(found.instructions), how, float(np.mean(found.cycles)) if found.cycles else None,
         max(found.cycles) if found.cycles else None, milliseconds(slowest, target), how_modelled(target),
+        board_milliseconds(slowest, target) if found.cycles else None, how_on_board(target),
     )  # fmt: skip
 
 

@@ -43,6 +43,17 @@ def how_modelled(target: Target) -> str:
     return f"estimate, modelled from the executed instructions: {target.timing.source}. {target.timing.error}"
 
 
+def how_on_board(target: Target) -> str:
+    """What the milliseconds for a board are, and how far off they may be."""
+    t = target.timing
+    if timing_obstacle(target) is not None or t is None or not t.board_factor:
+        return "not estimated: no published run calibrates the cycles of this core"
+    return (
+        f"estimate: {t.board_factor:g} times the modelled cycles, fitted to {t.board};"
+        f" standard deviation {100 * t.board_error:.0f} %"
+    )
+
+
 def count_frames(device: Device, inputs: Iterable[Sequence[Any]], target: Target, filling: int = 0) -> Frames:
     """Run inputs, the device's numbers of one frame each, on a device that counts (with its flow, if cycles are to
     be modelled). The first `filling` frames only run, unless no others are left."""

@@ -20,8 +20,8 @@ from edgec.passes.calibrate import evaluate_batches
 from edgec.plan import Call, Plan
 from edgec.plan.memory import region_rows
 from edgec.plan.regions import Region
-from edgec.profile.frames import count_frames, how_modelled, timing_obstacle
-from edgec.profile.timing import milliseconds
+from edgec.profile.frames import count_frames, how_modelled, how_on_board, timing_obstacle
+from edgec.profile.timing import board_milliseconds, milliseconds
 from edgec.target import Target
 from edgec.toolchain import (
     build_aarch64,
@@ -95,6 +95,7 @@ def build_report(
         "instructions_worst": measured["worst"], "instructions_mean": measured["mean"],
         "cycles_worst": measured["cycles_worst"], "cycles_mean": measured["cycles_mean"],
         "latency_ms": None if slowest is None else milliseconds(slowest, target),
+        "board_ms": board_milliseconds(measured["cycles_worst"], target) if measured["cycles_worst"] else None,
     }  # fmt: skip
     return {
         "model": plan.graph.name, "target": target.name, "precision": precision, "toolchain": toolchain,
@@ -277,7 +278,7 @@ def _count(
     how["instructions"] = f"{counted} over {count} frames of {source}"
     if result["stack"] is not None:
         how["stack"] = "high-water mark of the painted stack over the same frames"
-    how["cycles"] = how_modelled(target)
+    how["cycles"], how["board"] = how_modelled(target), how_on_board(target)
     how["latency"] = f"estimate: worst frame at one instruction per cycle, {mhz}"
     if whole.cycles:
         result["cycles_worst"], result["cycles_mean"] = round(max(whole.cycles)), round(float(np.mean(whole.cycles)))

@@ -62,3 +62,15 @@ def straight_runs(ordered: Sequence[Instruction], targets: set[int]) -> list[lis
 def milliseconds(cycles: float, target: Target) -> float:
     """At the target's clock."""
     return 1e3 * cycles / target.clock_hz
+
+
+def board_cycles(cycles: float, target: Target) -> float | None:
+    """The calibrated estimate for a board; None where no published run calibrates the core."""
+    factor = target.timing.board_factor if target.timing is not None else 0.0
+    return factor * cycles if factor else None
+
+
+def board_milliseconds(cycles: float, target: Target) -> float | None:
+    """The same at the target's clock."""
+    found = board_cycles(cycles, target)
+    return None if found is None else milliseconds(found, target)

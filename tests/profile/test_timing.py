@@ -16,8 +16,8 @@ pytest.importorskip("capstone")
 from edgec.device import open_device
 from edgec.device.unicorn_device import Flow, UnicornDevice
 from edgec.errors import TargetError, ToolchainError
-from edgec.profile.frames import count_frames, how_modelled, timing_obstacle
-from edgec.profile.timing import CycleModel, straight_runs
+from edgec.profile.frames import count_frames, how_modelled, how_on_board, timing_obstacle
+from edgec.profile.timing import CycleModel, board_milliseconds, straight_runs
 from edgec.profile.timing_cores import costs
 from edgec.profile.timing_decode import Instruction, decode, kind_of
 from edgec.runtime import HEADERS, header_text
@@ -171,10 +171,14 @@ def test_lines_of_flash(fake: Path) -> None:
 
 
 def test_every_estimate_is_labelled(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("cortex-m4", "cortex-m7", "cortex-m3", "cortex-m0plus"):
+    for name in ("cortex-m4", "cortex-m7", "cortex-m33", "cortex-m3", "cortex-m0plus"):
         assert how_modelled(load_target(name)).startswith("estimate")
         assert timing_of(name).error in how_modelled(load_target(name))
-    assert how_modelled(load_target("cortex-m33")).startswith("not modelled: the target file of cortex-m33 has no")
+    assert how_modelled(load_target("cortex-m55")).startswith("not modelled: the target file of cortex-m55 has no")
+    assert how_on_board(load_target("cortex-m4")).startswith("estimate: 1.25 times the modelled cycles, fitted to two")
+    for name in ("cortex-m3", "cortex-m0plus", "cortex-m55"):
+        assert how_on_board(load_target(name)).startswith("not estimated: no published run")
+        assert board_milliseconds(1e6, load_target(name)) is None
     emulated_nowhere = replace(load_target("cortex-m4"), devices=("qemu",))
     assert "no emulator follows" in str(timing_obstacle(emulated_nowhere))
     found = importlib.util.find_spec
