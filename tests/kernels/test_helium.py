@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from every_kernel import Bench, Builder, frame_type, random_frame, storage
+from every_kernel import Bench, random_frame
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from node_builder import Builder, frame_type, storage
 
 from edgec.backends.emit import write_folder
 from edgec.device import open_device

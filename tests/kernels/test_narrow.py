@@ -6,9 +6,10 @@ import shutil
 
 import numpy as np
 import pytest
-from every_kernel import Bench, Builder, frame_type
+from every_kernel import Bench
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from node_builder import Builder, frame_type
 
 from edgec.errors import VerifyError
 from edgec.ir.graph import Const, Graph
