@@ -109,56 +109,38 @@ count[0] = T.shift_right(count[0] + 1, halve)"""
         return step.emit(self, x, multiplier, shift)  # type: ignore[no-any-return]
 
 
-def neuron_step(
-    op: Any,
-    x: torch.Tensor,
-    v: torch.Tensor,
-    threshold: torch.Tensor,
-    decay: int | torch.Tensor,
-    limit: int | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """One frame of an integer neuron with the attributes of `op`: spikes, and the membrane (within +-limit)."""
+class IntegerNeuron(Op):
+    """What the integer neurons share: X = x * gain[c] + bias[c], a leak, a threshold and the resets of `Lif`, to 0.
 
-    def fires(h: torch.Tensor) -> torch.Tensor:
-        return (h > threshold if op.strict else h >= threshold).to(torch.int64)
-
-    fired = fires(v) if op.delayed_reset else torch.zeros_like(v)
-    if op.reset == "hard":
-        v = v * (1 - fired)
-    h = v + ((x - v) * decay >> 15) if op.decay_input else v - (v * decay >> 15) + x
-    if op.reset == "subtract":
-        h = h - threshold * fired
-    if limit is not None:
-        h = h.clamp(-limit, limit)
-    s = fires(h)
-    if op.delayed_reset or op.reset == "none":
-        return s, h
-    return s, h * (1 - s) if op.reset == "hard" else h - threshold * s
-
-
-@dataclass(frozen=True)
-class QLif(Op):
-    """Integer leaky integrate-and-fire: X = x * gain[c] + bias[c]; H = V + ((X - V) * decay >> 15) when decay_input,
-    else H = V - (V * decay >> 15) + X (shifts floor). A spike is H > threshold[c] if strict, else >=. Resets as `Lif`,
-    to 0.
-
-    x [B,T,C] int8, int16 or int32; gain, bias, threshold int32 [C]; decay is (1 - beta) * 2**15. The pass that makes
-    one proves that X, V and X - V fit int32. Output: packed spikes, and the int32 membrane when `membrane` is set.
+    x [B,T,C] int8, int16 or int32, and `vectors`, int32 [C]. Output: packed spikes, and the int32 membrane when
+    `membrane` is set.
     """
 
-    name: ClassVar[str] = "qlif"
-    decay: int = 1 << 14
-    decay_input: bool = True
-    reset: str = "hard"
-    strict: bool = False
-    delayed_reset: bool = False
-    membrane: bool = False
+    vectors: ClassVar[tuple[str, ...]] = ("gain", "bias", "threshold")
+    # fields of the subclasses
+    decay_input: bool
+    reset: str
+    strict: bool
+    delayed_reset: bool
+    membrane: bool
+
+    def step(self, x: torch.Tensor, v: torch.Tensor, *vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """One frame: spikes (0 or 1) and the new membrane. x: X of the frame; vectors: from the threshold on."""
+        raise NotImplementedError
+
+    def leaked(self, change: str) -> str:
+        """TVMScript for change * decay >> 15."""
+        raise NotImplementedError
+
+    def held(self, value: str) -> list[str]:
+        """TVMScript that binds `h`, the membrane that is compared."""
+        raise NotImplementedError
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
-        x, gain, bias, threshold = types
+        x, *vectors = types
         need(x.dtype in (DType.I8, DType.I16, DType.I32), f"expected integers, found {x.dtype.value}")
-        need(x.time_axis is not None and x.time_axis != len(x.shape) - 1, "expected a time axis before the channels")
-        for label, t in (("gain", gain), ("bias", bias), ("threshold", threshold)):
+        need(x.time_axis is not None and x.time_axis == len(x.shape) - 2, "expected a time axis before the channels")
+        for label, t in zip(self.vectors, vectors, strict=True):
             need(t.shape == (x.shape[-1],), f"expected {label} of shape ({x.shape[-1]},), found {t.shape}")
         spikes = TensorType(x.shape, DType.BIT, QuantParams((1.0,)), x.time_axis)
         return (spikes, TensorType(x.shape, DType.I32, None, x.time_axis)) if self.membrane else (spikes,)
@@ -169,20 +151,38 @@ class QLif(Op):
     def run(
         self, tensors: Sequence[torch.Tensor], states: Sequence[torch.Tensor] = ()
     ) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
-        x, gain, bias, threshold = tensors
+        x, gain, bias, *vectors = tensors
         drive = x * gain + bias
         v = states[0] if states else torch.zeros_like(drive.narrow(-2, 0, 1))
         spikes, membranes = [], []
         for frame in drive.chunk(drive.shape[-2], -2):
-            s, v = self.step(frame, v, threshold)
+            s, v = self.step(frame, v, *vectors)
             spikes.append(s)
             membranes.append(v)
         outs = (torch.cat(spikes, -2), torch.cat(membranes, -2))
         return outs if self.membrane else outs[:1], (v,)
 
-    def step(self, x: torch.Tensor, v: torch.Tensor, threshold: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """One frame: spikes (0 or 1) and the new membrane."""
-        return neuron_step(self, x, v, threshold, self.decay)
+    def after(
+        self, x: torch.Tensor, v: torch.Tensor, threshold: torch.Tensor, decay: int | torch.Tensor,
+        limit: int | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+        """One frame with a given decay: spikes, and the membrane (within +-limit)."""
+
+        def fires(h: torch.Tensor) -> torch.Tensor:
+            return (h > threshold if self.strict else h >= threshold).to(torch.int64)
+
+        fired = fires(v) if self.delayed_reset else torch.zeros_like(v)
+        if self.reset == "hard":
+            v = v * (1 - fired)
+        h = v + ((x - v) * decay >> 15) if self.decay_input else v - (v * decay >> 15) + x
+        if self.reset == "subtract":
+            h = h - threshold * fired
+        if limit is not None:
+            h = h.clamp(-limit, limit)
+        s = fires(h)
+        if self.delayed_reset or self.reset == "none":
+            return s, h
+        return s, h * (1 - s) if self.reset == "hard" else h - threshold * s
 
     def lower(self, site: Site) -> Kernel:
         x = site.inputs[0]
@@ -198,14 +198,13 @@ class QLif(Op):
             c: T.let[T.int32] = word * 32 + bit
 {inner}"""
         vector, frame = ((channels,), "int32"), ((rows, channels), "int32")
-        params = [("x", (rows, channels), x.dtype.value), ("gain", *vector), ("bias", *vector), ("threshold", *vector)]
+        params = [("x", (rows, channels), x.dtype.value), *((name, *vector) for name in self.vectors)]
         params += [("v", *frame), ("spikes", (rows, words), "uint32")]
         return Kernel(body, (*params, ("membrane", *frame)) if self.membrane else tuple(params))
 
     def _step_lines(self) -> list[str]:
-        """TVMScript for one neuron of one frame; the same steps as `step`."""
-        compare = ">" if self.strict else ">="
-        old = "v[r, c]"
+        """TVMScript for one neuron of one frame; the same steps as `after`."""
+        compare, old = ">" if self.strict else ">=", "v[r, c]"
         lines = ['drive: T.let[T.int32] = T.cast(x[r, c], "int32") * gain[c] + bias[c]']
         if self.delayed_reset and self.reset != "none":
             lines.append(f"fired: T.let[T.bool] = v[r, c] {compare} threshold[c]")
@@ -213,22 +212,45 @@ class QLif(Op):
             lines.append("old: T.let[T.int32] = T.if_then_else(fired, 0, v[r, c])")
             old = "old"
         change, base = (f"(drive - {old})", old) if self.decay_input else (old, f"{old} + drive")
-        if self.decay == 1 << 14:
-            scaled = f"T.shift_right({change}, 1)"
-        else:
-            product = f'T.cast({change}, "int64") * T.int64({self.decay})'
-            scaled = f'T.cast(T.shift_right({product}, T.int64(15)), "int32")'
-        value = f"{base} {'+' if self.decay_input else '-'} {scaled}"
+        value = f"{base} {'+' if self.decay_input else '-'} {self.leaked(change)}"
         if self.delayed_reset and self.reset == "subtract":
             value += " - T.if_then_else(fired, threshold[c], 0)"
-        lines += [f"h: T.let[T.int32] = {value}", f"spike: T.let[T.bool] = h {compare} threshold[c]"]
+        lines += [*self.held(value), f"spike: T.let[T.bool] = h {compare} threshold[c]"]
         lines.append('spikes[r, word] = spikes[r, word] | T.shift_left(T.cast(spike, "uint32"), T.cast(bit, "uint32"))')
-        if self.delayed_reset or self.reset == "none":
-            kept = "h"
-        else:
+        kept = "h"
+        if not self.delayed_reset and self.reset != "none":
             kept = f"T.if_then_else(spike, {'0' if self.reset == 'hard' else 'h - threshold[c]'}, h)"
-        lines.append(f"v[r, c] = {kept}")
-        return lines + (["membrane[r, c] = v[r, c]"] if self.membrane else [])
+        return [*lines, f"v[r, c] = {kept}", *(["membrane[r, c] = v[r, c]"] if self.membrane else [])]
 
-    def stream(self, step: Any, x: str, gain: str, bias: str, threshold: str) -> Any:
-        return step.emit(self, x, gain, bias, threshold)
+    def stream(self, step: Any, x: str, *vectors: str) -> Any:
+        return step.emit(self, x, *vectors)
+
+
+@dataclass(frozen=True)
+class QLif(IntegerNeuron):
+    """Integer leaky integrate-and-fire of X = x * gain[c] + bias[c], with one decay, (1 - beta) * 2**15, for all c.
+
+    H = V + ((X - V) * decay >> 15) when decay_input, else H = V - (V * decay >> 15) + X (shifts floor). A spike is
+    H > threshold[c] if strict, else >=. The pass that makes one proves that X, V and X - V fit int32.
+    """
+
+    name: ClassVar[str] = "qlif"
+    decay: int = 1 << 14
+    decay_input: bool = True
+    reset: str = "hard"
+    strict: bool = False
+    delayed_reset: bool = False
+    membrane: bool = False
+
+    def step(self, x: torch.Tensor, v: torch.Tensor, *vectors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        (threshold,) = vectors
+        return self.after(x, v, threshold, self.decay)
+
+    def leaked(self, change: str) -> str:
+        if self.decay == 1 << 14:
+            return f"T.shift_right({change}, 1)"
+        product = f'T.cast({change}, "int64") * T.int64({self.decay})'
+        return f'T.cast(T.shift_right({product}, T.int64(15)), "int32")'
+
+    def held(self, value: str) -> list[str]:
+        return [f"h: T.let[T.int32] = {value}"]
