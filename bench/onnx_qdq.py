@@ -1,4 +1,5 @@
-"""How exactly the graph of an ONNX QDQ network agrees with onnxruntime: every quantised tensor, level by level.
+"""How exactly the graph of an ONNX QDQ network agrees with onnxruntime: every quantised tensor, level by level; and
+what it costs on a Cortex-M4, beside the same network as .tflite.
 
     python bench/onnx_qdq.py [--write]
 
@@ -10,6 +11,7 @@ one operator differs by itself.
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +19,22 @@ import onnx
 import onnxruntime as ort
 import torch
 
+from edgec.device import open_device
 from edgec.frontends.builder import GraphBuilder
 from edgec.frontends.onnx import Walker
 from edgec.frontends.onnx_model import read_model
 from edgec.frontends.onnx_values import Stored
 from edgec.ir.evaluate import evaluate_all
+from edgec.pipeline import compile_model
+from edgec.profile.frames import count_frames
+from edgec.target import load_target
+from edgec.toolchain import image_sizes
+from edgec.toolchain.manifest import read_manifest
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parent / "tests" / "data" / "mlperf_tiny"
 NETWORKS = {"kws_dscnn_qdq": "kws_clips", "ic_resnet8_qdq": "ic_vectors"}
+TWINS = {"kws_dscnn_qdq": "kws_ref_model", "ic_resnet8_qdq": "pretrainedResnet_quant"}
 
 
 def agreement(name: str, inputs: np.ndarray) -> str:
@@ -61,6 +70,19 @@ def agreement(name: str, inputs: np.ndarray) -> str:
     return "\n".join(lines)
 
 
+def cost(file: str, x: np.ndarray) -> str:
+    """Instructions of one inference on the emulated Cortex-M4 and flash of the linked image."""
+    target = load_target("cortex-m4")
+    with tempfile.TemporaryDirectory(prefix="edgec-bench-") as work:
+        folder = Path(work) / "out"
+        compile_model(DATA / file, target, folder)
+        shape = read_manifest(folder).inputs[0].shape
+        with open_device(target.devices[0], folder, build_dir=work, counting=True) as device:
+            run = count_frames(device, [[x.reshape(shape)]], target)
+        flash = image_sizes(next(Path(work).glob("*.elf"))).image_flash
+    return f"{max(run.instructions):>10,} instructions, {flash:>6,} B of flash"
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--write", action="store_true", help="replace bench/onnx_qdq.txt")
@@ -69,6 +91,8 @@ def main() -> None:
     for name, vectors in NETWORKS.items():
         with np.load(DATA / f"{vectors}.npz") as data:
             lines.append(agreement(name, data["x_i8"]))
+            for file in (f"{name}.onnx", f"{TWINS[name]}.tflite"):
+                lines.append(f"  {file:<30}{cost(file, data['x_i8'][0])}")
     print("\n".join(lines))
     if a.write:
         (HERE / "onnx_qdq.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")

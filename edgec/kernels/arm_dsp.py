@@ -10,10 +10,11 @@ import numpy as np
 from edgec.ir.types import DType
 from edgec.kernels.event import cheapest, pad_bias, rows_of_window
 from edgec.kernels.generic import is_one_product
+from edgec.kernels.lanes import signs_of, terms_of
 from edgec.ops.base import Array, Kernel, Op, Site
 from edgec.ops.qlinear import QLinearRequantize
 from edgec.ops.qspiking import QLif
-from edgec.ops.quantized import Requantize
+from edgec.ops.quantized import Requantize, accumulator_bounds
 
 OUTPUTS, INPUTS = 4, 8  # a block computes four outputs; inputs are padded to a multiple of eight
 RESETS = ("none", "hard", "subtract")  # as the loops of edgec_dense.h number them
@@ -22,10 +23,11 @@ SUM_LIMIT = 1 << 23  # see edgec_dense.h: half of the outputs are computed times
 
 @dataclass(frozen=True)
 class Chunk:
-    """Inputs [start, stop) whose weighted sums cannot leave 24 bits."""
+    """Inputs [start, stop) whose weighted sums cannot leave 24 bits; their weights begin at `word`."""
 
     start: int
     stop: int
+    word: int = 0
 
 
 def chunks_of(w: Array) -> list[Chunk]:
@@ -52,6 +54,19 @@ def pack_dense(w: Array) -> Array:
     return ordered.astype("<i2").reshape(-1).view("<i4").astype(np.int32)
 
 
+def pack_chunks(w: Array) -> tuple[list[Chunk], Array]:
+    """The chunks of w [inputs, outputs] and the words of all; what does not fit a lane comes in further chunks."""
+    chunks: list[Chunk] = []
+    words = np.zeros(0, np.int32)
+    for k, term in enumerate(terms_of(w)):
+        used = np.flatnonzero(term.any(1)) if k else np.arange(len(term))
+        first = int(used[0]) // INPUTS * INPUTS
+        for c in chunks_of(term[first : used[-1] + 1]):
+            chunks.append(Chunk(first + c.start, first + c.stop, words.size))
+            words = np.concatenate([words, pack_dense(term[chunks[-1].start : chunks[-1].stop])])
+    return chunks, words
+
+
 def dense(op: Op, site: Site) -> Kernel | None:
     """QLinear and QConv1d of one output frame on int8: SMLAD, two outputs to a packed word."""
     x, w, _ = site.inputs
@@ -59,19 +74,14 @@ def dense(op: Op, site: Site) -> Kernel | None:
         return None
     outputs, inputs = w.shape[-1], prod(w.shape[:-1])
     values = site.consts[1].reshape(inputs, outputs)
-    if values.min() < -127:
-        return None  # 256 * a + b would not fit a lane
     rows = prod(site.outputs[0].shape) // outputs
-    chunks = chunks_of(values)
-    packed = np.concatenate([pack_dense(values[c.start : c.stop]) for c in chunks])
+    chunks, packed = pack_chunks(values)
     bias = pad_bias(site.consts[2], -(-outputs // OUTPUTS) * OUTPUTS)
     expanded = -(-inputs // INPUTS) * INPUTS
     expand = f'T.call_extern("void", "edgec_expand_s8", T.address_of(x[r * {inputs}]), {inputs}, wide.data)'
     lines = [f"for r in T.serial({rows}):", f"    {expand}"]
-    start = 0
     for k, c in enumerate(chunks):
-        lines += _chunk_lines(c, start, outputs, "bias" if k == 0 else "y")
-        start += pack_dense(values[c.start : c.stop]).size
+        lines += _chunk_lines(c, outputs, k == 0)
     params = (
         ("x", (rows * inputs,), "int8"), ("w", packed.shape, "int32"), ("bias", bias.shape, "int32"),
         ("y", (rows * outputs,), "int32"), ("wide", (expanded // 2,), "int32"),
@@ -82,7 +92,7 @@ def dense(op: Op, site: Site) -> Kernel | None:
 def dense_spikes(op: Op, site: Site) -> Kernel | None:
     """QLinear and QConv1d of one output frame on spikes, where that is cheapest by their rate (few outputs)."""
     rows = rows_of_window(op, site)
-    if rows is None or not {1, 2} <= set(site.consts) or site.consts[1].min() < -127:
+    if rows is None or not {1, 2} <= set(site.consts):
         return None
     outputs = site.inputs[1].shape[-1]
     if cheapest(op, rows, outputs) != "dense":
@@ -91,16 +101,13 @@ def dense_spikes(op: Op, site: Site) -> Kernel | None:
     padded = np.zeros((rows.groups, each, outputs), np.int8)
     padded[:, : rows.width] = site.consts[1].reshape(rows.groups, rows.width, outputs)
     values = padded.reshape(-1, outputs)
-    products, chunks = site.outputs[0].size // outputs, chunks_of(values)
-    packed = np.concatenate([pack_dense(values[c.start : c.stop]) for c in chunks])
+    products, (chunks, packed) = site.outputs[0].size // outputs, pack_chunks(values)
     bias = pad_bias(site.consts[2], -(-outputs // OUTPUTS) * OUTPUTS)
     words, units = -(-len(values) // INPUTS) * INPUTS // 2, int(np.prod(site.inputs[0].storage_shape))
     where = f"T.address_of(x[r * {units // products}]), {rows.groups}, {rows.stride}, {rows.width}, {words}, wide.data"
     lines = [f"for r in T.serial({products}):", f'    T.call_extern("void", "edgec_spike_lanes", {where})']
-    start = 0
     for k, c in enumerate(chunks):
-        lines += _chunk_lines(c, start, outputs, "bias" if k == 0 else "y")
-        start += pack_dense(values[c.start : c.stop]).size
+        lines += _chunk_lines(c, outputs, k == 0)
     params = (
         ("x", (units,), "uint32"), ("w", packed.shape, "int32"), ("bias", bias.shape, "int32"),
         ("y", (products * outputs,), "int32"), ("wide", (words,), "int32"),
@@ -108,19 +115,21 @@ def dense_spikes(op: Op, site: Site) -> Kernel | None:
     return Kernel("\n".join(lines), params, {"w": packed, "bias": bias}, scratch=4 * words)
 
 
-def _chunk_lines(chunk: Chunk, start: int, outputs: int, bias: str) -> list[str]:
-    """Add the products of one chunk of the inputs to `bias`, which for later chunks is the output itself."""
+def _chunk_lines(chunk: Chunk, outputs: int, first: bool) -> list[str]:
+    """Add the products of one chunk of the inputs to the bias or, of later chunks, to the output itself."""
     inputs = -(-(chunk.stop - chunk.start) // INPUTS) * INPUTS
     words = inputs * OUTPUTS // 4
     full, rest = divmod(outputs, OUTPUTS)
 
     def call(block: str, count: int) -> str:
-        at = f"r * {outputs} + {block} * {OUTPUTS}"
-        name, size = ("rows4", f"{inputs}") if count == OUTPUTS else ("block4", f"{inputs}, {count}")
-        first = at if bias == "y" else f"{block} * {OUTPUTS}"
+        y = f"T.address_of(y[r * {outputs} + {block} * {OUTPUTS}])"
+        to = f"T.address_of(bias[{block} * {OUTPUTS}]), {y}" if first else f"{y}, {y}"
+        name, tail = "rows4", f"{inputs}, {to}"
+        if count < OUTPUTS:
+            name, tail = ("block4", f"{inputs}, {count}, {to}") if first else ("add4", f"{inputs}, {count}, {y}")
         return (
-            f'T.call_extern("void", "edgec_dense_{name}", T.address_of(w[{start} + {block} * {words}]), '
-            f"T.address_of(wide[{chunk.start // 2}]), {size}, T.address_of({bias}[{first}]), T.address_of(y[{at}]))"
+            f'T.call_extern("void", "edgec_dense_{name}", T.address_of(w[{chunk.word} + {block} * {words}]), '
+            f"T.address_of(wide[{chunk.start // 2}]), {tail})"
         )
 
     lines = [f"    for b in T.parallel({full}):", f"        {call('b', OUTPUTS)}"] if full else []
@@ -129,7 +138,7 @@ def _chunk_lines(chunk: Chunk, start: int, outputs: int, bias: str) -> list[str]
 
 def dense_calls(chunks: list[Chunk], outputs: int, accumulators: int) -> list[str]:
     """All outputs (a multiple of 4) of one row, from the widened inputs at scratch[0] to accumulators in scratch."""
-    lines, start = [], 0
+    lines = []
     for k, chunk in enumerate(chunks):
         inputs = -(-(chunk.stop - chunk.start) // INPUTS) * INPUTS
         words = inputs * OUTPUTS // 4
@@ -137,25 +146,35 @@ def dense_calls(chunks: list[Chunk], outputs: int, accumulators: int) -> list[st
         bias = f"T.address_of(bias[b * {OUTPUTS}])" if k == 0 else y
         lines += [
             f"for b in T.serial({outputs // OUTPUTS}):",
-            f'    T.call_extern("void", "edgec_dense_rows4", T.address_of(w[{start} + b * {words}]), '
+            f'    T.call_extern("void", "edgec_dense_rows4", T.address_of(w[{chunk.word} + b * {words}]), '
             f"T.address_of(scratch[{chunk.start // 2}]), {inputs}, {bias}, {y})",
         ]
-        start += words * outputs // OUTPUTS
     return lines
+
+
+def turned(w: Array, bias: Array, multiplier: Array, shift: Array) -> tuple[Array, Array, Array, Array]:
+    """The same layer (int64) with the signs of those outputs changed, multipliers too, that fit lanes only so."""
+    outputs = w.shape[1]
+    pairs, signs = outputs // 2, np.ones(outputs, np.int64)
+    found = signs_of(w[:, : 2 * pairs : 2], w[:, 1::2])
+    signs[: 2 * pairs : 2] = np.where(found < 0, -1, 1)
+    if found.min(initial=1) >= 0 or accumulator_bounds(w, bias, (-128, 127))[0].min() <= -(1 << 31):
+        return w, bias, multiplier, shift
+    return w * signs, bias * signs, multiplier * signs, np.broadcast_to(shift, (outputs,))
 
 
 def dense_requantize(op: Op, site: Site) -> Kernel | None:
     """QLinearRequantize row by row, for few rows and for sums beyond 24 bits."""
     assert isinstance(op, QLinearRequantize)
-    if not {1, 2, 3, 4} <= set(site.consts) or site.consts[1].min() < -127:
+    if not {1, 2, 3, 4} <= set(site.consts):
         return None
     last, (inputs, outputs), rows = op.requantization, site.consts[1].shape, prod(site.inputs[0].shape[:-1])
-    found = requantize_table(last, site.consts[3], site.consts[4])
+    w, sums, multiplier, shift = turned(*(site.consts[k].astype(np.int64) for k in (1, 2, 3, 4)))
+    found = requantize_table(last, multiplier, shift)
     if found is None:
         return None
     suffix, table = found
-    chunks, padded = chunks_of(site.consts[1]), -(-outputs // OUTPUTS) * OUTPUTS
-    packed = np.concatenate([pack_dense(site.consts[1][c.start : c.stop]) for c in chunks])
+    (chunks, packed), padded = pack_chunks(w), -(-outputs // OUTPUTS) * OUTPUTS
     accumulators = -(-inputs // INPUTS) * INPUTS // 2
     name, mode = requantize_call(last, suffix, outputs, len(table))
     lines = [
@@ -170,7 +189,7 @@ def dense_requantize(op: Op, site: Site) -> Kernel | None:
         ("table", table.shape, "int32"), ("y", (rows * outputs,), op.dtype),
         ("scratch", (accumulators + padded,), "int32"),
     )  # fmt: skip
-    consts = {"w": packed, "bias": pad_bias(site.consts[2], padded), "table": table}
+    consts = {"w": packed, "bias": pad_bias(sums, padded), "table": table}
     return Kernel(body, params, consts, drops=(3, 4), scratch=4 * (accumulators + padded))
 
 
@@ -189,14 +208,18 @@ def dense_wide(op: Op, site: Site) -> Kernel | None:
         return None
     outputs, inputs = w.shape[-1], prod(w.shape[:-1])
     values = site.consts[1].reshape(inputs, outputs)
-    if values.min() < -127 or inputs % INPUTS or outputs % OUTPUTS:
+    if inputs % INPUTS or outputs % OUTPUTS:
         return None
-    rows, packed = prod(site.outputs[0].shape) // outputs, pack_wide(values)
-    at = f"r * {outputs} + b * {OUTPUTS}"
-    body = f"""for r in T.serial({rows}):
+    terms = [pack_wide(term) for term in terms_of(values)]
+    rows, packed = prod(site.outputs[0].shape) // outputs, np.concatenate(terms)
+    y, words = f"T.address_of(y[r * {outputs} + b * {OUTPUTS}])", inputs * OUTPUTS // 4
+    body = f"for r in T.serial({rows}):"
+    for k, term in enumerate(terms):
+        bias = y if k else f"T.address_of(bias[b * {OUTPUTS}])"
+        body += f"""
     for b in T.parallel({outputs // OUTPUTS}):
-        T.call_extern("void", "edgec_dense_wide4", T.address_of(w[b * {inputs * OUTPUTS // 4}]),
-            T.address_of(x[r * {inputs}]), {inputs}, T.address_of(bias[b * {OUTPUTS}]), T.address_of(y[{at}]))"""
+        T.call_extern("void", "edgec_dense_wide4", T.address_of(w[{k * term.size} + b * {words}]),
+            T.address_of(x[r * {inputs}]), {inputs}, {bias}, {y})"""
     params = (
         ("x", (rows * inputs,), "int16"), ("w", packed.shape, "int32"), ("bias", (outputs,), "int32"),
         ("y", (rows * outputs,), "int32"),

@@ -10,7 +10,7 @@ from math import prod
 import numpy as np
 
 from edgec.ir.types import DType
-from edgec.kernels.arm_dsp import INPUTS, OUTPUTS, chunks_of, dense_calls, pack_dense
+from edgec.kernels.arm_dsp import INPUTS, OUTPUTS, dense_calls, pack_chunks
 from edgec.kernels.event import pad_bias
 from edgec.ops.base import Array, Kernel, Op, Site
 from edgec.ops.qconv import QConv2dRequantize
@@ -62,13 +62,12 @@ def convolution(op: Op, site: Site) -> Kernel | None:
     """Any convolution without groups."""
     assert isinstance(op, QConv2dRequantize)
     table = tflite_table(op, site) if op.groups == 1 else None
-    if table is None or site.consts[1].min() < -127:
+    if table is None:
         return None
     x, shape = site.inputs[0], site.inputs[1].shape
     values = site.consts[1].reshape(-1, shape[3])
     size, padded = values.shape[0], -(-shape[3] // OUTPUTS) * OUTPUTS
-    chunks = chunks_of(values)
-    packed = np.concatenate([pack_dense(values[c.start : c.stop]) for c in chunks])
+    chunks, packed = pack_chunks(values)
     accumulators = -(-size // INPUTS) * INPUTS // 2  # words of the widened window come first
     copy = accumulators + padded
     words = copy + (-(-size // 4) if x.shape[3] % 4 else 1)

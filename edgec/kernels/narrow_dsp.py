@@ -17,7 +17,7 @@ from edgec.kernels import rows_dsp
 from edgec.kernels.arm_dsp import INPUTS, OUTPUTS, requantize_call, requantize_table
 from edgec.kernels.event import pad_bias
 from edgec.kernels.generic import is_one_product
-from edgec.kernels.rows_dsp import ROWS, Finish, Stream, finish_for, requantization
+from edgec.kernels.rows_dsp import ROWS, Finish, finish_for, requantization
 from edgec.ops.base import Array, Kernel, Op, Site
 from edgec.ops.qconv import QConv2d
 from edgec.ops.qlinear import QLinearRequantize
@@ -114,7 +114,7 @@ def pack_pairs(w: Array, bias: Array, finish: Finish) -> Array:
     lanes = (counted[:, a] << 8 | counted[:, b]).T.reshape(len(a), inputs // 4, 2, 2)  # [pair, quad, lane, word]
     halves = lanes[..., 0] | lanes[..., 1] << 4
     words = (halves[..., 0] | halves[..., 1] << 16).astype(np.uint32).view(np.int32)
-    return rows_dsp.stream_of(words, inputs // 4, outputs, bias, finish).words.reshape(len(a), -1)
+    return np.stack([rows_dsp.row_of(body, bias, finish, int(first)) for body, first in zip(words, a, strict=True)])
 
 
 def rows(op: Op, site: Site) -> Kernel | None:
@@ -132,17 +132,17 @@ def rows(op: Op, site: Site) -> Kernel | None:
     values = site.consts[1] if not direct else site.consts[1].reshape(1, 1, -1, outputs)
     padded = rows_dsp.window_weights(values)
     tiles = Tiles(op, finish, pack_pairs(padded, site.consts[2], finish), len(padded) // 4, outputs, pixels)
-    stream = Stream(tiles.packed.reshape(-1), tiles.quads, outputs // 2, 0)
+    weights = tiles.packed.reshape(-1)
     if direct:
         lines = tiles.lines(lambda row, to: rows_dsp.expand(row, values.shape[2], to))
-        kernel = rows_dsp.kernel_of(op, site, stream, finish, "\n".join(lines), tiles.scratch, {})
+        kernel = rows_dsp.kernel_of(op, site, weights, finish, "\n".join(lines), tiles.scratch, {})
         once = pixels % (ROWS * tiles.tile) == 0 and site.inputs[0].dtype is site.outputs[0].dtype
         return replace(kernel, inplace=(0,)) if once else kernel
     assert isinstance(op, QConv2d)
     windows = rows_dsp.images_of(op, site, tiles.scratch)
     lines = tiles.lines(lambda row, to: rows_dsp.gather(windows.image, row, to), f"n * {pixels} + ")
     lines = [f"for n in T.serial({images}):", *(f"    {line}" for line in [*windows.before, *lines])]
-    return rows_dsp.kernel_of(op, site, stream, finish, "\n".join(lines), windows.words, windows.tables)
+    return rows_dsp.kernel_of(op, site, weights, finish, "\n".join(lines), windows.words, windows.tables)
 
 
 def pack_single(w: Array) -> Array:

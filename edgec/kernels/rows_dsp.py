@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import groupby
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from edgec.ir.types import DType
+from edgec.kernels.lanes import signs_of
 from edgec.ops.base import Array, Kernel, Op, Site
 from edgec.ops.qconv import QConv2d
 from edgec.ops.qproduct import QMatMul
@@ -28,6 +31,7 @@ class Finish:
     size: int  # bytes of an output
     first: Array
     second: Array
+    turns: bool  # whether a sum and its multiplier give the same with both signs changed
 
 
 #: rounding and output type -> suffix, by how many bits the sums of the first and second output are higher
@@ -37,7 +41,7 @@ FINISHES = {
     ("tflite", "int8"): (("i8_tflite", 1, 1),),
     ("tflite", "int16"): (),
 }
-SUMS = Finish("i32", 4, np.zeros((0, 0), np.int32), np.zeros((0, 0), np.int32))
+SUMS = Finish("i32", 4, np.zeros((0, 0), np.int32), np.zeros((0, 0), np.int32), turns=False)
 
 
 def table_of(op: Requantize, same: list[Array], lift: Array, level: Array, constant: Array) -> Array | None:
@@ -68,18 +72,27 @@ def finish_of(op: Requantize, multiplier: Array, shift: Array, low: Array, high:
     for suffix, lift_a, lift_b in FINISHES[op.rounding, op.dtype]:
         first, second = (table_of(op, same, np.full(level.shape, k), level, constant) for k in (lift_a, lift_b))
         if first is not None and second is not None:
-            return Finish(suffix, size, first, second)
+            return Finish(suffix, size, first, second, op.rounding == "single")
     return None
 
 
 @dataclass(frozen=True)
+class Run:
+    """`pairs` neighbouring pairs of outputs from `first` on, whose weights begin at `word`."""
+
+    word: int
+    first: int
+    pairs: int
+    apart: bool  # both weights have a lane of their own
+
+
+@dataclass(frozen=True)
 class Stream:
-    """Packed weights; `last` is where the last pair lies alone where the outputs are odd."""
+    """Packed weights, one run of them per call."""
 
     words: Array
     quads: int
-    pairs: int
-    last: int
+    runs: tuple[Run, ...]
 
 
 def pairs_of(outputs: int) -> tuple[Array, Array]:
@@ -88,45 +101,66 @@ def pairs_of(outputs: int) -> tuple[Array, Array]:
     return starts, starts + 1
 
 
+def lanes_of(v: Array) -> Array:
+    """Lanes v [inputs, pairs] of 16 bits as the words of inputs (0, 2) and (1, 3): [pair, quad, 2]."""
+    halves = v.T.reshape(v.shape[1], -1, 2, 2).transpose(0, 1, 3, 2)  # [pair, quad, word, lane]
+    return np.ascontiguousarray(halves).astype("<i2").view("<i4")[..., 0].astype(np.int32)
+
+
 def pack_stream(w: Array, bias: Array, finish: Finish) -> Stream:
     """w [inputs, outputs], inputs a multiple of 4, in the order of edgec_products.h."""
-    inputs, outputs = w.shape
-    (a, b), wide = pairs_of(outputs), w.astype(np.int64)
-    lanes = (wide[:, a] * 256 + wide[:, b]).T.reshape(len(a), inputs // 4, 2, 2)  # [pair, quad, lane, word]
-    body = np.ascontiguousarray(lanes.transpose(0, 1, 3, 2)).astype("<i2").reshape(len(a), -1).view("<i4")
-    return stream_of(body.astype(np.int32), inputs // 4, outputs, bias, finish)
+    a, b = pairs_of(w.shape[1])
+    first, second = w.astype(np.int64)[:, a], w.astype(np.int64)[:, b]
+    signs = signs_of(first, second)
+    alone, four = (signs == 0) | ((signs < 0) & (not finish.turns)), np.arange(len(a)) // 2
+    signs = np.where(np.isin(four, four[alone]), 0, signs)  # both pairs of four outputs: a run of int8 begins at a word
+    together = lanes_of(np.where(signs == 0, 0, 256 * signs * first + second)).reshape(len(a), -1)
+    apart = np.stack([lanes_of(first), lanes_of(second)], -1).reshape(len(a), -1)
+    rows = [
+        row_of(together[p] if sign else apart[p], bias, finish, int(a[p]), int(sign)) for p, sign in enumerate(signs)
+    ]
+    starts, runs = np.cumsum([0, *(row.size for row in rows)]), []
+    for (sign, _), group in groupby(range(len(a)), lambda p: (abs(int(signs[p])), a[p] - 2 * p)):
+        members = list(group)
+        runs.append(Run(int(starts[members[0]]), int(a[members[0]]), len(members), apart=sign == 0))
+    return Stream(np.concatenate(rows), w.shape[0] // 4, tuple(runs))
 
 
-def stream_of(body: Array, quads: int, outputs: int, bias: Array, finish: Finish) -> Stream:
-    """Biases, the weights `body` [pair, words], and the table of the requantisation."""
-    a, b = pairs_of(outputs)
-    biases = np.stack([bias.astype(np.int64)[a] * 256 + bias[b], bias.astype(np.int64)[b]], 1)
-    head = (biases & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
-    tail = [finish.first[a], finish.second[b]] if finish.first.size else []
-    rows = np.concatenate([head, body, *tail], 1)
-    return Stream(rows.reshape(-1), quads, outputs // 2, rows.size - rows.shape[1])
+def row_of(body: Array, bias: Array, finish: Finish, first: int, sign: int = 1) -> Array:
+    """Biases, weights and table of two outputs; `sign` is the first one's, 0 where both have lanes of their own."""
+    a, b = int(bias[first]), int(bias[first + 1])
+    head = np.array([256 * sign * a + b if sign else a, b]) & 0xFFFFFFFF
+    tail = []
+    if finish.first.size:
+        above = finish.first[first] * np.array([sign, 1, 1], np.int32) if sign else finish.second[first]
+        tail = [above, finish.second[first + 1]]
+    return np.concatenate([head.astype(np.uint32).view(np.int32), body, *tail])
 
 
 def fits(w: Array, bias: Array, low: Array, high: Array) -> bool:
-    """Whether the sums are exact: lanes of 16 bits, accumulators of 24."""
+    """Whether the sums are exact: accumulators of 24 bits."""
     reach = max(int(np.abs(low).max()), int(np.abs(high).max()))
-    return w.shape[1] > 1 and int(w.min()) >= -127 and reach < SUM_LIMIT and int(np.abs(bias).max()) < SUM_LIMIT
+    return w.shape[1] > 1 and reach < SUM_LIMIT and int(np.abs(bias).max()) < SUM_LIMIT
 
 
 def products(
-    stream: Stream, outputs: int, finish: Finish, row: str, x: str = "scratch.data", to: str | None = None
+    stream: Stream,
+    outputs: int,
+    finish: Finish,
+    row: str,
+    x: str = "scratch.data",
+    to: Callable[[int], str] | None = None,
 ) -> list[str]:
-    """Three expanded rows x times all outputs, to y from `row` on, or to `to`."""
-    name = f"edgec_rows3_{finish.suffix}"
+    """Three expanded rows x times all outputs, to y from `row` on, or to where `to` says that an output lies."""
 
-    def call(word: int, first: int, pairs: int) -> str:
-        at = f"{row} * {outputs}" + (f" + {first}" if first else "")
-        y = to or f"T.address_of(y[{at}])"
-        where = f"T.address_of(w[{word}]), {x}, {stream.quads}, {pairs}, {y}"
+    def call(run: Run) -> str:
+        name = f"edgec_rows3_{finish.suffix}" + ("_apart" if run.apart else "")
+        at = f"{row} * {outputs}" + (f" + {run.first}" if run.first else "")
+        y = to(run.first) if to else f"T.address_of(y[{at}])"
+        where = f"T.address_of(w[{run.word}]), {x}, {stream.quads}, {run.pairs}, {y}"
         return f'T.call_extern("void", "{name}", {where}, {outputs * finish.size})'
 
-    calls = [call(0, 0, stream.pairs)]
-    return [*calls, call(stream.last, outputs - 2, 1)] if outputs % 2 else calls
+    return [call(run) for run in stream.runs]
 
 
 def clamp_lines(op: Requantize | None, count: int, row: str, outputs: int) -> list[str]:
@@ -166,17 +200,17 @@ def finish_for(op: Op, site: Site) -> Finish | None:
 
 
 def kernel_of(
-    op: Op, site: Site, stream: Stream, finish: Finish, body: str, words: int, extra: dict[str, Array]
+    op: Op, site: Site, weights: Array, finish: Finish, body: str, words: int, extra: dict[str, Array]
 ) -> Kernel:
     """The kernel over x, w, further tables, y and scratch of `words`."""
     out = site.outputs[0]
     tables: list[Any] = [(name, a.shape, a.dtype.name) for name, a in extra.items()]
     params = (
-        ("x", (site.inputs[0].size,), "int8"), ("w", stream.words.shape, "int32"), *tables,
+        ("x", (site.inputs[0].size,), "int8"), ("w", weights.shape, "int32"), *tables,
         ("y", (out.size,), out.dtype.value), ("scratch", (words,), "int32"),
     )  # fmt: skip
     drops = (2, 3, 4) if finish.first.size else (2,)
-    return Kernel(body, params, {"w": stream.words, **extra}, drops=drops, scratch=4 * words)
+    return Kernel(body, params, {"w": weights, **extra}, drops=drops, scratch=4 * words)
 
 
 def is_row_product(op: Op, site: Site) -> bool:
@@ -212,7 +246,7 @@ def linear(op: Op, site: Site) -> Kernel | None:
         ]
         body = "\n".join([expand(last, inputs, spare), block_lines(rows - rows % ROWS, lines), *ends])
         words, same = 2 * words, True
-    kernel = kernel_of(op, site, stream, finish, body, words, {})
+    kernel = kernel_of(op, site, stream.words, finish, body, words, {})
     return replace(kernel, inplace=(0,)) if same else kernel
 
 
@@ -241,7 +275,7 @@ def convolution(op: Op, site: Site) -> Kernel | None:
     lines += clamp_lines(requantization(op), ROWS * outputs, row, outputs)
     body = [*images.before, *block_lines(oh * ow, lines).splitlines()]
     text = "\n".join([f"for n in T.serial({n}):", *(f"    {line}" for line in body)])
-    return kernel_of(op, site, stream, finish, text, images.words, images.tables)
+    return kernel_of(op, site, stream.words, finish, text, images.words, images.tables)
 
 
 def window_weights(w: Array) -> Array:
@@ -292,22 +326,25 @@ def windows_in_place(op: QConv2d, site: Site, stream: Stream, finish: Finish, ex
     full, block = pixels // ROWS, ROWS * c // 4
     slots = min(max(-(-(op.pad[0] * v + op.pad[2]) // ROWS), 1), full)
     spare, first = 6 * stream.quads, 12 * stream.quads
-    waiting = f"T.address_of(scratch[{first} + {{}} % {slots} * {block}])"
+
+    def waiting(b: str, output: int = 0) -> str:
+        return f"T.address_of(scratch[{first + output // 4} + {b} % {slots} * {block}])"
+
     last, ahead = str(pixels - ROWS), f"T.address_of(scratch[{spare}])"
 
     def settle(b: str) -> list[str]:
         to = f"T.address_of(y[{b} * {ROWS * c}]), {ROWS * c}"
-        line = f'T.call_extern("void", "edgec_rows_settle", {waiting.format(b)}, {to})'
+        line = f'T.call_extern("void", "edgec_rows_settle", {waiting(b)}, {to})'
         return [line, *clamp_lines(clamp, ROWS * c, f"{b} * {ROWS}", c)]
 
     lines = [gather("x.data", last, ahead)] if pixels % ROWS else []
     lines += [f"for b in T.serial({full}):", f"    {gather('x.data', f'b * {ROWS}', 'scratch.data')}"]
     lines += [f"    if b >= {slots}:", *(f"        {line}" for line in settle(f"(b - {slots})"))]
-    lines += [f"    {line}" for line in products(stream, c, finish, "", to=waiting.format("b"))]
+    lines += [f"    {line}" for line in products(stream, c, finish, "", to=lambda output: waiting("b", output))]
     lines += [f"for b in T.serial({slots}):", *(f"    {line}" for line in settle(f"(b + {full - slots})"))]
     if pixels % ROWS:
         lines += [*products(stream, c, finish, last, ahead), *clamp_lines(clamp, ROWS * c, last, c)]
-    kernel = kernel_of(op, site, stream, finish, "\n".join(lines), first + slots * block, extra)
+    kernel = kernel_of(op, site, stream.words, finish, "\n".join(lines), first + slots * block, extra)
     return replace(kernel, inplace=(0,))
 
 

@@ -15,8 +15,7 @@ extern "C" {
  * b[j]. One SMLAD on the word gives 256 * a + b, one on its sign-extended low bytes gives b: a =
  * (first - second) / 256, exact while the sum of a fits 24 bits. */
 
-/* n int8 to lanes of int16, in the order (0, 2), (1, 3) of each four, zeros up to a multiple of 8.
- */
+/* n int8 to lanes of int16, in the order (0, 2), (1, 3) of each four, zeros to a multiple of 8. */
 EDGEC_INLINE void edgec_expand_s8(const int8_t *x, int32_t n, int32_t *to) {
     int32_t k = 0;
     for (; k + 4 <= n; k += 4, to += 2) {
@@ -81,17 +80,17 @@ EDGEC_ASM_FUNCTION void edgec_dense_rows4(
 #else
 EDGEC_INLINE void edgec_dense_rows4(const int32_t *w, const int32_t *x, int32_t inputs,
                                     const int32_t *bias, int32_t *out) {
-    int32_t sum[4] = {0};
+    uint32_t sum[4] = {0};
     for (int32_t k = 0; k < inputs; k += 2, ++x) {
         for (int32_t j = 0; j < 4; j += 2, ++w) {
-            int32_t low = edgec_sxtb16(*w);
-            int32_t high = edgec_sxtb16_ror8(edgec_ssub16(*w, low));
-            sum[j] += edgec_lo16(high) * edgec_lo16(*x) + edgec_hi16(high) * edgec_hi16(*x);
-            sum[j + 1] += edgec_lo16(low) * edgec_lo16(*x) + edgec_hi16(low) * edgec_hi16(*x);
+            sum[j] += (uint32_t)edgec_smlad(*w, *x, 0);
+            sum[j + 1] += (uint32_t)edgec_smlad(edgec_sxtb16(*w), *x, 0);
         }
     }
-    for (int32_t j = 0; j < 4; ++j)
-        out[j] = bias[j] + sum[j];
+    for (int32_t j = 0; j < 4; j += 2) {
+        out[j] = bias[j] + ((int32_t)(sum[j] - sum[j + 1]) >> 8);
+        out[j + 1] = bias[j + 1] + (int32_t)sum[j + 1];
+    }
 }
 #endif
 
@@ -101,6 +100,17 @@ EDGEC_INLINE void edgec_dense_block4(const int32_t *w, const int32_t *x, int32_t
     int32_t part[4];
     edgec_dense_rows4(w, x, inputs, bias, count == 4 ? out : part);
     for (int32_t j = 0; count != 4 && j < count; ++j)
+        out[j] = part[j];
+}
+
+/* The same added to `count` outputs, behind which nothing need lie. */
+EDGEC_INLINE void edgec_dense_add4(const int32_t *w, const int32_t *x, int32_t inputs,
+                                   int32_t count, int32_t *out) {
+    int32_t part[4] = {0};
+    for (int32_t j = 0; j < count; ++j)
+        part[j] = out[j];
+    edgec_dense_rows4(w, x, inputs, part, part);
+    for (int32_t j = 0; j < count; ++j)
         out[j] = part[j];
 }
 

@@ -15,7 +15,9 @@ extern "C" {
  * 4q..4q+3 the words (0, 2) and (1, 3) with the lanes 256 * a + b; and, where the sums are
  * requantised, multiplier, addend and shift of a, then of b. The biases are in the sums of SMLAD:
  * 256 * a + b on the words as they are, b on their low bytes. All sums of a fit 24 bits.
- * `rows3` computes 2 * pairs outputs of three rows, `stride` bytes apart. */
+ * `rows3` computes 2 * pairs outputs of three rows, `stride` bytes apart.
+ * `apart`: biases a and b; for the same inputs the word (0, 2) of a, that of b, (1, 3) of a, that
+ * of b, with one weight to a lane, for those of which 256 * a + b takes more than 16 bits. */
 
 #if EDGEC_HAS_DSP
 /* clang-format off */
@@ -89,11 +91,25 @@ extern "C" {
     store " r6, [r1, r8]\n\t"                 \
     store " r7, [r1, r8, lsl #1]\n\t"         \
     "add r1, r1, #" size "\n\t"
-#define EDGEC_ROWS_SUMS                       \
-    "asr r2, r2, #8\n\t"                      \
-    "asr r3, r3, #8\n\t"                      \
-    "asr r4, r4, #8\n\t"                      \
-    EDGEC_ROWS_STORE("str", "4")
+/* Both outputs of a pair have words of their own. */
+#define EDGEC_ROWS_BOTH                       \
+    "ldrd r8, r9, [r0], #8\n\t"               \
+    "ldm r1!, {r10, r11, r12}\n\t"            \
+    "smlad r2, r10, r8, r2\n\t"               \
+    "smlad r3, r11, r8, r3\n\t"               \
+    "smlad r4, r12, r8, r4\n\t"               \
+    "smlad r5, r10, r9, r5\n\t"               \
+    "smlad r6, r11, r9, r6\n\t"               \
+    "smlad r7, r12, r9, r7\n\t"
+#define EDGEC_ROWS_AS_IS ""
+#define EDGEC_ROWS_FIRST(shift, bits)         \
+    shift " r2, r2, #" bits "\n\t"            \
+    shift " r3, r3, #" bits "\n\t"            \
+    shift " r4, r4, #" bits "\n\t"
+#define EDGEC_ROWS_SECOND(shift, bits)        \
+    shift " r5, r5, #" bits "\n\t"            \
+    shift " r6, r6, #" bits "\n\t"            \
+    shift " r7, r7, #" bits "\n\t"
 #define EDGEC_ROWS_TABLE "ldm r0!, {r8, r9, r10, r11, r12, lr}\n\t"
 #define EDGEC_ROWS_SINGLE(bits, sum, multiplier, addend, shift)             \
     "smmla " sum ", " sum ", " multiplier ", " addend "\n\t"                \
@@ -107,10 +123,6 @@ extern "C" {
     EDGEC_ROWS_SINGLE(bits, "r5", "r11", "r12", "lr")                       \
     EDGEC_ROWS_SINGLE(bits, "r6", "r11", "r12", "lr")                       \
     EDGEC_ROWS_SINGLE(bits, "r7", "r11", "r12", "lr")
-#define EDGEC_ROWS_LIFT                       \
-    "lsl r5, r5, #8\n\t"                      \
-    "lsl r6, r6, #8\n\t"                      \
-    "lsl r7, r7, #8\n\t"
 #define EDGEC_ROWS_TFLITE_LEVEL(sum, multiplier, addend, shift)             \
     "smmlar r1, " sum ", " multiplier ", " addend "\n\t"                    \
     "add r1, r1, " sum ", asr #31\n\t"                                      \
@@ -118,28 +130,29 @@ extern "C" {
     "ssat " sum ", #8, r1, asr #1\n\t"
 #define EDGEC_ROWS_TFLITES                                                  \
     EDGEC_ROWS_TABLE                                                        \
-    "asr r2, r2, #7\n\t"                                                    \
-    "asr r3, r3, #7\n\t"                                                    \
-    "asr r4, r4, #7\n\t"                                                    \
-    "lsl r5, r5, #1\n\t"                                                    \
-    "lsl r6, r6, #1\n\t"                                                    \
-    "lsl r7, r7, #1\n\t"                                                    \
     EDGEC_ROWS_TFLITE_LEVEL("r2", "r8", "r9", "r10")                        \
     EDGEC_ROWS_TFLITE_LEVEL("r3", "r8", "r9", "r10")                        \
     EDGEC_ROWS_TFLITE_LEVEL("r4", "r8", "r9", "r10")                        \
     EDGEC_ROWS_TFLITE_LEVEL("r5", "r11", "r12", "lr")                       \
     EDGEC_ROWS_TFLITE_LEVEL("r6", "r11", "r12", "lr")                       \
     EDGEC_ROWS_TFLITE_LEVEL("r7", "r11", "r12", "lr")
-#define EDGEC_ROWS_LAYER(name, type, shift, finish) \
-    EDGEC_ROWS3(name, type, shift, EDGEC_ROWS_BIASES, EDGEC_ROWS_QUAD, "68", EDGEC_ROWS_SPLIT finish)
-EDGEC_ROWS_LAYER(edgec_rows3_i32, int32_t, "3", EDGEC_ROWS_SUMS)
-EDGEC_ROWS_LAYER(edgec_rows3_i8, int8_t, "1", EDGEC_ROWS_SINGLES("8") EDGEC_ROWS_STORE("strb", "1"))
-EDGEC_ROWS_LAYER(edgec_rows3_i8_lift, int8_t, "1",
-                 EDGEC_ROWS_LIFT EDGEC_ROWS_SINGLES("8") EDGEC_ROWS_STORE("strb", "1"))
-EDGEC_ROWS_LAYER(edgec_rows3_i16_lift, int16_t, "2",
-                 EDGEC_ROWS_LIFT EDGEC_ROWS_SINGLES("16") EDGEC_ROWS_STORE("strh", "2"))
-EDGEC_ROWS_LAYER(edgec_rows3_i8_tflite, int8_t, "1", EDGEC_ROWS_TFLITES EDGEC_ROWS_STORE("strb", "1"))
-/* Products of computed tensors: both outputs of a pair have words of their own, and no bias. */
+/* `first` moves the sums of a where they are 256 times too high, `alone` where they are not, `second` those of b. */
+#define EDGEC_ROWS_LAYER(name, type, shift, first, alone, second, finish)                       \
+    EDGEC_ROWS3(name, type, shift, EDGEC_ROWS_BIASES, EDGEC_ROWS_QUAD, "68",                    \
+                EDGEC_ROWS_SPLIT first second finish)                                           \
+    EDGEC_ROWS3(name##_apart, type, shift, EDGEC_ROWS_BIASES, EDGEC_ROWS_BOTH EDGEC_ROWS_BOTH, "64", \
+                alone second finish)
+EDGEC_ROWS_LAYER(edgec_rows3_i32, int32_t, "3", EDGEC_ROWS_FIRST("asr", "8"), EDGEC_ROWS_AS_IS, EDGEC_ROWS_AS_IS,
+                 EDGEC_ROWS_STORE("str", "4"))
+EDGEC_ROWS_LAYER(edgec_rows3_i8, int8_t, "1", EDGEC_ROWS_AS_IS, EDGEC_ROWS_AS_IS, EDGEC_ROWS_AS_IS,
+                 EDGEC_ROWS_SINGLES("8") EDGEC_ROWS_STORE("strb", "1"))
+EDGEC_ROWS_LAYER(edgec_rows3_i8_lift, int8_t, "1", EDGEC_ROWS_AS_IS, EDGEC_ROWS_FIRST("lsl", "8"),
+                 EDGEC_ROWS_SECOND("lsl", "8"), EDGEC_ROWS_SINGLES("8") EDGEC_ROWS_STORE("strb", "1"))
+EDGEC_ROWS_LAYER(edgec_rows3_i16_lift, int16_t, "2", EDGEC_ROWS_AS_IS, EDGEC_ROWS_FIRST("lsl", "8"),
+                 EDGEC_ROWS_SECOND("lsl", "8"), EDGEC_ROWS_SINGLES("16") EDGEC_ROWS_STORE("strh", "2"))
+EDGEC_ROWS_LAYER(edgec_rows3_i8_tflite, int8_t, "1", EDGEC_ROWS_FIRST("asr", "7"), EDGEC_ROWS_FIRST("lsl", "1"),
+                 EDGEC_ROWS_SECOND("lsl", "1"), EDGEC_ROWS_TFLITES EDGEC_ROWS_STORE("strb", "1"))
+/* Products of computed tensors have no bias. */
 #define EDGEC_ROWS_ZEROS                      \
     "mov r2, #0\n\t"                          \
     "mov r3, #0\n\t"                          \
@@ -147,19 +160,9 @@ EDGEC_ROWS_LAYER(edgec_rows3_i8_tflite, int8_t, "1", EDGEC_ROWS_TFLITES EDGEC_RO
     "mov r5, #0\n\t"                          \
     "mov r6, #0\n\t"                          \
     "mov r7, #0\n\t"
-#define EDGEC_ROWS_BOTH                       \
-    "ldrd r8, r9, [r0], #8\n\t"               \
-    "ldm r1!, {r10, r11, r12}\n\t"            \
-    "smlad r2, r10, r8, r2\n\t"               \
-    "smlad r3, r11, r8, r3\n\t"               \
-    "smlad r4, r12, r8, r4\n\t"               \
-    "smlad r5, r10, r9, r5\n\t"               \
-    "smlad r6, r11, r9, r6\n\t"               \
-    "smlad r7, r12, r9, r7\n\t"
 EDGEC_ROWS3(edgec_rows3_product, int32_t, "3", EDGEC_ROWS_ZEROS, EDGEC_ROWS_BOTH EDGEC_ROWS_BOTH, "64",
             EDGEC_ROWS_STORE("str", "4"))
 /* clang-format on */
-#undef EDGEC_ROWS_BOTH
 #undef EDGEC_ROWS_ZEROS
 #undef EDGEC_ROWS_LAYER
 #undef EDGEC_ROWS3
@@ -167,11 +170,13 @@ EDGEC_ROWS3(edgec_rows3_product, int32_t, "3", EDGEC_ROWS_ZEROS, EDGEC_ROWS_BOTH
 #undef EDGEC_ROWS_BIASES
 #undef EDGEC_ROWS_TFLITES
 #undef EDGEC_ROWS_TFLITE_LEVEL
-#undef EDGEC_ROWS_LIFT
 #undef EDGEC_ROWS_SINGLES
 #undef EDGEC_ROWS_SINGLE
 #undef EDGEC_ROWS_TABLE
-#undef EDGEC_ROWS_SUMS
+#undef EDGEC_ROWS_SECOND
+#undef EDGEC_ROWS_FIRST
+#undef EDGEC_ROWS_AS_IS
+#undef EDGEC_ROWS_BOTH
 #undef EDGEC_ROWS_STORE
 #undef EDGEC_ROWS_QUAD
 #undef EDGEC_ROWS_WORD
@@ -283,6 +288,23 @@ EDGEC_INLINE const int32_t *edgec_rows_sums(const int32_t *w, const int32_t *x, 
 #undef EDGEC_ROWS_LANE
 #endif
 
+/* The same of weights apart, a as it is. */
+EDGEC_INLINE const int32_t *edgec_rows_sums_apart(const int32_t *w, const int32_t *x, int32_t quads,
+                                                  int32_t *a, int32_t *b) {
+    for (int32_t k = 0; k < 3; ++k) {
+        a[k] = w[0];
+        b[k] = w[1];
+    }
+    w += 2;
+    for (int32_t q = 0; q < 2 * quads; ++q, w += 2, x += 3) {
+        for (int32_t k = 0; k < 3; ++k) {
+            a[k] = edgec_smlad(x[k], w[0], a[k]);
+            b[k] = edgec_smlad(x[k], w[1], b[k]);
+        }
+    }
+    return w;
+}
+
 EDGEC_INLINE int32_t edgec_rows_single(int32_t sum, const int32_t *row) {
     return edgec_smmla(sum, row[0], row[1]) >> row[2];
 }
@@ -291,29 +313,34 @@ EDGEC_INLINE int32_t edgec_rows_double(int32_t sum, const int32_t *row) {
     return ((edgec_smmlar(sum, row[0], row[1]) + (sum >> 31)) >> row[2]) >> 1;
 }
 
-#define EDGEC_ROWS3(name, type, words, level_a, level_b, low, high)                                \
+#define EDGEC_ROWS3(name, sums, type, words, level_a, level_b, low, high)                          \
     EDGEC_INLINE void name(const int32_t *w, const int32_t *x, int32_t quads, int32_t pairs,       \
                            void *out, int32_t stride) {                                            \
         type *y = (type *)out;                                                                     \
         int32_t step = stride / (int32_t)sizeof(type);                                             \
         for (; pairs > 0; --pairs, w += words, y += 2) {                                           \
             int32_t a[3], b[3];                                                                    \
-            w = edgec_rows_sums(w, x, quads, a, b);                                                \
+            w = sums(w, x, quads, a, b);                                                           \
             for (int32_t k = 0; k < 3; ++k) {                                                      \
                 y[k * step] = (type)edgec_c_clamp(level_a, low, high);                             \
                 y[k * step + 1] = (type)edgec_c_clamp(level_b, low, high);                         \
             }                                                                                      \
         }                                                                                          \
     }
-EDGEC_ROWS3(edgec_rows3_i32, int32_t, 0, a[k] >> 8, b[k], INT32_MIN, INT32_MAX)
-EDGEC_ROWS3(edgec_rows3_i8, int8_t, 6, edgec_rows_single(a[k], w), edgec_rows_single(b[k], w + 3),
-            -128, 127)
-EDGEC_ROWS3(edgec_rows3_i8_lift, int8_t, 6, edgec_rows_single(a[k], w),
-            edgec_rows_single(b[k] * 256, w + 3), -128, 127)
-EDGEC_ROWS3(edgec_rows3_i16_lift, int16_t, 6, edgec_rows_single(a[k], w),
-            edgec_rows_single(b[k] * 256, w + 3), -32768, 32767)
-EDGEC_ROWS3(edgec_rows3_i8_tflite, int8_t, 6, edgec_rows_double(a[k] >> 7, w),
-            edgec_rows_double(b[k] * 2, w + 3), -128, 127)
+#define EDGEC_ROWS_LAYER(name, type, words, level_a, level_b, alone, low, high)                    \
+    EDGEC_ROWS3(name, edgec_rows_sums, type, words, level_a, level_b, low, high)                   \
+    EDGEC_ROWS3(name##_apart, edgec_rows_sums_apart, type, words, alone, level_b, low, high)
+EDGEC_ROWS_LAYER(edgec_rows3_i32, int32_t, 0, a[k] >> 8, b[k], a[k], INT32_MIN, INT32_MAX)
+EDGEC_ROWS_LAYER(edgec_rows3_i8, int8_t, 6, edgec_rows_single(a[k], w),
+                 edgec_rows_single(b[k], w + 3), edgec_rows_single(a[k], w), -128, 127)
+EDGEC_ROWS_LAYER(edgec_rows3_i8_lift, int8_t, 6, edgec_rows_single(a[k], w),
+                 edgec_rows_single(b[k] * 256, w + 3), edgec_rows_single(a[k] * 256, w), -128, 127)
+EDGEC_ROWS_LAYER(edgec_rows3_i16_lift, int16_t, 6, edgec_rows_single(a[k], w),
+                 edgec_rows_single(b[k] * 256, w + 3), edgec_rows_single(a[k] * 256, w), -32768,
+                 32767)
+EDGEC_ROWS_LAYER(edgec_rows3_i8_tflite, int8_t, 6, edgec_rows_double(a[k] >> 7, w),
+                 edgec_rows_double(b[k] * 2, w + 3), edgec_rows_double(a[k] * 2, w), -128, 127)
+#undef EDGEC_ROWS_LAYER
 #undef EDGEC_ROWS3
 
 EDGEC_INLINE void edgec_rows3_product(const int32_t *w, const int32_t *x, int32_t quads,
