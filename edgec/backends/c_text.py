@@ -10,6 +10,7 @@ from typing import Any
 
 from edgec.backends.c_expr import NARROW, ExprPrinter, Externs, Unsupported, call_name, dtype_of, kind_of
 from edgec.backends.kernel import NamedKernel
+from edgec.ir.graph import numbered
 
 COLUMNS = 100
 _INDENT = "    "
@@ -150,10 +151,8 @@ class FunctionPrinter:
     def declare(self, var: Any) -> str:
         """A C name for a variable, unlike every name visible here."""
         stem = re.sub(r"\W", "_", var.name)
-        name, k = stem, 0
-        while name in RESERVED or any(name in s for s in self.scopes):
-            k += 1
-            name = f"{stem}_{k}"
+        taken = RESERVED.union(*self.scopes)
+        name = next(n for n in numbered(stem) if n not in taken)
         self.scopes[-1].add(name)
         self.printer.names[hash(var)] = (name, 13)
         return name

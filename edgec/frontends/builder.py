@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgec.errors import FrontendError
-from edgec.ir.graph import Const, Graph, Node, Value
+from edgec.ir.graph import Const, Graph, Node, Value, numbered
 from edgec.ir.types import DType, TensorType
 
 _DTYPES = {"float32": DType.F32, "int8": DType.I8, "int16": DType.I16, "int32": DType.I32, "int64": DType.I64}
@@ -43,11 +43,7 @@ class GraphBuilder:
     def fresh(self, stem: str) -> str:
         """A name not used yet: the stem, or the stem with a number."""
         stem = safe_name(stem)
-        name, k = stem, 0
-        while name in self._types:
-            k += 1
-            name = f"{stem}_{k}"
-        return name
+        return next(name for name in numbered(stem) if name not in self._types)
 
     def input(self, name: str, t: TensorType) -> str:
         name = self.fresh(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -9,6 +10,11 @@ from typing import Any
 import numpy.typing as npt
 
 from edgec.ir.types import TensorType
+
+
+def numbered(stem: str) -> Iterator[str]:
+    """Names to try for something new: stem, stem_1, stem_2, ..."""
+    return itertools.chain([stem], (f"{stem}_{k}" for k in itertools.count(1)))
 
 
 @dataclass(frozen=True)
@@ -112,16 +118,10 @@ class Graph:
         return next(s for s in self.states if s.name == name)
 
     def fresh(self, stem: str) -> Iterator[str]:
-        """Names that nothing in the graph uses yet: stem, stem_1, stem_2, ..."""
+        """Names that nothing in the graph uses yet, see `numbered`."""
         used = {v.name for v in self.inputs} | set(self.consts) | {o for n in self.nodes for o in n.outputs}
         used |= {s.name for s in self.states}
-        k = 0
-        while True:
-            name = stem if k == 0 else f"{stem}_{k}"
-            k += 1
-            if name not in used:
-                used.add(name)
-                yield name
+        return (name for name in numbered(stem) if name not in used)
 
     def prune_unused(self) -> Graph:
         """The same graph without nodes, constants and states that no output needs."""

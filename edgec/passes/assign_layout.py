@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from edgec.ir.graph import Const, Graph, Node
+from edgec.ir.graph import Const, Graph, Node, numbered
 from edgec.ir.types import TensorType
 from edgec.ops.dense import Linear
 from edgec.ops.elementwise import Affine, Binary
@@ -72,10 +72,7 @@ class Sinker:
         return replace(graph, nodes=tuple(self.nodes), consts=self.consts, outputs=outputs).prune_unused()
 
     def fresh(self, stem: str) -> str:
-        name, k = stem, 0
-        while name in self.used:
-            k += 1
-            name = f"{stem}_{k}"
+        name = next(n for n in numbered(stem) if n not in self.used)
         self.used.add(name)
         return name
 

@@ -7,7 +7,7 @@ from math import prod
 from typing import ClassVar
 
 from edgec.errors import PassError
-from edgec.ir.graph import Graph, Node, State, Value, When
+from edgec.ir.graph import Graph, Node, State, Value, When, numbered
 from edgec.ops.timeline import DelayLine, Window, with_frames
 from edgec.passes.base import Pass
 
@@ -72,9 +72,6 @@ class MakeSliding(Pass):
 
 def free(stem: str, taken: set[str]) -> str:
     """A name nothing has yet, now taken."""
-    name, k = stem, 0
-    while name in taken:
-        k += 1
-        name = f"{stem}_{k}"
+    name = next(n for n in numbered(stem) if n not in taken)
     taken.add(name)
     return name

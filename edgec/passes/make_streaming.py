@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from edgec.errors import PassError, join_problems
-from edgec.ir.graph import Const, Graph, Node, State, Value, When
+from edgec.ir.graph import Const, Graph, Node, State, Value, When, numbered
 from edgec.ir.types import DType, TensorType
 from edgec.ops.timeline import Delay, DelayLine, with_frames
 from edgec.passes.base import Pass
@@ -41,10 +41,7 @@ class StepBuilder:
 
     def fresh(self, stem: str) -> str:
         """A name not used in the step graph yet."""
-        name, k = stem, 0
-        while name in self.used:
-            k += 1
-            name = f"{stem}_{k}"
+        name = next(n for n in numbered(stem) if n not in self.used)
         self.used.add(name)
         return name
 

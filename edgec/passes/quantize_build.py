@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edgec.ir.graph import Const, Graph, Node, Value
+from edgec.ir.graph import Const, Graph, Node, Value, numbered
 from edgec.ir.types import DType, QuantParams, TensorType
 from edgec.ops.qelementwise import QAffine
 from edgec.ops.qlinear import QLinear
@@ -77,13 +77,8 @@ class Builder:
         """`stem` if the integer graph has no such tensor yet, otherwise a name that neither graph uses."""
         if stem not in self.types and not suffix:
             return stem
-        stem, k = f"{stem}_{suffix}" if suffix else stem, 0
-        float_names = {o for n in self.graph.nodes for o in n.outputs} | set(self.graph.consts)
-        name = stem
-        while name in self.types or name in float_names:
-            k += 1
-            name = f"{stem}_{k}"
-        return name
+        taken = {o for n in self.graph.nodes for o in n.outputs} | set(self.graph.consts) | set(self.types)
+        return next(name for name in numbered(f"{stem}_{suffix}" if suffix else stem) if name not in taken)
 
     def data(self, name: str) -> Array | None:
         """The values of a float constant; None for a tensor that is computed."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from edgec.ir.graph import Graph, Node
+from edgec.ir.graph import Graph, Node, numbered
 from edgec.ir.types import TensorType
 from edgec.ops.base import Kernel, Site
 
@@ -111,8 +110,7 @@ def make_call(
 
 def _keep_const(consts: Consts, name: str, data: np.ndarray[Any, Any]) -> str:
     """The name an array is kept under: `name`, or one beside it where parts of a node differ in it."""
-    names = (name if k == 0 else f"{name}_{k}" for k in itertools.count())
-    free = next(n for n in names if n not in consts or _same(consts[n], data))
+    free = next(n for n in numbered(name) if n not in consts or _same(consts[n], data))
     consts[free] = data
     return free
 
