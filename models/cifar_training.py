@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, distributed, multiprocessing, nn
 from torch.nn import functional
 
+from . import training
 from .checkpoint import load_checkpoint, save_checkpoint
 from .cifar import LABELS, Augment, Split, load_split, soft_targets, to_float
 from .training import MovingAverage, Run, schedule
@@ -155,35 +156,21 @@ class Trainer(Run):
         return f"loss {losses:.3f} | val accuracy {accuracy:.4f} loss {val_loss:.3f}"
 
 
-def parser_of(name: str, doc: str | None) -> argparse.ArgumentParser:
+def parser_of(name: str, doc: str | None, **defaults: Any) -> argparse.ArgumentParser:
     """Return the command line that the training scripts share; each sets its own defaults."""
-    parser = argparse.ArgumentParser(description=(doc or "").split("\n")[0])
-    parser.add_argument("--data", type=Path, default=DATA, help="folder with cifar10_jpeg_{train,test}.zip")
+    parser = training.parser_of(
+        name, doc, DATA, "folder with cifar10_jpeg_{train,test}.zip", batch=128, threads=1, **defaults
+    )
     parser.add_argument("--cache", type=Path, help="folder to keep the decoded pictures in")
-    parser.add_argument("--evaluate", action="store_true", help="report a checkpoint, do not train")
-    parser.add_argument("--split", default="test", choices=("val", "test"), help="for --evaluate")
-    parser.add_argument("--checkpoint", type=Path, default=Path(__file__).parent / name / f"{name}.pt",
-                        help="for --evaluate")  # fmt: skip
-    parser.add_argument("--work", type=Path, default=Path("runs") / name, help="run folder")
-    parser.add_argument("--resume", action="store_true", help="continue from WORK/last.pt")
     parser.add_argument("--start", type=Path, help="checkpoint whose weights to start from")
     parser.add_argument("--teacher", type=Path, help="checkpoint of a trained ECA-MobileNetV2 to learn from")
     parser.add_argument("--trust", type=float, default=0.7, help="share of the teacher in the targets")
-    parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--warmup", type=float, default=1.0, help="epochs")
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--lr", type=float, default=1e-3, help="its peak")
-    parser.add_argument("--weight-decay", type=float, default=0.05)
     parser.add_argument("--clip", type=float, default=2.0, help="largest norm of the gradient")
     parser.add_argument("--smoothing", type=float, default=0.05)
-    parser.add_argument("--ema", type=float, default=0.995)
     parser.add_argument("--strength", type=float, default=0.0, help="of the augmentation beyond mirroring and shifting")
     parser.add_argument("--mix", type=float, default=0.0, help="share of pictures that get a piece of another")
-    parser.add_argument("--bfloat16", action=argparse.BooleanOptionalAction, default=True,
-                        help="multiply matrices in bfloat16")  # fmt: skip
-    parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--processes", type=int, default=1, help="that share each batch; faster than threads")
-    parser.add_argument("--threads", type=int, default=1, help="of each process")
     return parser
 
 

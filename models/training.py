@@ -145,3 +145,26 @@ class Run(ABC):
             self.save(work / "last.pt")
             seconds = time.monotonic() - start
             print(f"epoch {self.epoch}/{self.options.epochs} {line} ({seconds:.1f} s)", flush=True)
+
+
+def parser_of(name: str, doc: str | None, data: Path, files: str, **defaults: Any) -> argparse.ArgumentParser:
+    """Return the command line that all training scripts share. files: what `data` is; defaults: of its options."""
+    parser = argparse.ArgumentParser(description=(doc or "").split("\n")[0])
+    parser.add_argument("--data", type=Path, default=data, help=files)
+    parser.add_argument("--evaluate", action="store_true", help="report a checkpoint, do not train")
+    parser.add_argument("--split", default="test", choices=("val", "test"), help="for --evaluate")
+    parser.add_argument("--checkpoint", type=Path, default=Path(__file__).parent / name / f"{name}.pt",
+                        help="for --evaluate")  # fmt: skip
+    parser.add_argument("--work", type=Path, default=Path("runs") / name, help="run folder")
+    parser.add_argument("--resume", action="store_true", help="continue from WORK/last.pt")
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--batch", type=int)
+    parser.add_argument("--lr", type=float, help="its peak")
+    parser.add_argument("--weight-decay", type=float)
+    parser.add_argument("--ema", type=float, default=0.995, help="share of the averaged weights that a step keeps")
+    parser.add_argument("--bfloat16", action=argparse.BooleanOptionalAction, default=True,
+                        help="multiply matrices in bfloat16")  # fmt: skip
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.set_defaults(**defaults)
+    return parser

@@ -44,10 +44,9 @@ class Trainer(cifar_training.Trainer):
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = cifar_training.parser_of(Trainer.name, __doc__)
+    parser = cifar_training.parser_of(Trainer.name, __doc__, epochs=40, lr=0.2, weight_decay=5e-4)
     parser.add_argument("--small", type=int, default=24, help="pixels a side of the pictures at first")
     parser.add_argument("--small-epochs", type=int, default=9, help="for so many epochs")
-    parser.set_defaults(epochs=40, lr=0.2, weight_decay=5e-4)
     return parser.parse_args(arguments)
 
 

@@ -18,7 +18,7 @@ from torch.nn.utils import parametrize
 from edgec.nn import LIF
 
 from .. import checkpoint
-from ..training import MovingAverage, Run, decay_groups, schedule
+from ..training import MovingAverage, Run, decay_groups, parser_of, schedule
 from . import build, network
 from .data import LABELS, SILENCE, Augment, Split, epoch_order, load_split, soft_targets, to_float
 from .model import Config, LMUFormer
@@ -226,16 +226,8 @@ def report(model: nn.Module, split: Split) -> None:
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument(
-        "--data", type=Path, default=DATA,
-        help="folder with labels.csv and clips_flac.zip",
-    )  # fmt: skip
-    parser.add_argument("--evaluate", action="store_true", help="report a checkpoint, do not train")
-    parser.add_argument("--split", default="test", choices=("val", "test"), help="for --evaluate")
-    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, help="for --evaluate")
-    parser.add_argument("--work", type=Path, default=Path("runs/lmuformer"), help="run folder")
-    parser.add_argument("--resume", action="store_true", help="continue from WORK/last.pt")
+    files = "folder with labels.csv and clips_flac.zip"
+    parser = parser_of("lmuformer", __doc__, DATA, files, epochs=60, batch=32, lr=5e-3, weight_decay=0.03)
     parser.add_argument("--start", type=Path, help="checkpoint whose weights to start from")
     parser.add_argument("--network", default="lmuformer", choices=("lmuformer", "teacher"))
     parser.add_argument(
@@ -243,27 +235,16 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--teacher", type=Path, help="best.pt of a --network teacher run, to learn from")
     parser.add_argument("--trust", type=float, default=0.7, help="share of the teacher in the targets")
-    parser.add_argument("--epochs", type=int, default=60)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--lr", type=float, default=5e-3)
-    parser.add_argument("--weight-decay", type=float, default=0.03)
     parser.add_argument("--smoothing", type=float, default=0.05)
-    parser.add_argument("--ema", type=float, default=0.995)
     parser.add_argument("--rate-target", type=float, default=0.15)
     parser.add_argument("--rate-weight", type=float, default=0.3)
     parser.add_argument(
         "--strength", type=float, default=0.6, help="of the augmentation at the end (half at the start)"
     )
-    parser.add_argument(
-        "--bfloat16", action=argparse.BooleanOptionalAction, default=True,
-        help="multiply matrices in bfloat16 (neurons stay in float32)",
-    )  # fmt: skip
     parser.add_argument("--with-val", action="store_true", help="last stage: train on val's words too, select nothing")
     parser.add_argument("--grid", action="store_true", help="keep the weights on the int8 grid (quantisation-aware)")
     parser.add_argument("--causal", action="store_true", help="convolutions without look-ahead")
     parser.add_argument("--validate-every", type=int, default=1, help="epochs between validations")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args(arguments)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .. import checkpoint
-from ..training import MovingAverage, Run, decay_groups, schedule
+from ..training import MovingAverage, Run, decay_groups, parser_of, schedule
 from . import build
 from .data import CHANNELS, Series, load_series, windows
 from .model import TTM, Config
@@ -141,29 +141,17 @@ def report(model: nn.Module, series: Series, split: str) -> None:
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--data", type=Path, default=DATA, help="ETTh1.csv")
-    parser.add_argument("--evaluate", action="store_true", help="report a checkpoint, do not train")
-    parser.add_argument("--split", default="test", choices=("val", "test"), help="for --evaluate")
-    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, help="for --evaluate")
-    parser.add_argument("--work", type=Path, default=Path("runs/ttm"), help="run folder")
-    parser.add_argument("--resume", action="store_true", help="continue from WORK/last.pt")
-    parser.add_argument("--epochs", type=int, default=10)
+    parser = parser_of(
+        "ttm", __doc__, DATA, "ETTh1.csv", epochs=10, batch=128, lr=5e-4, weight_decay=0.05, ema=0.99, bfloat16=False
+    )
     parser.add_argument("--steps", type=int, default=80, help="of an epoch")
-    parser.add_argument("--batch", type=int, default=128, help="windows of one channel")
-    parser.add_argument("--lr", type=float, default=5e-4)
-    parser.add_argument("--weight-decay", type=float, default=0.05)
     parser.add_argument("--dropout", type=float, default=0.2)
     parser.add_argument("--head-dropout", type=float, default=0.6)
-    parser.add_argument("--ema", type=float, default=0.99)
     parser.add_argument("--mix", type=float, default=0.5, help="share of windows that are a sum of two")
     parser.add_argument(
         "--bands", type=float, default=0.3, help="share of windows that lose 20 %% of their frequencies"
     )
     parser.add_argument("--val-stride", type=int, default=8, help="every n-th window of val, while training")
-    parser.add_argument("--bfloat16", action=argparse.BooleanOptionalAction, default=False, help="matrices in bfloat16")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args(arguments)
 
 

@@ -47,10 +47,9 @@ class Trainer(cifar_training.Trainer):
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
-    parser = cifar_training.parser_of(Trainer.name, __doc__)
+    parser = cifar_training.parser_of(Trainer.name, __doc__, epochs=17, lr=3e-3, weight_decay=0.05)
     parser.add_argument("--keep", type=float, default=0.5, help="share of the tokens seen at first")
     parser.add_argument("--keep-epochs", type=int, default=14, help="for so many epochs")
-    parser.set_defaults(epochs=17, lr=3e-3, weight_decay=0.05)
     return parser.parse_args(arguments)
 
 
