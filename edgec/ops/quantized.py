@@ -206,7 +206,19 @@ class QConv1d(Op):
 
 
 @dataclass(frozen=True)
-class Requantize(Op):
+class Levels(Op):
+    """How int32 accumulators are stored: clamped to lo..hi, as `dtype` with one scale and zero point."""
+
+    dtype: str = "int8"
+    scale: float = 1.0
+    zero_point: int = 0
+    lo: int = -128
+    hi: int = 127
+    rounding: str = "single"
+
+
+@dataclass(frozen=True)
+class Requantize(Levels):
     """int32 accumulators to int8 or int16: clamp(zero_point + x * multiplier / 2**shift, lo, hi).
 
     A relu is a tighter lo. x [..., C]; multiplier and shift int32 [C] or [1] (see `requantize`).
@@ -214,12 +226,6 @@ class Requantize(Op):
 
     name: ClassVar[str] = "requantize"
     framewise: ClassVar[bool] = True
-    dtype: str = "int8"
-    scale: float = 1.0
-    zero_point: int = 0
-    lo: int = -128
-    hi: int = 127
-    rounding: str = "single"
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         x, multiplier, shift = types
@@ -260,18 +266,8 @@ class Requantize(Op):
 
 
 @dataclass(frozen=True)
-class Requantizing(Op):
-    """Mixin before a layer with int32 accumulators: it requantises them; operands multiplier and shift come last.
-
-    The fields are those of `Requantize`.
-    """
-
-    dtype: str = "int8"
-    scale: float = 1.0
-    zero_point: int = 0
-    lo: int = -128
-    hi: int = 127
-    rounding: str = "single"
+class Requantizing(Levels):
+    """Mixin before a layer with int32 accumulators: it requantises them; operands multiplier and shift come last."""
 
     @property
     def requantization(self) -> Requantize:
