@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import edgec
 from edgec.errors import EdgecError
@@ -19,13 +20,8 @@ def default_cache() -> str:
     return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache"), "edgec", "tune.json")
 
 
-def parser() -> argparse.ArgumentParser:
-    """All commands and their options; docs/cli.md is generated from this."""
-    top = argparse.ArgumentParser(prog="edgec", description="Compile trained networks to streaming C libraries.")
-    top.add_argument("--version", action="version", version=f"edgec {edgec.__version__}")
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    c = commands.add_parser("compile", help="compile a model for a target")
+def model_options(c: argparse.ArgumentParser) -> None:
+    """Of `compile`: the model, the target, and with how many bits."""
     c.add_argument(
         "model",
         help="a checkpoint (.pt), an exported program (.pt2), a quantised .tflite or .onnx (QDQ) file, or a shipped"
@@ -53,6 +49,10 @@ def parser() -> argparse.ArgumentParser:
         help="bits of one layer's weights and of what it reads: w8a8, w4a8, w4a4, w2a8 or w2a4; or a .toml or .json"
         " file with such pairs; may be repeated",
     )
+
+
+def limit_options(c: argparse.ArgumentParser) -> None:
+    """Of `compile`: what the result may cost, and what it is."""
     c.add_argument("--flash", help="most flash allowed, such as 1M")
     c.add_argument(
         "--ram",
@@ -68,6 +68,10 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--latency", help="longest frame allowed, such as 10ms")
     c.add_argument("--emit", default="c", choices=("c", "image"), help="image: keep the linked image as well")
     c.add_argument("--toolchain", default="zig", choices=("zig", "gcc"))
+
+
+def form_options(c: argparse.ArgumentParser) -> None:
+    """Of `compile`: what one call takes and returns."""
     c.add_argument(
         "--time-axis", type=int, help="input axis that counts frames (default: 1 if the model has ops on sequences)"
     )
@@ -89,6 +93,10 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="a result to return, by field or place; may be repeated (default: all, of a record its first field)",
     )
+
+
+def code_options(c: argparse.ArgumentParser) -> None:
+    """Of `compile`: how the code is chosen, and what is shown of that."""
     c.add_argument(
         "--no-drop-constant-channels",
         action="store_true",
@@ -117,6 +125,9 @@ def parser() -> argparse.ArgumentParser:
     )
     c.add_argument("--dump-ir", metavar="DIR", help="write the graph after every pass")
 
+
+def add_calibrate(commands: Any) -> None:
+    """`calibrate`."""
     k = commands.add_parser("calibrate", help="write the statistics of calibration data, to ship in place of the data")
     k.add_argument("model", help="as for compile")
     data = k.add_mutually_exclusive_group(required=True)
@@ -125,6 +136,9 @@ def parser() -> argparse.ArgumentParser:
     k.add_argument("-o", "--out", help="the file to write (default: MODEL.ranges.npz beside the model)")
     k.add_argument("--time-axis", type=int, help="as for compile")
 
+
+def add_folder_commands(commands: Any) -> None:
+    """What runs a compiled folder."""
     r = commands.add_parser("run", help="run a compiled model on a wav clip or a series")
     r.add_argument("folder")
     r.add_argument(
@@ -146,6 +160,9 @@ def parser() -> argparse.ArgumentParser:
     v.add_argument("--clip", help="input to compare on (default: the calibration set's first)")
     v.add_argument("--on", choices=ON, help=ON_HELP)
 
+
+def add_shipped_commands(commands: Any) -> None:
+    """What is about the shipped models."""
     m = commands.add_parser("models", help="list the shipped models with the figures of their cards")
     m.add_argument("--json", action="store_true", help="print the figures as JSON")
 
@@ -158,6 +175,9 @@ def parser() -> argparse.ArgumentParser:
     d.add_argument("--precision", default="int8,float32", help="comma-separated: int8,float32 (default: both)")
     d.add_argument("--quick", action="store_true", help="the first test inputs only; prints the card, writes nothing")
 
+
+def add_inner_commands(commands: Any) -> None:
+    """What shows the compiler's own parts."""
     commands.add_parser("targets", help="list the targets")
     commands.add_parser("ops", help="list the ops and which rules each has")
 
@@ -166,6 +186,18 @@ def parser() -> argparse.ArgumentParser:
     o.add_argument(
         "--passes", default="", help="comma-separated: fold_constants,assign_layout,fold_batchnorm,fuse,make_streaming"
     )
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options; docs/cli.md is generated from this."""
+    top = argparse.ArgumentParser(prog="edgec", description="Compile trained networks to streaming C libraries.")
+    top.add_argument("--version", action="version", version=f"edgec {edgec.__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    compiling = commands.add_parser("compile", help="compile a model for a target")
+    for add_options in (model_options, limit_options, form_options, code_options):
+        add_options(compiling)
+    for add_commands in (add_calibrate, add_folder_commands, add_shipped_commands, add_inner_commands):
+        add_commands(commands)
     return top
 
 
