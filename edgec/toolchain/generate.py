@@ -71,13 +71,6 @@ def linker_script(target: Target) -> str:
         for r in target.regions
     )
     rodata = "RODATA" if any(r.name == "rodata" for r in target.regions) else "CODE"
-    harness = {
-        kind: " ".join(f"*{o}({patterns})" for o in HARNESS_OBJECTS)
-        for kind, patterns in {
-            "text": ".text .text.* .rodata .rodata.*",
-            "bss": ".bss .bss.*",
-        }.items()
-    }
     ram = target.region("ram")
     fast = [r.name for r in target.fast_regions]
     copies = "".join(f" LONG(edgec_{r}_load) LONG(edgec_{r}_start) LONG(edgec_{r}_end)" for r in ["data", *fast])
@@ -90,7 +83,7 @@ MEMORY {{
 ENTRY(edgec_reset)
 SECTIONS {{
     .vectors : {{ KEEP(*(.vectors)) }} > CODE
-    .harness : {{ {harness["text"]} }} > CODE
+    .harness : {{ {_harness(".text .text.* .rodata .rodata.*")} }} > CODE
     .text : {{ *(.text .text.*) }} > CODE
     .tables : ALIGN(4) {{
         edgec_copies = .;{copies}
@@ -107,7 +100,7 @@ SECTIONS {{
     }} > RAM AT > CODE
     edgec_data_load = LOADADDR(.data);
 {"".join(map(_fast_sections, fast))}\
-    .harness_bss (NOLOAD) : ALIGN(16) {{ edgec_bss_start = .; {harness["bss"]} }} > RAM
+    .harness_bss (NOLOAD) : ALIGN(16) {{ edgec_bss_start = .; {_harness(".bss .bss.*")} }} > RAM
     .bss (NOLOAD) : ALIGN(16) {{
         *(.bss .bss.* COMMON)
         . = ALIGN(4);
@@ -119,6 +112,11 @@ SECTIONS {{
     /DISCARD/ : {{ *(.debug_*) *(.ARM.exidx .ARM.exidx.* .ARM.extab .ARM.extab.*) }}
 }}
 """
+
+
+def _harness(sections: str) -> str:
+    """Sections of what is in an image but no part of the library."""
+    return " ".join(f"*{o}({sections})" for o in HARNESS_OBJECTS)
 
 
 def _fast_sections(region: str) -> str:
