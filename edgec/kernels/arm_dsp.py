@@ -264,6 +264,7 @@ def lif(op: Op, site: Site) -> Kernel | None:
 
 RAISED = 8  # bits by which edgec_requantize_raise lifts a sum
 RAISED_LIMIT = 36  # shifts up to which whatever does not fit 24 bits saturates an int16, its zero point included
+RAISED_MARK = 256  # in the shift of a channel that is raised where others are not
 
 
 def requantize_table(op: Requantize, multiplier: Array, shift: Array) -> tuple[str, Array] | None:
@@ -272,14 +273,17 @@ def requantize_table(op: Requantize, multiplier: Array, shift: Array) -> tuple[s
     if op.rounding != "single":
         return None
     top, suffix = shift.astype(np.int64) - 32, ""
-    if top.min() < 1:
-        top, suffix = top + RAISED, "_raised"
-    if top.min() < 1 or top.max() > (RAISED_LIMIT - 32 + RAISED if suffix else 30):
+    raised = top < 1
+    if raised.any():
+        suffix = "_raised" if top.max() <= RAISED_LIMIT - 32 else "_mixed"
+        top = top + RAISED * (raised | (suffix == "_raised"))
+    if top.min() < 1 or top.max() > 30:
         return None
     addend = (1 << (top - 1)) + (np.int64(op.zero_point) << top)
     if np.abs(addend).max() > 1 << 30:
         return None  # the sum with a high word, below 2**30, could overflow
-    return suffix, np.stack([multiplier.astype(np.int64), addend, top], 1).astype(np.int32)
+    mark = RAISED_MARK * raised * (suffix == "_mixed")
+    return suffix, np.stack([multiplier.astype(np.int64), addend, top + mark], 1).astype(np.int32)
 
 
 def _kind(dtype: str) -> str:
@@ -290,7 +294,8 @@ def _kind(dtype: str) -> str:
 def requantize_call(op: Requantize, suffix: str, channels: int, rows: int) -> tuple[str, str]:
     """Function and trailing arguments for `channels` sums and a table of `rows`."""
     kind = _kind(op.dtype) + suffix
-    if (op.lo, op.hi) == DType(op.dtype).range and rows > 1 and channels % 4 == 0:
+    whole = (op.lo, op.hi) == DType(op.dtype).range and rows > 1 and channels % 4 == 0
+    if whole and suffix != "_mixed":
         return f"edgec_requantize_{kind}", f"{channels}"
     return f"edgec_requantize_loop_{kind}", f"{channels}, {3 if rows > 1 else 0}, {op.lo}, {op.hi}"
 

@@ -223,6 +223,19 @@ EDGEC_REQUANTIZE_LOOP(edgec_requantize_i8_to_i16, int8_t, int16_t, edgec_requant
 EDGEC_REQUANTIZE_LOOP(edgec_requantize_i16_to_i8, int16_t, int8_t, edgec_requantize_high16)
 EDGEC_REQUANTIZE_LOOP(edgec_requantize_i16_to_i16, int16_t, int16_t, edgec_requantize_high16)
 #undef EDGEC_REQUANTIZE_LOOP
+/* The same where only those channels are raised whose shift carries a mark, 256. */
+#define EDGEC_REQUANTIZE_LOOP(name, type)                                                          \
+    EDGEC_INLINE void name(const int32_t *x, const int32_t *table, type *y, int32_t count,         \
+                           int32_t step, int32_t low, int32_t high) {                              \
+        for (int32_t k = 0; k < count; ++k, table += step) {                                       \
+            int32_t from = table[2] < 256 ? x[k] : edgec_requantize_raise(x[k]);                   \
+            int32_t value = edgec_smmla(from, table[0], table[1]) >> (table[2] & 31);              \
+            y[k] = (type)edgec_c_clamp(value, low, high);                                          \
+        }                                                                                          \
+    }
+EDGEC_REQUANTIZE_LOOP(edgec_requantize_loop_i8_mixed, int8_t)
+EDGEC_REQUANTIZE_LOOP(edgec_requantize_loop_i16_mixed, int16_t)
+#undef EDGEC_REQUANTIZE_LOOP
 
 /* Whole range of the type, a table row per element, count a multiple of 4 and not 0. */
 #if EDGEC_HAS_DSP

@@ -113,7 +113,7 @@ def add_rows(b: Builder) -> None:
         *vanishing,
     )
     x = (frame_type(DType.I8, 1, 2, 20), 128)  # two rows: fewer than a block
-    for shift in ((33, 45), (26, 36)):
+    for shift in ((33, 45), (26, 36), (26, 45)):
         scales = (b.ints(1 << 30, 1 << 31, 6), "int32"), (b.ints(*shift, 6), "int32")
         b.add(QLinearRequantize("int16", 1.0, 0, -32768, 32767), x, (b.int8(20, 6), "int8"), bias, *scales)
 
@@ -142,7 +142,8 @@ def add_elementwise(b: Builder) -> None:
             ("int8", 37, True, -7, 99, (33, 63)), ("int8", 12, False, -128, 127, (36, 37)),
             ("int16", 8, False, -99, 30000, (31, 34)), ("int8", 9, True, -128, 127, (31, 63)),
             ("int16", 12, True, -32768, 32767, (25, 37)), ("int8", 8, True, -128, 127, (25, 37)),
-            ("int8", 7, False, -20, 127, (28, 29)),
+            ("int8", 7, False, -20, 127, (28, 29)), ("int16", 36, True, -32768, 32767, (25, 55)),
+            ("int8", 11, True, -99, 127, (25, 55)),
         ):  # fmt: skip
             n = c if per_channel else 1
             op = Requantize(dtype, 1.0, 5, low, high, rounding)

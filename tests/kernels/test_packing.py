@@ -11,12 +11,12 @@ from hypothesis.extra import numpy as hnp
 from edgec.errors import CodegenError
 from edgec.ir.types import DType, TensorType
 from edgec.kernels import select
-from edgec.kernels.arm_dsp import SUM_LIMIT, chunks_of, pack_dense
+from edgec.kernels.arm_dsp import RAISED_MARK, SUM_LIMIT, chunks_of, pack_dense, requantize_table
 from edgec.kernels.event import BLOCK, blocks_of, pack_rows, segment_length
 from edgec.ops import OPS
 from edgec.ops.base import Op, Site
 from edgec.ops.qlinear import QLinear
-from edgec.ops.quantized import accumulator_bounds
+from edgec.ops.quantized import Requantize, accumulator_bounds
 
 WEIGHTS = hnp.arrays(np.int8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=40), elements=st.integers(-127, 127))
 
@@ -84,6 +84,18 @@ def test_chunks_stay_below_the_limit() -> None:
     for c in chunks:
         assert np.abs(w[c.start : c.stop].astype(np.int64)).sum(0).max() * 128 < SUM_LIMIT
     assert chunks_of(w[:120])[0].stop == 120
+
+
+def test_ratios_of_channels_may_lie_far_apart() -> None:
+    """Where a shift below 33 stands beside one above 36, a mark says which sums are raised by 8 bits."""
+    op, multiplier = Requantize("int16", 1.0, 5, -32768, 32767), np.full(2, 1 << 30)
+    for shifts, suffix, tops in (
+        ((33, 40), "", [1, 8]), ((25, 36), "_raised", [1, 12]), ((32, 37), "_mixed", [8 + RAISED_MARK, 5]),
+    ):  # fmt: skip
+        found = requantize_table(op, multiplier, np.array(shifts))
+        assert found is not None
+        assert (found[0], found[1][:, 2].tolist()) == (suffix, tops)
+    assert requantize_table(op, multiplier, np.array([24, 40])) is None
 
 
 def site(dtype: DType, c: int, o: int, consts: bool = True) -> Site:
