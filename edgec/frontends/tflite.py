@@ -1,227 +1,115 @@
-"""TFLite files (.tflite), fully quantised to int8: read into plain records, then converted (tflite_ops).
-
-This is the only module that imports the `tflite` package, the flatbuffer schema as Python classes.
-"""
+"""TFLite files (.tflite), fully quantised to int8, as a graph: float edges cut off, operators converted, problems
+gathered."""
 
 from __future__ import annotations
 
-import re
-import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from edgec.errors import FrontendError
+from edgec.errors import FrontendError, join_problems
+from edgec.frontends.builder import GraphBuilder
+from edgec.frontends.tflite_model import HOW_TO_MAKE, TfModel, TfOp, read_model
+from edgec.frontends.tflite_ops import CONVERTERS, Call, int8_type
 from edgec.ir.graph import Graph
 
-MAX_BYTES = 1 << 30
-IDENTIFIER = b"TFL3"
-HOW_TO_MAKE = (
-    "convert with full integer quantisation: converter.optimizations = [tf.lite.Optimize.DEFAULT],"
-    " converter.representative_dataset = ..., and"
-    " converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]"
-)
-#: what a reader of damaged flatbuffers raises
-DAMAGE = (struct.error, IndexError, ValueError, TypeError, AttributeError, OverflowError, MemoryError, KeyError)
-
-#: operator -> (class of its options, the fields we read); operators that are not here have no options
-OPTIONS = {
-    "CONV_2D": ("Conv2DOptions", "Padding StrideH StrideW DilationHFactor DilationWFactor FusedActivationFunction"),
-    "DEPTHWISE_CONV_2D": (
-        "DepthwiseConv2DOptions",
-        "Padding StrideH StrideW DilationHFactor DilationWFactor FusedActivationFunction",
-    ),
-    "AVERAGE_POOL_2D": ("Pool2DOptions", "Padding StrideH StrideW FilterHeight FilterWidth FusedActivationFunction"),
-    "MAX_POOL_2D": ("Pool2DOptions", "Padding StrideH StrideW FilterHeight FilterWidth FusedActivationFunction"),
-    "FULLY_CONNECTED": ("FullyConnectedOptions", "FusedActivationFunction WeightsFormat"),
-    "ADD": ("AddOptions", "FusedActivationFunction"),
-    "SUB": ("SubOptions", "FusedActivationFunction"),
-    "MUL": ("MulOptions", "FusedActivationFunction"),
-    "SOFTMAX": ("SoftmaxOptions", "Beta"),
-    "CONCATENATION": ("ConcatenationOptions", "Axis FusedActivationFunction"),
-}
+SHOWN = 12
 
 
-@dataclass(frozen=True)
-class TfTensor:
-    """One tensor; `data` is its constant value, `scales` is empty where it is not quantised."""
-
-    name: str
-    shape: tuple[int, ...]
-    kind: str
-    scales: tuple[float, ...] = ()
-    zeros: tuple[int, ...] = ()
-    axis: int = 0
-    data: npt.NDArray[Any] | None = None
-
-    @property
-    def label(self) -> str:
-        """Its name as far as it fits a C comment; converters join the names of fused ops by semicolons."""
-        return re.sub(r"[^\w./:-]", "_", self.name.split(";")[0])[:80] or "tensor"
-
-
-@dataclass(frozen=True)
-class TfOp:
-    """One operator; an absent optional input is -1."""
-
-    index: int
-    kind: str
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-    options: dict[str, Any] = field(default_factory=dict)
+def without_float_edges(model: TfModel) -> TfModel:
+    """QUANTIZE of a float input and DEQUANTIZE to a float output removed: the graph then starts and ends in int8."""
+    kinds = [t.kind for t in model.tensors]
+    inputs, outputs, ops = list(model.inputs), list(model.outputs), list(model.ops)
+    for op in model.ops:
+        if len(op.inputs) != 1 or len(op.outputs) != 1:
+            continue
+        (x,), (y,) = op.inputs, op.outputs
+        readers = [o for o in model.ops if x in o.inputs]
+        if op.kind == "QUANTIZE" and x in inputs and kinds[x] == "FLOAT32" and readers == [op]:
+            inputs[inputs.index(x)] = y
+            ops.remove(op)
+        if op.kind == "DEQUANTIZE" and y in outputs and kinds[x] == "INT8":
+            outputs[outputs.index(y)] = x
+            ops.remove(op)
+    return replace(model, ops=tuple(ops), inputs=tuple(inputs), outputs=tuple(outputs))
 
 
-@dataclass(frozen=True)
-class TfModel:
-    """The one subgraph of a file."""
-
-    tensors: tuple[TfTensor, ...]
-    ops: tuple[TfOp, ...]
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-
-
-def schema() -> ModuleType:
-    """The `tflite` package, an optional dependency."""
-    try:
-        import tflite
-    except ImportError as err:
-        raise FrontendError(
-            "reading a .tflite file needs the flatbuffer schema", hint='pip install "edgec[tflite]"'
-        ) from err
-    return tflite  # type: ignore[no-any-return]
-
-
-def names_of(enum: Any) -> dict[int, str]:
-    """Numbers to names of one of the schema's enumerations."""
-    return {v: k for k, v in vars(enum).items() if isinstance(v, int) and not k.startswith("_")}
-
-
-def read_bytes(path: Path) -> bytes:
-    """The file, if it can be a TFLite model at all."""
-    if path.is_dir():
-        raise FrontendError(f"{path}: expected a .tflite file, found a directory")
-    try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise FrontendError(f"{path}: {size} bytes, more than the limit of {MAX_BYTES}")
-        raw = path.read_bytes()
-    except OSError as err:
-        raise FrontendError(f"{path}: cannot be read: {err}") from err
-    if not raw:
-        raise FrontendError(f"{path}: the file is empty")
-    if raw[4:8] != IDENTIFIER:
-        raise FrontendError(
-            f"{path}: not a TFLite model: expected {IDENTIFIER.decode()!r} at byte 4, found {raw[4:8]!r}"
-        )
-    return raw
-
-
-def read_model(path: Path) -> TfModel:
-    """The file as plain records. FrontendError for a damaged file or one with several subgraphs."""
-    raw, tf = read_bytes(path), schema()
-    try:
-        model = tf.Model.GetRootAs(raw, 0)
-        graphs = model.SubgraphsLength()
-        if graphs == 1:
-            return Reader(tf, model, len(raw)).read()
-    except DAMAGE as err:
-        raise FrontendError(f"{path}: the file is damaged or cut short: {type(err).__name__} {err}") from err
+def check_quantised(model: TfModel, where: str, unknown: bool) -> None:
+    """FrontendError for a model whose activations are not int8; a few may belong to `unknown` operators."""
+    activations = {k for op in model.ops for k in op.outputs} | set(model.inputs)
+    others = [k for k in sorted(activations) if model.tensors[k].kind != "INT8"]
+    if not others or (unknown and 2 * len(others) < len(activations)):
+        return
+    first = model.tensors[others[0]]
     raise FrontendError(
-        f"{path}: expected one subgraph, found {graphs}", hint="control flow (IF, WHILE, CALL) is not supported"
+        f"{where}: the model is not int8-quantised: {len(others)} of its {len(activations)} activation tensors are not"
+        f" INT8, the first is {first.label} ({first.kind})",
+        hint=HOW_TO_MAKE,
     )
 
 
-class Reader:
-    """Walks the flatbuffer once."""
+def convert_op(model: TfModel, op: TfOp, build: GraphBuilder, names: dict[int, str]) -> str | None:
+    """One operator into the builder; what does not fit, or None."""
+    call = Call(model, op, build, names)
+    try:
+        y = int8_type(call.result)
+        name = CONVERTERS[op.kind](call)
+    except (ValueError, OverflowError, ZeroDivisionError) as err:
+        return str(err)
+    if build.type_of(name).shape != y.shape:
+        return f"gives shape {build.type_of(name).shape}, the file says {y.shape}"
+    names[op.outputs[0]] = name
+    return None
 
-    def __init__(self, tf: ModuleType, model: Any, size: int) -> None:
-        self.tf, self.model, self.size = tf, model, size
-        self.graph = model.Subgraphs(0)
-        self.builtins, self.kinds = names_of(tf.BuiltinOperator), names_of(tf.TensorType)
 
-    def read(self) -> TfModel:
-        tensors = tuple(self.tensor(self.graph.Tensors(k)) for k in range(self.bounded(self.graph.TensorsLength())))
-        ops = tuple(self.op(k, len(tensors)) for k in range(self.bounded(self.graph.OperatorsLength())))
-        inputs = self.indices(self.graph.InputsAsNumpy(), len(tensors), "subgraph", 0)
-        return TfModel(tensors, ops, inputs, self.indices(self.graph.OutputsAsNumpy(), len(tensors), "subgraph", 0))
+def convert(model: TfModel, where: str, name: str) -> Graph:
+    """The integer graph. FrontendError lists every operator that cannot be imported."""
+    model = without_float_edges(model)
+    unknown = [op for op in model.ops if op.kind not in CONVERTERS]
+    check_quantised(model, where, bool(unknown))
+    build, names = GraphBuilder(name), dict[int, str]()
+    problems = [f"{source_of(model, op)}: {op.kind} is not supported" for op in unknown]
+    if not problems:
+        problems = build_all(model, build, names)
+    if problems:
+        shown = problems[:SHOWN] + ([f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else [])
+        hint = f"supported operators: {', '.join(CONVERTERS)}" if unknown else None
+        raise FrontendError(join_problems(f"{where}: operators that cannot be imported:", shown), hint=hint)
+    missing = [model.tensors[k].label for k in model.outputs if k not in names]
+    if missing or not model.inputs:
+        raise FrontendError(f"{where}: {'nothing computes ' + missing[0] if missing else 'the model has no input'}")
+    return build.build(tuple(names[k] for k in model.outputs))
 
-    def bounded(self, count: int) -> int:
-        """A length of a vector of offsets, each of four bytes of the file."""
-        if count > self.size // 4:
-            raise ValueError(f"{count} entries in a file of {self.size} bytes")
-        return count
 
-    def indices(self, found: Any, count: int, what: str, lowest: int) -> tuple[int, ...]:
-        """Tensor numbers; the schema's accessors give 0 for an absent vector."""
-        numbers = tuple(int(k) for k in found) if isinstance(found, np.ndarray) else ()
-        if any(not lowest <= k < count for k in numbers):
-            raise ValueError(f"{what} names tensor {max(numbers)} of {count}")
-        return numbers
+def source_of(model: TfModel, op: TfOp) -> str:
+    """Where the user finds an operator: its number, kind and the name of its output."""
+    output = model.tensors[op.outputs[0]].label if op.outputs else "no output"
+    return f"operator {op.index} {op.kind} {output}"
 
-    def tensor(self, t: Any) -> TfTensor:
-        shape = tuple(int(n) for n in t.ShapeAsNumpy()) if t.ShapeLength() else ()
-        if any(n < 0 for n in shape):
-            raise ValueError(f"tensor of shape {shape}")
-        quant, kind = t.Quantization(), self.kinds.get(t.Type(), str(t.Type()))
-        scales: tuple[float, ...] = ()
-        zeros: tuple[int, ...] = ()
-        axis = 0
-        if quant is not None and quant.ScaleLength():
-            scales, axis = tuple(float(s) for s in quant.ScaleAsNumpy()), int(quant.QuantizedDimension())
-            zeros = tuple(int(z) for z in quant.ZeroPointAsNumpy()) if quant.ZeroPointLength() else (0,) * len(scales)
-        name = (t.Name() or b"").decode("utf-8", "replace")
-        return TfTensor(name, shape, kind, scales, zeros, axis, self.data(t, shape, kind))
 
-    def data(self, t: Any, shape: tuple[int, ...], kind: str) -> npt.NDArray[Any] | None:
-        """The constant in the tensor's buffer; None for an empty one or an element type we do not compute in."""
-        if not 0 <= t.Buffer() < self.model.BuffersLength():
-            raise ValueError(f"buffer {t.Buffer()} of {self.model.BuffersLength()}")
-        buffer = self.model.Buffers(t.Buffer())
-        types = {"INT8": "<i1", "UINT8": "<u1", "INT16": "<i2", "INT32": "<i4", "INT64": "<i8", "FLOAT32": "<f4"}
-        if not buffer.DataLength() or kind not in types:
-            return None
-        values = np.frombuffer(buffer.DataAsNumpy().tobytes(), types[kind])
-        return values.reshape(shape).copy()
-
-    def op(self, index: int, tensors: int) -> TfOp:
-        op = self.graph.Operators(index)
-        if not 0 <= op.OpcodeIndex() < self.model.OperatorCodesLength():
-            raise ValueError(f"operator code {op.OpcodeIndex()}")
-        code = self.model.OperatorCodes(op.OpcodeIndex())
-        number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
-        kind = self.builtins.get(number, f"operator {number}")
-        if kind == "CUSTOM":
-            kind = f"custom operator {(code.CustomCode() or b'').decode('utf-8', 'replace')!r}"
-        inputs = self.indices(op.InputsAsNumpy(), tensors, f"operator {index}", -1)
-        outputs = self.indices(op.OutputsAsNumpy(), tensors, f"operator {index}", 0)
-        return TfOp(index, kind, inputs, outputs, self.options(op, kind))
-
-    def options(self, op: Any, kind: str) -> dict[str, Any]:
-        table = op.BuiltinOptions()
-        if kind not in OPTIONS:
-            return {}
-        name, fields = OPTIONS[kind]
-        options = getattr(self.tf, name)()
-        if table is None:
-            raise ValueError(f"{kind} without options")
-        options.Init(table.Bytes, table.Pos)
-        values = {f: getattr(options, f)() for f in fields.split()}
-        for f, enum in (("FusedActivationFunction", "ActivationFunctionType"), ("Padding", "Padding")):
-            if f in values:
-                values[f] = names_of(getattr(self.tf, enum)).get(values[f], str(values[f]))
-        return values
+def build_all(model: TfModel, build: GraphBuilder, names: dict[int, str]) -> list[str]:
+    """Inputs and operators into the builder; what does not fit."""
+    problems = []
+    for k in model.inputs:
+        try:
+            names[k] = build.input(model.tensors[k].label, int8_type(model.tensors[k]))
+        except ValueError as err:
+            problems.append(f"input: {err}")
+    lost: set[int] = set()
+    for op in model.ops:
+        if lost.intersection(op.inputs):
+            lost.update(op.outputs)
+            continue  # follows an operator that is already reported
+        build.source = (source_of(model, op),)
+        problem = convert_op(model, op, build, names)
+        if problem is not None:
+            problems.append(f"{build.source[0]}: {problem}")
+            lost.update(op.outputs)
+    return problems
 
 
 def load_tflite(path: Path, name: str, time_axis: int | Sequence[int | None] | str | None = "guess") -> Graph:
     """A .tflite file quantised to int8 as an integer Graph, bit for bit what TFLite's reference kernels compute."""
-    from edgec.frontends.tflite_graph import convert
-
     if time_axis not in ("guess", None):
         raise FrontendError(
             f"{path}: a .tflite network takes its whole window in one call; no time axis can be named",

@@ -8,7 +8,7 @@ from math import floor, frexp, inf
 import numpy as np
 import numpy.typing as npt
 
-from edgec.frontends.tflite import TfTensor
+from edgec.frontends.tflite_model import TfTensor
 
 Floats = npt.NDArray[np.float32]
 

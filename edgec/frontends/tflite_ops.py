@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgec.frontends.builder import GraphBuilder
-from edgec.frontends.tflite import TfModel, TfOp, TfTensor
+from edgec.frontends.tflite_model import TfModel, TfOp, TfTensor
 from edgec.frontends.tflite_numbers import (
     Floats,
     activation_range,

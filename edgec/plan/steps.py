@@ -9,7 +9,7 @@ from typing import Any
 from edgec.ir.graph import Graph, Node
 from edgec.plan.arena import Buffer, lower_bound
 from edgec.plan.calls import Call, Consts, Copy, Loop, Offset, Select, make_call
-from edgec.plan.plan import Layout, make_buffers, resolve_views, scratch_of, share_in_place
+from edgec.plan.layout import Layout, make_buffers, resolve_views, scratch_of, share_in_place
 from edgec.plan.regions import Memory, Region, choose, effort, fits, layer_of, pixel_bytes
 from edgec.plan.tiles import Action, Fetch, Keep, Make, Schedule, Span
 
