@@ -6,7 +6,7 @@ The published model (MobileNetV1, width 1/4, 96 x 96 x 3) has 971 output channel
 them have a constant other than zero and meet SAME padding in the next depthwise layer. This network has the same form
 and as many such channels at random places of random weights: 409 pixelwise channels that are zero behind their ReLU,
 their 409 depthwise filters, and 153 pixelwise channels whose constant is not zero and whose depthwise filter is not
-either. Instructions are counted on the emulated core; the outputs of both builds are compared byte for byte.
+either. Instructions are counted on the emulated core; the outputs of the builds are compared byte for byte.
 """
 
 from __future__ import annotations
@@ -93,19 +93,30 @@ def main() -> None:
     a = arguments.parse_args()
     graph, lines = network(), [f"$ python bench/constant_channels.py {a.target}"]
     x = np.random.default_rng(1).integers(-128, 128, (4, *graph.inputs[0].type.shape)).astype(np.int8)
-    outputs = []
+    outputs, reports = [], []
+    builds = {
+        "all channels": {"drop_constant_channels": False},
+        "dropped": {},
+        "all, for size": {"drop_constant_channels": False, "goal": "size"},
+        "dropped, for size": {"goal": "size"},
+    }
     with tempfile.TemporaryDirectory(prefix="edgec-bench-") as work:
-        for drop in (False, True):
-            model: CompiledModel = compile_model(graph, a.target, Path(work) / str(drop), drop_constant_channels=drop)
-            t, d = model.report["totals"], model.report.get("dropped")
+        for name, options in builds.items():
+            model: CompiledModel = compile_model(graph, a.target, Path(work) / name, **options)
+            t = model.report["totals"]
             lines.append(
-                f"{'dropped' if drop else 'all channels':<14}{t['macs']:>12,} MACs{t['instructions_worst']:>13,}"
-                f" instructions{t['flash']:>10,} B flash{t['ram']:>9,} B RAM"
+                f"{name:<18}{t['macs']:>11,} MACs{t['instructions_worst']:>12,} instructions"
+                f"{t['flash']:>9,} B flash{t['ram']:>8,} B RAM"
             )
             outputs.append([model.step(i).tobytes() for i in x])
-    lines.append(
-        f"{d['channels']} channels gone, {d['kept']} constant ones stay; outputs equal: {outputs[0] == outputs[1]}"
-    )
+            reports.append(model.report.get("dropped"))
+    for name, d in zip(builds, reports, strict=True):
+        if d:
+            lines.append(
+                f"{name}: {d['channels']} channels gone, {d['kept']} constant ones stay, {len(d['zones'])} layers with"
+                f" biases by zones"
+            )
+    lines.append(f"outputs equal: {all(o == outputs[0] for o in outputs)}")
     print("\n".join(lines))
     if a.write:
         (HERE / "constant_channels.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")

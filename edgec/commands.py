@@ -136,10 +136,10 @@ def print_dropped(dropped: dict[str, Any] | None) -> None:
         return
     table = Table(title="constant channels dropped, no output byte changes", title_justify="left")
     table.add_column("layer", overflow="fold")
-    for column in ("channels", "left"):
+    for column in ("channels", "left", "biases"):
         table.add_column(column, justify="right")
     for r in dropped["layers"]:
-        table.add_row(r["name"], str(r["before"]), str(r["after"]))
+        table.add_row(r["name"], str(r["before"]), str(r["after"]), str(dropped["zones"].get(r["name"], 1)))
     console.print(table)
     kept = f"; {dropped['kept']:,} more are constant and stay" if dropped["kept"] else ""
     console.print(

@@ -22,6 +22,7 @@ from edgec.frontends.checkpoint import labels_of
 from edgec.frontends.shipped import file_of
 from edgec.ir.graph import Graph
 from edgec.ir.text import print_graph
+from edgec.passes.drop_constant_channels import DropConstantChannels
 from edgec.passes.quantize import Quantize
 from edgec.passes.ranges import (
     SYNTHETIC,
@@ -159,7 +160,8 @@ def compile_model(
     if streaming and stepper is None:
         progress("whole window")
     dump = None if dump_ir is None else Path(dump_ir)
-    stages = make_stages(graph, kind, data, stepper, drop_constant_channels, assignment, progress, dump)
+    drop = DropConstantChannels(goal=goal) if drop_constant_channels else None
+    stages = make_stages(graph, kind, data, stepper, drop, assignment, progress, dump)
     samples, source = samples_of(stages.reference, data)
     tuned = None
     if tune is not None:
@@ -239,7 +241,7 @@ def calibrate_model(
     data = read_calibration(calibration, kind_of(graph, "int8"))
     if data is None or isinstance(data, Ranges):
         raise InputError(f"{calibration}: expected model inputs, found calibration statistics or nothing")
-    before = itertools.takewhile(lambda p: not isinstance(p, Quantize), passes_for("int8", None, None))
+    before = itertools.takewhile(lambda p: not isinstance(p, Quantize), passes_for("int8", None, None, None))
     folded = transform(graph, list(before), lambda stage: None)[-1]
     path = Path(out) if out is not None else ranges_beside(file_of(model))
     save_ranges(path, take_ranges(folded, data, f"{len(data)} inputs"))

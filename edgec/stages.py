@@ -16,7 +16,7 @@ from edgec.ir.verify import verify
 from edgec.passes.assign_layout import AssignLayout
 from edgec.passes.assign_precision import Assignment
 from edgec.passes.base import Pass
-from edgec.passes.drop_constant_channels import DropConstantChannels, savings
+from edgec.passes.drop_constant_channels import savings
 from edgec.passes.fold_batchnorm import FoldBatchnorm
 from edgec.passes.fold_constants import FoldConstants
 from edgec.passes.fold_transpose import FoldTranspose
@@ -60,11 +60,11 @@ def float_passes() -> list[Pass]:
 
 
 def passes_for(
-    precision: str, calibration: Any, streaming: Pass | None, drop: bool = True, assignment: Assignment | None = None
+    precision: str, calibration: Any, streaming: Pass | None, drop: Pass | None, assignment: Assignment | None = None
 ) -> list[Pass]:
     """The passes in the order they run; a graph that comes quantised has only those that keep its meaning to the byte:
-    constant channels go if `drop`, and the last pass makes the step."""
-    late: list[Pass] = [DropConstantChannels()] if drop else []
+    `drop` leaves constant channels out, and the last pass makes the step."""
+    late: list[Pass] = [drop] if drop else []
     if streaming:
         late.append(streaming)  # last: integer and float graphs stream by the same rules
     if precision == QUANTISED:
@@ -150,13 +150,13 @@ def transform(graph: Graph, passes: Sequence[Pass], progress: Progress, dump: Pa
 
 
 def make_stages(
-    graph: Graph, kind: str, calibration: Any, streaming: Pass | None, drop: bool, assignment: Assignment,
+    graph: Graph, kind: str, calibration: Any, streaming: Pass | None, drop: Pass | None, assignment: Assignment,
     progress: Progress, dump: Path | None,
 ) -> Stages:  # fmt: skip
     """Run the passes of `passes_for`; each graph is written to `dump` as text when asked for."""
     passes = passes_for(kind, calibration, streaming, drop, assignment)
     graphs = transform(graph, passes, progress, dump)
     reference = graphs[0 if kind == QUANTISED else len(float_passes())]
-    first_late = len(passes) - (streaming is not None) - drop
+    first_late = len(passes) - (streaming is not None) - (drop is not None)
     dropped = savings(graphs[first_late], graphs[first_late + 1]) if drop else None
     return Stages(reference, graphs[first_late], graphs[-1], dropped)

@@ -86,7 +86,7 @@ def write_folder(
 
         return write_cuda_library(plan, symbols, kernels, target, folder)
     marks = "edgec_cycles_" if cycles else ""
-    headers = tuple(h for h in HEADERS if OPTIONAL.get(h, "") in text + marks)
+    headers = tuple(h for h in HEADERS if any(name in text + marks for name in OPTIONAL.get(h, ("",))))
     files = write_library(
         plan, text, symbols, summary=summary(graph), target=target.name, headers=headers[1:], cycles=cycles
     )

@@ -130,6 +130,17 @@ NARROW: Mapping[str, Mapping[type[Op], tuple[tuple[str, Rule], ...]]] = {
 }
 
 
+#: variants that take a convolution's bias by zones
+ZONED = {"rows_dsp", "windows_dsp", "rows", "windows", "linear_mve", "windows_mve"}
+
+
+def rules_for(op: Op, site: Site, instruction_set: str) -> tuple[tuple[str, Rule], ...]:
+    """The rules of an instruction set for an op: of a table of their own on fewer than 8 bits, fewer with zones."""
+    tables = NARROW if any(t.dtype.is_narrow for t in site.inputs) else TABLES
+    rules = tables.get(instruction_set, {}).get(type(op), ())
+    return tuple(r for r in rules if r[0] in ZONED) if getattr(op, "row_zone", ()) else rules
+
+
 def in_bytes(op: Op, site: Site) -> tuple[Op, Site]:
     """The same where outputs of fewer than 8 bits are int8 with tighter bounds, which they are in memory."""
     if not any(t.dtype.is_narrow for t in site.outputs):
@@ -142,8 +153,7 @@ def in_bytes(op: Op, site: Site) -> tuple[Op, Site]:
 def candidates(op: Op, site: Site, isa: tuple[str, ...]) -> list[tuple[str, Kernel]]:
     """Every variant that fits the site, in the order `select` tries them: all give the same bytes."""
     op, site = in_bytes(op, site)
-    tables = NARROW if any(t.dtype.is_narrow for t in site.inputs) else TABLES
-    rules = [pair for s in isa for pair in tables.get(s, {}).get(type(op), ())]
+    rules = [pair for s in isa for pair in rules_for(op, site, s)]
     found = [(variant, kernel) for variant, rule in rules if (kernel := rule(op, site)) is not None]
     if op.lower is not None:
         with contextlib.suppress(ValueError):
@@ -157,14 +167,13 @@ def select(op: Op, site: Site, isa: tuple[str, ...]) -> tuple[str, Kernel]:
     Layers on fewer than 8 bits have rules of their own.
     """
     op, site = in_bytes(op, site)
-    tables = NARROW if any(t.dtype.is_narrow for t in site.inputs) else TABLES
     for instruction_set in isa:
-        for variant, rule in tables.get(instruction_set, {}).get(type(op), ()):
+        for variant, rule in rules_for(op, site, instruction_set):
             kernel = rule(op, site)
             if kernel is not None:
                 return variant, kernel
     if op.lower is None:
-        known = ", ".join(sorted(name for name, table in tables.items() if type(op) in table)) or "none"
+        known = ", ".join(sorted(name for name in TABLES if rules_for(op, site, name))) or "none"
         raise CodegenError(
             f"{op.name} has no kernel for the instruction sets {', '.join(isa)}; sets with one: {known}",
             hint="make_streaming or quantize may have to replace this op first",

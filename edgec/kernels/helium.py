@@ -11,6 +11,7 @@ from edgec.ir.types import DType
 from edgec.kernels.event import Rows, cheapest, rows_of_window
 from edgec.kernels.generic import is_one_product
 from edgec.kernels.rows_dsp import clamp_lines, requantization
+from edgec.kernels.zones import Zones, biases_of
 from edgec.ops.base import Array, Kernel, Op, Site
 from edgec.ops.qconv import QConv2d
 from edgec.ops.quantized import QConv1d, Requantize, accumulator_bounds
@@ -93,19 +94,22 @@ def finish_for(op: Op, site: Site) -> Finish | None:
 
 
 def kernel_of(
-    op: Op, site: Site, stream: Stream, name: str, table: list[int], scratch: int, trailing: str = ""
-) -> Kernel:
-    """One call over x, w, y, table and scratch bytes."""
+    op: Op, site: Site, stream: Stream, name: str, table: list[int], scratch: int, trailing: str = "",
+    zones: Zones | None = None,
+) -> Kernel:  # fmt: skip
+    """One call over x, w, y, table, what zones need, and scratch bytes."""
     x, out = site.inputs[0], site.outputs[0]
-    lines = [f'T.call_extern("void", "edgec_mve_{name}", x.data, w.data, y.data, table.data, {trailing}scratch.data)']
+    tables = {"table": np.array(table, np.int32), **(zones.tables() if zones else {})}
+    operands = "".join(f"{k}.data, " for k in ("x", "w", "y", *tables))
+    lines = [f'T.call_extern("void", "edgec_mve_{name}", {operands}{trailing}scratch.data)']
     lines += clamp_lines(requantization(op), out.size, "0", out.size)
-    values = np.array(table, np.int32)
     params = (
-        ("x", (x.size,), x.dtype.value), ("w", stream.words.shape, "int32"), ("table", values.shape, "int32"),
+        ("x", (x.size,), x.dtype.value), ("w", stream.words.shape, "int32"),
+        *((k, v.shape, v.dtype.name) for k, v in tables.items()),
         ("y", (out.size,), out.dtype.value), ("scratch", (scratch,), "int8"),
     )  # fmt: skip
     drops = (2, 3, 4) if requantization(op) else (2,)
-    return Kernel("\n".join(lines), params, {"w": stream.words, "table": values}, drops, scratch, inplace=(0,))
+    return Kernel("\n".join(lines), params, {"w": stream.words, **tables}, drops, scratch, inplace=(0,))
 
 
 def layer_words(op: Op, stream: Stream, finish: Finish, x_step: int, y_step: int, outputs: int) -> list[int]:
@@ -124,17 +128,18 @@ def linear(op: Op, site: Site) -> Kernel | None:
         return None
     if isinstance(op, QConv1d) and not is_one_product(op, site):
         return None
-    finish = finish_for(op, site)
-    if finish is None:
+    finish, biases = finish_for(op, site), biases_of(op, site)
+    if finish is None or biases is None:
         return None
-    wide, rows = x.dtype is DType.I16, site.outputs[0].size // outputs
-    one = rows == 1 and outputs >= ONE
+    (bias, zones), wide, rows = biases, x.dtype is DType.I16, site.outputs[0].size // outputs
+    one = rows == 1 and outputs >= ONE and not zones
     lanes, size = (VECTOR // 2, 2) if wide else (VECTOR, 1)
-    stream = pack(site.consts[1].reshape(inputs, outputs), site.consts[2], finish, lanes, ONE if one else SOME)
+    stream = pack(site.consts[1].reshape(inputs, outputs), bias, finish, lanes, ONE if one else SOME)
     group = min(max(GROUP_BYTES // (inputs * size) // 2 * 2, 2), rows)
     table = [*layer_words(op, stream, finish, inputs * size, outputs, outputs), rows, inputs * size, group]
     name = f"{'one' if one else 'some'}_{'wide_' if wide else ''}{finish.suffix}_linear"
-    return kernel_of(op, site, stream, name, table, group * inputs * size + VECTOR)
+    name = f"zones_linear_{finish.suffix}" if zones else name
+    return kernel_of(op, site, stream, name, table, group * inputs * size + VECTOR, zones=zones)
 
 
 def spikes_cost(rows: Rows, outputs: int) -> float:
@@ -196,13 +201,16 @@ def convolution(op: Op, site: Site) -> Kernel | None:
     if x.dtype is not DType.I8 or op.groups != 1 or op.dilation != (1, 1) or x.shape[0] != 1 or outputs < SOME:
         return None
     finish, (across, along) = finish_for(op, site), axes_of(op, site)
-    if finish is None or op.pad[0] >= kh or op.pad[2] >= kw or outputs >= REACH - SOME:
+    biases = biases_of(op, site)
+    if finish is None or biases is None or op.pad[0] >= kh or op.pad[2] >= kw or outputs >= REACH - SOME:
         return None
+    bias, zones = biases
     weights = site.consts[1].transpose(1, 0, 2, 3)
     in_vain = along.outputs % 2 * across.outputs, across.outputs % 2 * along.outputs
     if in_vain[0] > in_vain[1] and across.out_step * outputs < REACH - SOME:
         across, along, weights = along, across, site.consts[1]
-    stream = pack(weights.reshape(-1, outputs), site.consts[2], finish, VECTOR, SOME)
+        zones = zones.turned() if zones else None
+    stream = pack(weights.reshape(-1, outputs), bias, finish, VECTOR, SOME)
     columns, lines = ((a.outputs - 1) * a.stride + a.size for a in (along, across))
     size = (lines + (columns - 1) * across.size) * c
     table = [
@@ -211,4 +219,5 @@ def convolution(op: Op, site: Site) -> Kernel | None:
         along.before, columns, across.outputs, along.outputs, across.out_step * outputs, size,
     ]  # fmt: skip
     scratch = -(-c // VECTOR) * VECTOR + size + VECTOR
-    return kernel_of(op, site, stream, f"image_{finish.suffix}", table, scratch, f"{op.pad_value}, ")
+    name = f"{'zones_' if zones else ''}image_{finish.suffix}"
+    return kernel_of(op, site, stream, name, table, scratch, f"{op.pad_value}, ", zones)

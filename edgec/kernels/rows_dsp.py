@@ -12,6 +12,7 @@ import numpy as np
 
 from edgec.ir.types import DType
 from edgec.kernels.lanes import signs_of
+from edgec.kernels.zones import Zones, biases_of
 from edgec.ops.base import Array, Kernel, Op, Site
 from edgec.ops.qconv import QConv2d
 from edgec.ops.qproduct import QMatMul
@@ -88,11 +89,16 @@ class Run:
 
 @dataclass(frozen=True)
 class Stream:
-    """Packed weights, one run of them per call."""
+    """Packed weights, one run of them per call; deltas of zones pair by pair."""
 
     words: Array
     quads: int
     runs: tuple[Run, ...]
+    zones: Zones | None
+
+    @property
+    def tables(self) -> dict[str, Array]:
+        return self.zones.tables() if self.zones else {}
 
 
 def pairs_of(outputs: int) -> tuple[Array, Array]:
@@ -107,7 +113,7 @@ def lanes_of(v: Array) -> Array:
     return np.ascontiguousarray(halves).astype("<i2").view("<i4")[..., 0].astype(np.int32)
 
 
-def pack_stream(w: Array, bias: Array, finish: Finish) -> Stream:
+def pack_stream(w: Array, bias: Array, finish: Finish, zones: Zones | None = None) -> Stream:
     """w [inputs, outputs], inputs a multiple of 4, in the order of edgec_products.h."""
     a, b = pairs_of(w.shape[1])
     first, second = w.astype(np.int64)[:, a], w.astype(np.int64)[:, b]
@@ -123,7 +129,10 @@ def pack_stream(w: Array, bias: Array, finish: Finish) -> Stream:
     for (sign, _), group in groupby(range(len(a)), lambda p: (abs(int(signs[p])), a[p] - 2 * p)):
         members = list(group)
         runs.append(Run(int(starts[members[0]]), int(a[members[0]]), len(members), apart=sign == 0))
-    return Stream(np.concatenate(rows), w.shape[0] // 4, tuple(runs))
+    if zones:
+        both = np.stack([np.where(signs == 0, 1, signs), np.ones_like(signs)], 1)
+        zones = zones.ordered(np.stack([a, b], 1).reshape(-1), both.reshape(-1))
+    return Stream(np.concatenate(rows), w.shape[0] // 4, tuple(runs), zones)
 
 
 def row_of(body: Array, bias: Array, finish: Finish, first: int, sign: int = 1) -> Array:
@@ -154,11 +163,13 @@ def products(
     """Three expanded rows x times all outputs, to y from `row` on, or to where `to` says that an output lies."""
 
     def call(run: Run) -> str:
-        name = f"edgec_rows3_{finish.suffix}" + ("_apart" if run.apart else "")
+        name = f"edgec_rows3_{'zones_' if stream.zones else ''}{finish.suffix}" + ("_apart" if run.apart else "")
         at = f"{row} * {outputs}" + (f" + {run.first}" if run.first else "")
         y = to(run.first) if to else f"T.address_of(y[{at}])"
         where = f"T.address_of(w[{run.word}]), {x}, {stream.quads}, {run.pairs}, {y}"
-        return f'T.call_extern("void", "{name}", {where}, {outputs * finish.size})'
+        column = run.first + run.first % 2  # of the deltas: where the outputs are odd the last pair has an odd place
+        place = f", deltas.data, zones.data, {column}, {row}" if stream.zones else ""
+        return f'T.call_extern("void", "{name}", {where}, {outputs * finish.size}{place})'
 
     return [call(run) for run in stream.runs]
 
@@ -227,12 +238,12 @@ def linear(op: Op, site: Site) -> Kernel | None:
     rows = site.outputs[0].size // outputs
     if not is_row_product(op, site):
         return None
-    finish = finish_for(op, site) if rows >= ROWS else None
-    if finish is None:
+    finish, biases = finish_for(op, site) if rows >= ROWS else None, biases_of(op, site)
+    if finish is None or biases is None:
         return None
     padded = np.zeros((-(-inputs // 4) * 4, outputs), np.int8)
     padded[:inputs] = site.consts[1].reshape(inputs, outputs)
-    stream = pack_stream(padded, site.consts[2], finish)
+    stream = pack_stream(padded, biases[0], finish, biases[1])
     words = 6 * stream.quads
     lines = [expand("r", inputs, "scratch.data"), *products(stream, outputs, finish, "r")]
     lines += clamp_lines(requantization(op), ROWS * outputs, "r", outputs)
@@ -246,7 +257,7 @@ def linear(op: Op, site: Site) -> Kernel | None:
         ]
         body = "\n".join([expand(last, inputs, spare), block_lines(rows - rows % ROWS, lines), *ends])
         words, same = 2 * words, True
-    kernel = kernel_of(op, site, stream.words, finish, body, words, {})
+    kernel = kernel_of(op, site, stream.words, finish, body, words, stream.tables)
     return replace(kernel, inplace=(0,)) if same else kernel
 
 
@@ -262,11 +273,12 @@ def convolution(op: Op, site: Site) -> Kernel | None:
     (n, h, v, c), outputs = site.inputs[0].shape, site.inputs[1].shape[3]
     _, oh, ow, _ = site.outputs[0].shape
     finish = finish_for(op, site) if op.groups == 1 and oh * ow >= ROWS else None
-    if finish is None:
+    biases = biases_of(op, site)
+    if finish is None or biases is None:
         return None
     if c % 4 and op.dilation != (1, 1):
         return None
-    stream = pack_stream(window_weights(site.consts[1]), site.consts[2], finish)
+    stream = pack_stream(window_weights(site.consts[1]), biases[0], finish, biases[1])
     images = images_of(op, site, 6 * stream.quads)
     if (n, h, v, c, op.stride, finish.size) == (1, oh, ow, outputs, (1, 1), 1) and c % 4 == 0:
         return windows_in_place(op, site, stream, finish, images.tables)
@@ -275,7 +287,7 @@ def convolution(op: Op, site: Site) -> Kernel | None:
     lines += clamp_lines(requantization(op), ROWS * outputs, row, outputs)
     body = [*images.before, *block_lines(oh * ow, lines).splitlines()]
     text = "\n".join([f"for n in T.serial({n}):", *(f"    {line}" for line in body)])
-    return kernel_of(op, site, stream.words, finish, text, images.words, images.tables)
+    return kernel_of(op, site, stream.words, finish, text, images.words, images.tables | stream.tables)
 
 
 def window_weights(w: Array) -> Array:
@@ -340,11 +352,12 @@ def windows_in_place(op: QConv2d, site: Site, stream: Stream, finish: Finish, ex
     lines = [gather("x.data", last, ahead)] if pixels % ROWS else []
     lines += [f"for b in T.serial({full}):", f"    {gather('x.data', f'b * {ROWS}', 'scratch.data')}"]
     lines += [f"    if b >= {slots}:", *(f"        {line}" for line in settle(f"(b - {slots})"))]
-    lines += [f"    {line}" for line in products(stream, c, finish, "", to=lambda output: waiting("b", output))]
+    made = products(stream, c, finish, f"b * {ROWS}", to=lambda output: waiting("b", output))
+    lines += [f"    {line}" for line in made]
     lines += [f"for b in T.serial({slots}):", *(f"    {line}" for line in settle(f"(b + {full - slots})"))]
     if pixels % ROWS:
         lines += [*products(stream, c, finish, last, ahead), *clamp_lines(clamp, ROWS * c, last, c)]
-    kernel = kernel_of(op, site, stream.words, finish, "\n".join(lines), first + slots * block, extra)
+    kernel = kernel_of(op, site, stream.words, finish, "\n".join(lines), first + slots * block, extra | stream.tables)
     return replace(kernel, inplace=(0,))
 
 

@@ -31,16 +31,17 @@ def accumulator(shape: tuple[int, ...], x: TensorType, w: TensorType) -> TensorT
 
 
 def accumulator_bounds(w: Array, bias: Array, x_range: tuple[int, int], axis: int = -1) -> tuple[Array, Array]:
-    """Smallest and largest accumulator of each output (along `axis` of w), int64, for any inputs within `x_range`.
+    """Smallest and largest accumulator of each output (along `axis` of w), int64, for any inputs within `x_range` and
+    any bias [..., O].
 
     It bounds the partial sums too, in whatever order terms are added: the range is widened to contain 0 and the bias.
     """
     lo, hi = min(x_range[0], 0), max(x_range[1], 0)
     weights = np.moveaxis(w.astype(np.int64), axis, -1).reshape(-1, w.shape[axis])
     positive, negative = np.maximum(weights, 0).sum(0), np.minimum(weights, 0).sum(0)
-    start = bias.astype(np.int64)
+    start = bias.astype(np.int64).reshape(-1, bias.shape[-1])
     low, high = positive * lo + negative * hi, positive * hi + negative * lo
-    return start + low, start + high
+    return start.min(0) + low, start.max(0) + high
 
 
 def weight(w: TensorType, *index: str) -> str:

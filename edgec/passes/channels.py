@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 
+from edgec.ir.evaluate import as_tensor
 from edgec.ir.graph import Graph, Node
+from edgec.ir.types import DType
 from edgec.ops.base import Array
 from edgec.ops.conv import Conv1d, Conv2d
 from edgec.ops.dense import Linear
@@ -21,7 +24,7 @@ from edgec.ops.qproduct import QMul
 from edgec.ops.quantized import QAdd, QConv1d, QLut, Requantize
 from edgec.ops.shape import Concat, Pad, Permute, Reshape
 from edgec.ops.tflite import TfliteAdd, TfliteAvgPool2d, TfliteMean, TfliteMul
-from edgec.passes.intervals import intervals
+from edgec.passes.intervals import Interval
 
 
 def channels_of(graph: Graph, name: str) -> int:
@@ -30,11 +33,13 @@ def channels_of(graph: Graph, name: str) -> int:
 
 
 class Channels:
-    """`need` holds a mask over the channels of every input and computed tensor; masks only grow."""
+    """`need` holds a mask over the channels of every input and computed tensor; masks only grow.
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
-        self.intervals = intervals(graph)
+    stay: by a convolution's output, channels of its input that it reads unless they are the same at every place.
+    """
+
+    def __init__(self, graph: Graph, found: Mapping[str, Interval], stay: Mapping[str, Array]) -> None:
+        self.graph, self.intervals, self.stay = graph, found, stay
         names = [*(v.name for v in graph.inputs), *(o for n in graph.nodes for o in n.outputs)]
         self.need = {name: np.zeros(channels_of(graph, name), bool) for name in names}
 
@@ -47,6 +52,13 @@ class Channels:
         if self.graph.type_of(name).dtype.is_float:
             same &= lo[0] == 0
         return same, np.where(same, lo[0], 0)
+
+    def settled(self, name: str) -> Array:
+        """Mask of the channels of an integer image [B,H,W,C] that are the same for every input, place by place, and
+        in every image."""
+        found = self.intervals[name]
+        same = (found.lo == found.hi) & (found.lo == found.lo[:1])
+        return np.asarray(same.reshape(-1, channels_of(self.graph, name)).all(0).numpy())
 
     def add(self, name: str, mask: Array) -> None:
         """Needs these channels of a tensor too; those of a constant are there anyway."""
@@ -76,8 +88,7 @@ class Channels:
 
 
 def layer(c: Channels, node: Node) -> None:
-    """An input channel is needed by the outputs whose weights for it are not zero, unless it is a constant that the
-    bias can take: padding, where there is any, must then have the same value."""
+    """An input channel is needed by the outputs whose weights for it are not zero, unless the bias can take it."""
     x, w = node.inputs[:2]
     weights, need = c.graph.consts.get(w), c.need[node.output]
     if weights is None or x not in c.need:
@@ -85,10 +96,7 @@ def layer(c: Channels, node: Node) -> None:
     groups, (inputs, outputs) = getattr(node.op, "groups", 1), weights.data.shape[-2:]
     if groups == 1:
         used = (weights.data[..., need] != 0).any(-1).reshape(-1, inputs).any(0)
-        constant, value = c.constants(x)
-        if any(pads(node.op)):
-            constant = constant & (value == getattr(node.op, "pad_value", 0))
-        return c.add(x, used & ~constant)
+        return c.add(x, used & ~absorbable(c, node))
     if inputs != 1:
         return c.everything(node)
     both = need.reshape(groups, -1).any(1) | c.need[x]
@@ -96,9 +104,30 @@ def layer(c: Channels, node: Node) -> None:
     return c.add(node.output, both.repeat(outputs // groups))
 
 
-def pads(op: Any) -> tuple[int, ...]:
-    """Positions of padding on each side; none for a linear layer."""
-    return getattr(op, "pad", ())
+def absorbable(c: Channels, node: Node) -> Array:
+    """Mask of the channels of a layer's input that its bias can take: constants, which any padding must equal; and
+    where the bias may depend on the place, whatever does not depend on the input."""
+    x = node.inputs[0]
+    constant, value = c.constants(x)
+    if any(getattr(node.op, "pad", ())):
+        constant = constant & (value == getattr(node.op, "pad_value", 0))
+    if not has_zones(c.graph, node):
+        return constant
+    return constant | (c.settled(x) & ~c.stay.get(node.output, np.array(False)))
+
+
+def has_zones(graph: Graph, node: Node) -> bool:
+    """Whether kernels can take a bias of this layer that depends on the place: convolutions of 8-bit images."""
+    types = graph.input_types(node)[:2]
+    return isinstance(node.op, QConv2d) and node.op.groups == 1 and all(t.dtype is DType.I8 for t in types)
+
+
+def biases_of(c: Channels, node: Node) -> torch.Tensor:
+    """The biases [OH,OW,O] of a convolution that has zones, with what the channels that go add to them."""
+    values, bias = (as_tensor(k.data, k.type) for k in (c.graph.consts[i] for i in node.inputs[1:3]))
+    x, gone = c.intervals[node.inputs[0]].lo[:1], torch.from_numpy(~c.need[node.inputs[0]])
+    x = torch.where(gone, x, 0)
+    return QConv2d.reference(node.op, x, torch.where(gone[:, None], values, 0), bias)[0]
 
 
 def concat(c: Channels, node: Node) -> None:
@@ -150,9 +179,9 @@ RULES: dict[type[Any], Callable[[Channels, Node], None]] = {
 }
 
 
-def needed(graph: Graph, aligned: int) -> Channels:
+def needed(graph: Graph, aligned: int, found: Mapping[str, Interval], stay: Mapping[str, Array]) -> Channels:
     """The channels that outputs need, with those that keep them company in kernels that take `aligned` at a time."""
-    channels = Channels(graph)
+    channels = Channels(graph, found, stay)
     for name in (*graph.outputs, *(v.name for v in graph.inputs)):
         channels.add(name, np.array(True))
     before = -1

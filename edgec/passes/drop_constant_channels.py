@@ -11,10 +11,11 @@ import numpy as np
 from edgec.ir.graph import Const, Graph, Node
 from edgec.ir.types import QuantParams, TensorType
 from edgec.ops.base import Array
+from edgec.ops.qconv import zone_deltas
 from edgec.ops.quantized import QLut
 from edgec.ops.shape import Reshape
 from edgec.passes.base import Pass
-from edgec.passes.channels import LAYERS, Channels, needed
+from edgec.passes.channels import LAYERS, Channels, biases_of, has_zones, needed
 from edgec.passes.intervals import Interval, intervals
 
 
@@ -23,20 +24,100 @@ class DropConstantChannels(Pass):
     """Runs on the whole-sequence graph and changes no output byte; of float channels only zeros go.
 
     A channel (an index of the last axis) goes where nothing needs its value: its consumers' weights for it are zero, or
-    it is one constant everywhere, which moves into their bias. A constant that differs from the padding around it adds
-    something else to the sums at the border, so it stays. Channels stay in multiples of `aligned`, because kernels take
-    that many at a time.
+    it is constant, which moves into their bias. A constant that differs from the padding around it adds something else
+    to the sums at the border: the bias of a convolution then depends on the place, by zones of rows and columns. Along
+    time, where padding meets the first and last frames only, such a constant stays. Channels stay in multiples of
+    `aligned`, because kernels take that many at a time. With the goal "size", biases that depend on the place must make
+    the constants smaller.
     """
 
     name: ClassVar[str] = "drop_constant_channels"
     aligned: int = 4
+    goal: str = "latency"
 
     def run(self, graph: Graph) -> Graph:
         assert not graph.is_step
-        channels = needed(graph, self.aligned)
+        found = intervals(graph)
+        stay: Stay = {}
+        channels = within_16_bits(graph, self.aligned, found, stay)
         if all(need.all() for need in channels.need.values()):
             return graph
+        if self.goal == "size":
+            channels = smallest(channels, self.aligned, found, stay)
         return Rebuilder(channels).graph()
+
+
+Stay = dict[str, Array]
+
+
+def within_16_bits(graph: Graph, aligned: int, found: Mapping[str, Interval], stay: Stay) -> Channels:
+    """The channels needed so that the zones' biases differ by no more than kernels can hold; `stay` is filled with
+    those that are read for this reason, the widest first."""
+    while True:
+        channels = needed(graph, aligned, found, stay)
+        wide = [n for n in graph.nodes if has_zones(graph, n) and zone_deltas(zones_of(channels, n).bias) is None]
+        if not wide:
+            return channels
+        for node in wide:
+            stay[node.output] = stay.get(node.output, np.array(False)) | widest(channels, node, aligned)
+
+
+def widest(channels: Channels, node: Node, count: int) -> Array:
+    """Mask of the channels that go and whose values differ most from place to place, by their reach in a sum."""
+    x, w = node.inputs[:2]
+    pad, gone = [node.op.pad_value] * any(node.op.pad), ~channels.need[x]
+    values = channels.intervals[x].lo[0].reshape(-1, gone.size).numpy()
+    values = np.concatenate([values, np.tile(np.array(pad, np.int64)[:, None], (1, gone.size))])
+    weights = (
+        np.abs(channels.graph.consts[w].data[..., channels.need[node.output]].astype(np.int64)).sum((0, 1)).max(-1)
+    )
+    reach = np.where(gone, weights * np.ptp(values, 0), 0)
+    mask = np.zeros(gone.size, bool)
+    mask[np.argsort(-reach, kind="stable")[:count]] = True
+    return mask & (reach > 0)
+
+
+def smallest(channels: Channels, aligned: int, found: Mapping[str, Interval], stay: Stay) -> Channels:
+    """The same without biases by zones, layer by layer, where the constants are smaller so."""
+    least = _constant_bytes(Rebuilder(channels).graph())
+    for node in channels.graph.nodes:
+        if has_zones(channels.graph, node) and zones_of(channels, node).count > 1:
+            other = {**stay, node.output: np.array(True)}
+            tried = within_16_bits(channels.graph, aligned, found, other)
+            size = _constant_bytes(Rebuilder(tried).graph())
+            if size < least:
+                channels, least, stay = tried, size, other
+    return channels
+
+
+@dataclass(frozen=True)
+class Zones:
+    """Zones of the rows and columns of a convolution's output, and their bias [row zones, column zones, O]."""
+
+    rows: tuple[int, ...]
+    cols: tuple[int, ...]
+    bias: Array
+
+    @property
+    def count(self) -> int:
+        return int(self.bias.shape[0] * self.bias.shape[1])
+
+
+def zones_of(channels: Channels, node: Node) -> Zones:
+    """Of a convolution without the channels that go, for the outputs needed; the commonest row and column are of zone
+    0."""
+    total = biases_of(channels, node).numpy()[..., channels.need[node.output]]
+    total = np.broadcast_to(total, (*node.type.shape[1:3], total.shape[-1]))
+    (rows, row), (cols, col) = (kinds(np.moveaxis(total, axis, 0)) for axis in (0, 1))
+    return Zones(tuple(rows.tolist()), tuple(cols.tolist()), total[row][:, col])
+
+
+def kinds(slices: Array) -> tuple[Array, Array]:
+    """The kind of each slice along the first axis, the commonest first, and an example of each kind."""
+    flat = slices.reshape(len(slices), -1)
+    _, first, kind, count = np.unique(flat, axis=0, return_index=True, return_inverse=True, return_counts=True)
+    order = np.argsort(-count, kind="stable")
+    return np.argsort(order)[kind.reshape(-1)], first[order]
 
 
 class Rebuilder:
@@ -84,15 +165,26 @@ class Rebuilder:
         if getattr(node.op, "groups", 1) > 1:
             op = replace(node.op, groups=int(kept_in.sum()))
             return op, (x, self.cut(w, kept_out), self.cut(bias, kept_out), *rest)
-        _, value = self.channels.constants(x)
-        level = self.old.consts[bias].data
-        gone = np.where(kept_in, 0, value)
+        inside = self.const(w, weights[..., kept_in, :][..., kept_out], sliced(self.old.consts[w].type, kept_out))
+        op, level = self.bias(node)
+        return op, (x, inside, self.const(bias, level, self.old.consts[bias].type), *rest)
+
+    def bias(self, node: Node) -> tuple[Any, Array]:
+        """The op and the bias of the outputs that stay, with what the channels that go contributed: by zones where that
+        depends on the place."""
+        x, w, bias = node.inputs[:3]
+        level, weights = self.old.consts[bias].data, self.old.consts[w].data
+        if has_zones(self.old, node):
+            zones = zones_of(self.channels, node)
+            level = zones.bias.astype(level.dtype)
+            if zones.count > 1:
+                return replace(node.op, row_zone=zones.rows, col_zone=zones.cols), level
+            return replace(node.op, row_zone=(), col_zone=()), level[0, 0]
+        gone = np.where(self.mask(x), 0, self.channels.constants(x)[1])
         if gone.any():
             shift = np.tensordot(gone, weights.astype(np.int64).reshape(-1, *weights.shape[-2:]).sum(0), 1)
             level = (level.astype(np.int64) + shift).astype(level.dtype)
-        bias = self.const(bias, level[kept_out], self.old.consts[bias].type)
-        inside = self.const(w, weights[..., kept_in, :][..., kept_out], sliced(self.old.consts[w].type, kept_out))
-        return node.op, (x, inside, bias, *rest)
+        return node.op, level[self.channels.need[node.output]]
 
     def cut(self, name: str, kept: Array) -> str:
         """A constant with the channels kept; one with a single value as it is."""
@@ -118,16 +210,19 @@ def sliced(t: TensorType, kept: Array) -> TensorType:
 
 def savings(before: Graph, after: Graph) -> dict[str, Any]:
     """What the pass took: layers with their output channels before and after, and in all the channels, the
-    multiply-accumulates of a run over the whole sequence and the bytes of constants that went; `kept` are layers'
-    channels that are the same for every input and stay."""
+    multiply-accumulates of a run over the whole sequence and the bytes of constants that went; `zones` are layers
+    whose bias now depends on the place, with their zones; `kept` are layers' channels that are the same for every input
+    and stay."""
     was, now = ({n.output: n.type.shape[-1] for n in g.nodes if isinstance(n.op, LAYERS)} for g in (before, after))
     found = intervals(after)
     macs, constants = ([f(g) for g in (before, after)] for f in (_macs, _constant_bytes))
+    zones = {n.output: _zones(n.op) for n in after.nodes if getattr(n.op, "row_zone", ())}
     return {
-        "layers": [{"name": n, "before": was[n], "after": now[n]} for n in was if now[n] != was[n]],
+        "layers": [{"name": n, "before": was[n], "after": now[n]} for n in was if now[n] != was[n] or n in zones],
         "channels": sum(was.values()) - sum(now.values()),
         "macs": macs[0] - macs[1],
         "bytes": constants[0] - constants[1],
+        "zones": zones,
         "kept": sum(known_channels(found, name) for name in now),
     }
 
@@ -138,9 +233,16 @@ def known_channels(found: Mapping[str, Interval], name: str) -> int:
     return int(known.reshape(-1, known.shape[-1]).all(0).sum())
 
 
+def _zones(op: Any) -> int:
+    return len(set(op.row_zone)) * len(set(op.col_zone))
+
+
 def _macs(graph: Graph) -> int:
     return sum(n.op.cost(graph.input_types(n), n.types).macs for n in graph.nodes)
 
 
 def _constant_bytes(graph: Graph) -> int:
-    return sum(c.type.bytes for c in graph.consts.values())
+    """In flash, where the biases of zones take 16 bits beside those of the first."""
+    placed = [n for n in graph.nodes if getattr(n.op, "row_zone", ())]
+    more = sum(4 * n.type.shape[-1] - graph.type_of(n.inputs[2]).bytes // 2 for n in placed)
+    return sum(c.type.bytes for c in graph.consts.values()) + more

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
-#: headers that only some models include, by the prefix of what is in them
-OPTIONAL = {
-    "edgec_conv.h": "edgec_conv_",
-    "edgec_rows.h": "edgec_rows_",
-    "edgec_products.h": "edgec_rows3_",
-    "edgec_depth.h": "edgec_depth_",
-    "edgec_narrow.h": "edgec_narrow_",
-    "edgec_packed.h": "edgec_packed_",
-    "edgec_mve_rows.h": "edgec_mve_",
-    "edgec_mve.h": "edgec_mve_",
-    "edgec_mve_image.h": "edgec_mve_image_",
-    "edgec_mve_depth.h": "edgec_mve_depth_",
-    "edgec_mve_each.h": "edgec_mve_each_",
-    "edgec_mve_product.h": "edgec_mve_product_",
-    "edgec_dwt.h": "edgec_cycles_",
+#: headers that only some models include, by what is in the names of what needs them
+OPTIONAL: dict[str, tuple[str, ...]] = {
+    "edgec_zones.h": ("edgec_rows3_zones_", "edgec_mve_zones_"),
+    "edgec_conv.h": ("edgec_conv_",),
+    "edgec_rows.h": ("edgec_rows_",),
+    "edgec_products_plain.h": ("edgec_rows3_",),
+    "edgec_products.h": ("edgec_rows3_",),
+    "edgec_products_zones.h": ("edgec_rows3_zones_",),
+    "edgec_depth.h": ("edgec_depth_",),
+    "edgec_narrow.h": ("edgec_narrow_",),
+    "edgec_packed.h": ("edgec_packed_",),
+    "edgec_mve_rows.h": ("edgec_mve_",),
+    "edgec_mve.h": ("edgec_mve_",),
+    "edgec_mve_image.h": ("edgec_mve_image_", "edgec_mve_zones_"),
+    "edgec_mve_zones.h": ("edgec_mve_zones_",),
+    "edgec_mve_depth.h": ("edgec_mve_depth_",),
+    "edgec_mve_each.h": ("edgec_mve_each_",),
+    "edgec_mve_product.h": ("edgec_mve_product_",),
+    "edgec_dwt.h": ("edgec_cycles_",),
 }
 #: all of them, in the order they are included
 HEADERS = ("edgec.h", "edgec_simd.h", "edgec_math.h", "edgec_event.h", "edgec_dense.h", *OPTIONAL)

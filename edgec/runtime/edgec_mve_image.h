@@ -57,7 +57,23 @@ EDGEC_INLINE void edgec_mve_line(const int8_t *x, const edgec_mve_window *g, int
                      width, to + g->ahead * step, step);
 }
 
-/* scratch: the pixel of padding, the buffer, 16 bytes. */
+/* scratch: the pixel of padding, the buffer, 16 bytes. Returns the buffer, filled with padding. */
+EDGEC_INLINE int8_t *edgec_mve_begin(const edgec_mve_window *g, int32_t pad, int8_t *scratch) {
+    const int32_t edge = (g->pixel + 15) / 16 * 16;
+    edgec_mve_fill(scratch, pad, edge + g->bytes);
+    return scratch + edge;
+}
+
+/* What line i of the output reads and no line before it did; returns the next line of the padded
+ * image. */
+EDGEC_INLINE int32_t edgec_mve_lines(const int8_t *x, const edgec_mve_window *g, int32_t i,
+                                     int32_t next, int8_t *scratch) {
+    const int32_t first = i * g->stride;
+    for (next = next < first ? first : next; next < first + g->size; ++next)
+        edgec_mve_line(x, g, next, scratch, scratch + (g->pixel + 15) / 16 * 16);
+    return next;
+}
+
 #define EDGEC_MVE_IMAGE(suffix, type)                                                              \
     EDGEC_INLINE void edgec_mve_image_##suffix(const int8_t *x, const int32_t *w, type *y,         \
                                                const int32_t *table, int32_t pad,                  \
@@ -65,13 +81,11 @@ EDGEC_INLINE void edgec_mve_line(const int8_t *x, const edgec_mve_window *g, int
         edgec_mve_image t;                                                                         \
         edgec_memcpy(&t, table, sizeof t);                                                         \
         const edgec_mve_window *g = &t.window;                                                     \
-        int8_t *buffer = scratch + (g->pixel + 15) / 16 * 16;                                      \
-        edgec_mve_fill(scratch, pad, (g->pixel + 15) / 16 * 16 + g->bytes);                        \
+        const int8_t *buffer = edgec_mve_begin(g, pad, scratch);                                   \
         for (int32_t i = 0, next = 0; i < g->out_lines; ++i, y += g->out_line_step) {              \
-            const int32_t first = i * g->stride;                                                   \
-            for (next = next < first ? first : next; next < first + g->size; ++next)               \
-                edgec_mve_line(x, g, next, scratch, buffer);                                       \
-            edgec_mve_some_##suffix(buffer + first * g->pixel, g->out_length, w, y, &t.layer);     \
+            next = edgec_mve_lines(x, g, i, next, scratch);                                        \
+            edgec_mve_some_##suffix(buffer + i * g->stride * g->pixel, g->out_length, w, y,        \
+                                    &t.layer);                                                     \
         }                                                                                          \
     }
 EDGEC_MVE_IMAGE(i32, int32_t)

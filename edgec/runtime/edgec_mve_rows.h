@@ -29,6 +29,12 @@ typedef struct {
     int32_t x_step, vectors, blocks, y_step, pairs, zero, lift;
 } edgec_mve_rows;
 
+/* One pair of rows whose biases have more than those of the stream (edgec_zones.h). */
+typedef struct {
+    edgec_mve_rows rows;
+    const int16_t *deltas[2];
+} edgec_mve_zoned;
+
 #if EDGEC_HAS_MVE
 /* clang-format off */
 /* 16 bytes of two rows and four outputs, 8 products of vectors in 14 instructions. Sums: r0 r2 r4 r6 of the first row,
@@ -71,14 +77,16 @@ typedef struct {
 
 /* The first step begins the sums; the rest runs in a loop of four, entered behind as many as lack. On the stack: rows,
  * end of the first row, entry of the loop, weights, pairs, step of a pair in x and in y, the latter less one row of y,
- * lift, bytes from the first four results to the others. q6: zero, q7: places of the eight results. */
-#define EDGEC_MVE_ROWS(name, type, kind, step, bytes, outs, size, finish)                   \
+ * lift, bytes from the first four results to the others, and what `frame` and `enter` make room for. q6: zero, q7:
+ * places of the eight results. */
+#define EDGEC_MVE_ROWS(name, type, g_type, frame, enter, kind, step, bytes, outs, size, finish) \
     EDGEC_ASM_FUNCTION void name(                                           \
         const void *x EDGEC_UNUSED, const int32_t *w EDGEC_UNUSED,          \
-        type *y EDGEC_UNUSED, const edgec_mve_rows *g EDGEC_UNUSED) {       \
+        type *y EDGEC_UNUSED, const g_type *g EDGEC_UNUSED) {               \
         __asm__("push {r4, r5, r6, r7, r8, r9, r10, r11, lr}\n\t"           \
                 "vpush {d12, d13, d14, d15}\n\t"                            \
-                "sub sp, sp, #44\n\t"                                       \
+                "sub sp, sp, #" frame "\n\t"                                \
+                enter                                                       \
                 "ldm r3, {r4, r5, r6, r7, r8, r9, r10}\n\t"                 \
                 "vdup.16 q6, r9\n\t"                                        \
                 "mov r12, #0\n\t"                                           \
@@ -142,7 +150,7 @@ typedef struct {
                 "subs r0, r0, #1\n\t"                                       \
                 "str r0, [sp, #20]\n\t"                                     \
                 "bne.w 1b\n\t"                                              \
-                "add sp, sp, #44\n\t"                                       \
+                "add sp, sp, #" frame "\n\t"                                \
                 "vpop {d12, d13, d14, d15}\n\t"                             \
                 "pop {r4, r5, r6, r7, r8, r9, r10, r11, pc}\n\t");          \
     }
@@ -183,20 +191,35 @@ typedef struct {
 #define EDGEC_MVE_OUT_I8 "vqmovnb.s16 q0, q0\n\tvstrb.16 q0, [r9, q7]\n\t"
 #define EDGEC_MVE_OUT_I16 "vstrh.16 q0, [r9, q7, uxtw #1]\n\t"
 #define EDGEC_MVE_OUT_I32 "ldr r0, [sp, #40]\n\tvstrw.32 q0, [r9]\n\tadd r0, r0, r9\n\tvstrw.32 q1, [r0]\n\t"
-#define EDGEC_MVE_FINISH_I32(again) EDGEC_MVE_SUMS(again) EDGEC_MVE_OUT_I32
-#define EDGEC_MVE_FINISH_I8(again) EDGEC_MVE_SUMS(again) EDGEC_MVE_SCALE(again, "vqdmulh.s32", "", "") EDGEC_MVE_OUT_I8
-#define EDGEC_MVE_FINISH_I16(again) \
-    EDGEC_MVE_SUMS(again) EDGEC_MVE_LIFT EDGEC_MVE_SCALE(again, "vqdmulh.s32", "", "") EDGEC_MVE_OUT_I16
-#define EDGEC_MVE_FINISH_UP(again) EDGEC_MVE_SUMS(again) EDGEC_MVE_SCALE(again, "vqrdmulh.s32", "", "") EDGEC_MVE_OUT_I8
-#define EDGEC_MVE_FINISH_TFLITE(again) EDGEC_MVE_SUMS(again) \
+#define EDGEC_MVE_FINISH_I32(again, more) EDGEC_MVE_SUMS(again) more EDGEC_MVE_OUT_I32
+#define EDGEC_MVE_FINISH_I8(again, more) \
+    EDGEC_MVE_SUMS(again) more EDGEC_MVE_SCALE(again, "vqdmulh.s32", "", "") EDGEC_MVE_OUT_I8
+#define EDGEC_MVE_FINISH_I16(again, more) \
+    EDGEC_MVE_SUMS(again) more EDGEC_MVE_LIFT EDGEC_MVE_SCALE(again, "vqdmulh.s32", "", "") EDGEC_MVE_OUT_I16
+#define EDGEC_MVE_FINISH_UP(again, more) \
+    EDGEC_MVE_SUMS(again) more EDGEC_MVE_SCALE(again, "vqrdmulh.s32", "", "") EDGEC_MVE_OUT_I8
+#define EDGEC_MVE_FINISH_TFLITE(again, more) EDGEC_MVE_SUMS(again) more \
     EDGEC_MVE_SCALE(again, "vqrdmulh.s32", EDGEC_MVE_AWAY("q0"), EDGEC_MVE_AWAY("q1")) EDGEC_MVE_OUT_I8
+/* The pointers to the deltas of both rows, and the next four of each. */
+#define EDGEC_MVE_ZONED "ldrd r10, r11, [r3, #28]\n\tstrd r10, r11, [sp, #44]\n\t"
+#define EDGEC_MVE_DELTAS                         \
+    "ldrd r0, r2, [sp, #44]\n\t"                 \
+    "vldrh.s32 q2, [r0], #8\n\t"                 \
+    "vldrh.s32 q3, [r2], #8\n\t"                 \
+    "strd r0, r2, [sp, #44]\n\t"                 \
+    "vadd.i32 q0, q0, q2\n\t"                    \
+    "vadd.i32 q1, q1, q3\n\t"
+#define EDGEC_MVE_PLAIN(name, type, kind, step, bytes, outs, size, finish) \
+    EDGEC_MVE_ROWS(name, type, edgec_mve_rows, "44", "", kind, step, bytes, outs, size, finish)
 #define EDGEC_MVE_BOTH(suffix, type, size, four, eight, finish)                                               \
-    EDGEC_MVE_ROWS(edgec_mve_rows2_##suffix, type, EDGEC_MVE_I8, EDGEC_MVE_STEP_2X4, "56", four, size, finish(""))  \
-    EDGEC_MVE_ROWS(edgec_mve_row_##suffix, type, EDGEC_MVE_I8, EDGEC_MVE_STEP_1X8, "68", eight, size,         \
-                   finish(EDGEC_MVE_NEXT))                                                                    \
-    EDGEC_MVE_ROWS(edgec_mve_wide2_##suffix, type, EDGEC_MVE_I16, EDGEC_MVE_STEP_2X4, "56", four, size, finish(""))  \
-    EDGEC_MVE_ROWS(edgec_mve_wide_##suffix, type, EDGEC_MVE_I16, EDGEC_MVE_STEP_1X8, "68", eight, size,       \
-                   finish(EDGEC_MVE_NEXT))
+    EDGEC_MVE_PLAIN(edgec_mve_rows2_##suffix, type, EDGEC_MVE_I8, EDGEC_MVE_STEP_2X4, "56", four, size, finish("", "")) \
+    EDGEC_MVE_PLAIN(edgec_mve_row_##suffix, type, EDGEC_MVE_I8, EDGEC_MVE_STEP_1X8, "68", eight, size,        \
+                    finish(EDGEC_MVE_NEXT, ""))                                                               \
+    EDGEC_MVE_PLAIN(edgec_mve_wide2_##suffix, type, EDGEC_MVE_I16, EDGEC_MVE_STEP_2X4, "56", four, size, finish("", "")) \
+    EDGEC_MVE_PLAIN(edgec_mve_wide_##suffix, type, EDGEC_MVE_I16, EDGEC_MVE_STEP_1X8, "68", eight, size,      \
+                    finish(EDGEC_MVE_NEXT, ""))                                                               \
+    EDGEC_MVE_ROWS(edgec_mve_zoned2_##suffix, type, edgec_mve_zoned, "52", EDGEC_MVE_ZONED, EDGEC_MVE_I8,     \
+                   EDGEC_MVE_STEP_2X4, "56", four, size, finish("", EDGEC_MVE_DELTAS))
 EDGEC_MVE_BOTH(i32, int32_t, "2", "16", "32", EDGEC_MVE_FINISH_I32)
 EDGEC_MVE_BOTH(i16, int16_t, "1", "8", "16", EDGEC_MVE_FINISH_I16)
 EDGEC_MVE_BOTH(i8, int8_t, "0", "4", "8", EDGEC_MVE_FINISH_I8)
@@ -204,6 +227,9 @@ EDGEC_MVE_BOTH(i8_up, int8_t, "0", "4", "8", EDGEC_MVE_FINISH_UP)
 EDGEC_MVE_BOTH(i8_tflite, int8_t, "0", "4", "8", EDGEC_MVE_FINISH_TFLITE)
 /* clang-format on */
 #undef EDGEC_MVE_BOTH
+#undef EDGEC_MVE_PLAIN
+#undef EDGEC_MVE_DELTAS
+#undef EDGEC_MVE_ZONED
 #undef EDGEC_MVE_FINISH_TFLITE
 #undef EDGEC_MVE_FINISH_UP
 #undef EDGEC_MVE_FINISH_I16
@@ -289,8 +315,10 @@ EDGEC_INLINE int32_t edgec_mve_i8_tflite(int32_t sum, const int32_t *m, int32_t 
     return edgec_c_clamp(edgec_c_clamp(v, -32768, 32767) + g->zero, -128, 127);
 }
 
-#define EDGEC_MVE_ROWS(name, type, xtype, lanes, outs, tables, level)                              \
-    EDGEC_INLINE void name(const void *x, const int32_t *w, type *y, const edgec_mve_rows *g) {    \
+/* `z` points to the rows `g` and, where there are any, to what else the biases have, `more`. */
+#define EDGEC_MVE_ROWS(name, type, z_type, g_of_z, xtype, lanes, outs, tables, level, more)        \
+    EDGEC_INLINE void name(const void *x, const int32_t *w, type *y, const z_type *z) {            \
+        const edgec_mve_rows *g = g_of_z;                                                          \
         const int32_t rows = 8 / (outs), words = (lanes) * (outs) / 4;                             \
         for (int32_t pair = 0; pair < g->pairs; ++pair) {                                          \
             const int32_t *block = w;                                                              \
@@ -311,23 +339,28 @@ EDGEC_INLINE int32_t edgec_mve_i8_tflite(int32_t sum, const int32_t *m, int32_t 
                 for (int32_t k = 0; k < 8; ++k) {                                                  \
                     const int32_t *of = block + k % (outs);                                        \
                     y[(outs) * b + k / 4 * g->y_step + k % 4] =                                    \
-                        (type)level(sum[k] + of[0], of + (outs), outs, g);                         \
+                        (type)level(sum[k] + of[0] + more, of + (outs), outs, g);                  \
                 }                                                                                  \
             }                                                                                      \
             y += rows * g->y_step;                                                                 \
         }                                                                                          \
     }
+#define EDGEC_MVE_PLAIN(name, type, xtype, lanes, outs, tables, level)                             \
+    EDGEC_MVE_ROWS(name, type, edgec_mve_rows, z, xtype, lanes, outs, tables, level, 0)
 #define EDGEC_MVE_BOTH(suffix, type, tables)                                                       \
-    EDGEC_MVE_ROWS(edgec_mve_rows2_##suffix, type, int8_t, 16, 4, tables, edgec_mve_##suffix)      \
-    EDGEC_MVE_ROWS(edgec_mve_row_##suffix, type, int8_t, 16, 8, tables, edgec_mve_##suffix)        \
-    EDGEC_MVE_ROWS(edgec_mve_wide2_##suffix, type, int16_t, 8, 4, tables, edgec_mve_##suffix)      \
-    EDGEC_MVE_ROWS(edgec_mve_wide_##suffix, type, int16_t, 8, 8, tables, edgec_mve_##suffix)
+    EDGEC_MVE_PLAIN(edgec_mve_rows2_##suffix, type, int8_t, 16, 4, tables, edgec_mve_##suffix)     \
+    EDGEC_MVE_PLAIN(edgec_mve_row_##suffix, type, int8_t, 16, 8, tables, edgec_mve_##suffix)       \
+    EDGEC_MVE_PLAIN(edgec_mve_wide2_##suffix, type, int16_t, 8, 4, tables, edgec_mve_##suffix)     \
+    EDGEC_MVE_PLAIN(edgec_mve_wide_##suffix, type, int16_t, 8, 8, tables, edgec_mve_##suffix)      \
+    EDGEC_MVE_ROWS(edgec_mve_zoned2_##suffix, type, edgec_mve_zoned, &z->rows, int8_t, 16, 4,      \
+                   tables, edgec_mve_##suffix, z->deltas[k / 4][4 * b + k % 4])
 EDGEC_MVE_BOTH(i32, int32_t, 1)
 EDGEC_MVE_BOTH(i16, int16_t, 3)
 EDGEC_MVE_BOTH(i8, int8_t, 3)
 EDGEC_MVE_BOTH(i8_up, int8_t, 3)
 EDGEC_MVE_BOTH(i8_tflite, int8_t, 3)
 #undef EDGEC_MVE_BOTH
+#undef EDGEC_MVE_PLAIN
 #undef EDGEC_MVE_ROWS
 
 EDGEC_INLINE void edgec_mve_copy(const void *from, void *to, int32_t n) {

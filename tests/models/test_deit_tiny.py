@@ -40,7 +40,7 @@ def image(size: int = 224) -> torch.Tensor:
 
 def lowered(model: torch.nn.Module, x: torch.Tensor) -> Graph:
     graph = frontends.load(model, (x,), name="deit")
-    return transform(graph, passes_for("float32", None, False), lambda stage: None)[-1]
+    return transform(graph, passes_for("float32", None, None, None), lambda stage: None)[-1]
 
 
 def folder_for(graph: Graph, target: str, folder: Path) -> Path:

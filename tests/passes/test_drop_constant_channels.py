@@ -35,8 +35,8 @@ from edgec.ops import (
     TfliteAdd,
     TfliteAvgPool2d,
 )
-from edgec.passes.channels import Channels
 from edgec.passes.drop_constant_channels import DropConstantChannels, savings
+from edgec.passes.intervals import intervals
 from edgec.pipeline import compile_model
 from tests.graphs import Builder
 
@@ -180,7 +180,7 @@ def test_no_output_byte_changes(graph: Graph, aligned: int) -> None:
 @settings(max_examples=15, deadline=None)
 @given(networks(), st.integers(0, 2**16))
 def test_intervals_hold(graph: Graph, seed: int) -> None:
-    found = Channels(graph).intervals
+    found = intervals(graph)
     x = torch.from_numpy(np.random.default_rng(seed).integers(-128, 128, graph.inputs[0].type.shape))
     for name, value in evaluate_all(graph, {"x": x}).items():
         assert (found[name].lo <= value).all(), name
@@ -203,16 +203,39 @@ def shapes(graph: Graph) -> list[int]:
     return [n.type.shape[-1] for n in DropConstantChannels(1).run(graph).nodes]
 
 
-@pytest.mark.parametrize(("constant", "left"), [(7, [2, 2, 3]), (9, [3, 3, 3])])
-def test_a_constant_that_differs_from_the_padding_stays(constant: int, left: list[int]) -> None:
-    """Channel 1 is `constant`; the depthwise layer pads with 7. Where they are equal its sums are one value too."""
+@pytest.mark.parametrize(("constant", "zones"), [(7, 1), (9, 9)])
+def test_a_constant_meets_padding(constant: int, zones: int) -> None:
+    """Channel 1 is `constant`; the depthwise layer pads with 7. Where they are equal its sums are one value, else the
+    bias of the last layer has nine zones: corners, edges, inside."""
     b = Builder()
     x, w = image(b, 2), b.rng.integers(-50, 50, (1, 1, 2, 3))
     w[..., 1] = 0
     x = layer(b, x, w, [0, 2 * constant, 0])
-    x = layer(b, x, np.ones((3, 3, 1, 3)), [0, 0, 0], 1, 7, groups=3)
+    x = layer(b, x, b.rng.integers(0, 3, (3, 3, 1, 3)), [0, 0, 0], 1, 7, groups=3)
     graph = b.build(layer(b, x, b.rng.integers(-50, 50, (1, 1, 3, 3)), [0, 1, 2]))
-    assert shapes(graph) == left
+    after = DropConstantChannels(1).run(graph)
+    assert shapes(graph) == [2, 2, 3]
+    same_bytes(graph, after)
+    last = after.nodes[-1]
+    assert after.consts[last.inputs[2]].data.size == 3 * zones
+    assert last.op.row_zone == ((1, 0, 0, 2) if zones > 1 else ())
+
+
+def test_biases_that_differ_by_more_than_16_bits() -> None:
+    """Channels 1 to 5 are 127 and meet padding of -128: of their sums 127 * 255 or more apart, one fits 16 bits. The
+    output with the largest weights is not needed and does not count."""
+    b = Builder()
+    x, w = image(b, 2), b.rng.integers(-50, 50, (1, 1, 2, 6))
+    w[..., 1:] = 0
+    x = layer(b, x, w, [0] + [1 << 20] * 5)
+    last = np.full((3, 3, 6, 3), 127)
+    last[:, :, 1:, :2] = 0
+    last[1, 0, 1:, :2] = np.array([[2, 120, 30, 40, 1]] * 2).T
+    x = layer(b, x, last, [0, 1, 2], 1, -128)
+    last = b.rng.integers(-50, 50, (1, 1, 3, 2))
+    last[:, :, 2] = 0
+    graph = b.build(layer(b, x, last, [0, 1]))
+    assert shapes(graph) == [2, 2, 2]
     same_bytes(graph, DropConstantChannels(1).run(graph))
 
 
@@ -250,6 +273,7 @@ def test_channels_stay_in_multiples() -> None:
         "channels": 4,
         "macs": 16 * 4 * 2 + 16 * 4 * 5,
         "bytes": 4 * (2 + 4 + 4 + 4) + 4 * 5,
+        "zones": {},
         "kept": 3,
     }
 
