@@ -1,7 +1,7 @@
 """Build kernels on this machine and call them with numpy arrays."""
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from edgec.toolchain.shared import build_plain_shared
 INCLUDES = '#include "edgec_simd.h"\n#include "edgec_math.h"\n'
 RUNTIME = ("-I", str(runtime_file("edgec.h").parent))
 Arrays = dict[str, np.ndarray]
+Family = Callable[[np.random.Generator], Iterable[tuple[Any, list[TensorType]]]]
 
 
 def kernel(body: str, *params: tuple[str, tuple[int, ...], str], writable: str, symbol: str = "f") -> NamedKernel:
@@ -88,6 +89,27 @@ def prepare(case: Case, rng: np.random.Generator) -> Case:
     case.arrays = arrays | named | scratch
     case.named = NamedKernel(case.symbol, lowered, frozenset(rest), comment=f"{op.name}\n{types}", where=op.name)
     return case
+
+
+def check_family(family: Family, seed: int, folder: Path) -> list[NamedKernel]:
+    """The kernels of ops on random values, whose C gives what the reference gives and leaves the inputs alone."""
+    rng = np.random.default_rng(seed)
+    cases = []
+    for k, (op, types) in enumerate(family(rng)):
+        values = [rng.normal(size=t.shape).astype(np.float32) for t in types]
+        cases.append(prepare(Case(f"k{k}_{op.name}", op, types, values), rng))
+    kernels = [c.named for c in cases]
+    library = build_c(kernels, folder)
+    for case in cases:
+        got = library(case.symbol, case.arrays)
+        for name, expected in case.expected.items():
+            np.testing.assert_allclose(
+                got[name].reshape(expected.shape), expected, rtol=2e-5, atol=2e-6, err_msg=f"{case.op} {name}"
+            )
+        for name in case.arrays:
+            if name not in case.named.writable:
+                np.testing.assert_array_equal(got[name].ravel(), case.arrays[name].ravel())
+    return kernels
 
 
 def f32(*shape: int, time: int | None = None) -> TensorType:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kernel_tools import Case, build_c, f32, prepare
+from kernel_tools import check_family, f32
 
 from edgec.ir.types import TensorType
 from edgec.ops import OPS
@@ -50,15 +50,4 @@ def neurons(rng: np.random.Generator) -> Cases:
 @pytest.mark.parametrize("family", [rows, pools, neurons])
 @pytest.mark.parametrize("seed", range(3))
 def test_generated_c_computes_the_reference(family, seed, tmp_path):
-    rng = np.random.default_rng(seed)
-    cases = []
-    for k, (op, types) in enumerate(family(rng)):
-        values = [rng.normal(size=t.shape).astype(np.float32) for t in types]
-        cases.append(prepare(Case(f"k{k}_{op.name}", op, types, values), rng))
-    library = build_c([c.named for c in cases], tmp_path)
-    for case in cases:
-        got = library(case.symbol, case.arrays)
-        for name, expected in case.expected.items():
-            np.testing.assert_allclose(
-                got[name].reshape(expected.shape), expected, rtol=2e-5, atol=2e-6, err_msg=f"{case.op} {name}"
-            )
+    check_family(family, seed, tmp_path)
