@@ -6,6 +6,7 @@ from pathlib import Path
 
 #: headers that only some models include, by what is in the names of what needs them
 OPTIONAL: dict[str, tuple[str, ...]] = {
+    "edgec_lif.h": ("edgec_lif",),
     "edgec_zones.h": ("edgec_rows3_zones_", "edgec_mve_zones_"),
     "edgec_conv.h": ("edgec_conv_",),
     "edgec_rows.h": ("edgec_rows_",),

@@ -5,6 +5,7 @@
 #include "edgec_math.h"
 #include "edgec_event.h"
 #include "edgec_dense.h"
+#include "edgec_lif.h"
 
 EDGEC_STATIC_ASSERT(sizeof(small_spiking_state) == SMALL_SPIKING_STATE_BYTES, state_size);
 
