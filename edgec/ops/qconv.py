@@ -88,21 +88,27 @@ class QConv2d(Op):
         tables = {n: np.array(getattr(self, n), np.int32) for n in ("row_zone", "col_zone")}
         return "bias[row_zone[i], col_zone[j], o]", param, tables
 
-    def lower(self, site: Site) -> Kernel:
-        x, w, bias = site.inputs
-        (b, h, v, _), (kh, kw, cg, o), (_, oh, ov, _) = x.shape, w.shape, site.outputs[0].shape
-        start, bias_param, tables = self.bias_operand(bias)
+    def tap(self, site: Site) -> str:
+        """Of a kernel: the product of weight (p, q, c) of output o with the input that it meets at pixel (n, i, j)."""
+        x, w = site.inputs[:2]
+        (_, h, v, _), (_, _, cg, o) = x.shape, w.shape
         row = f"i * {self.stride[0]} + p * {self.dilation[0]} - {self.pad[0]}"
         col = f"j * {self.stride[1]} + q * {self.dilation[1]} - {self.pad[2]}"
         load = element(x, f"(n * {h} + {row}) * {v} + {col}", f"o // {o // self.groups} * {cg} + c")
         if any(self.pad):
             inside = f"{row} >= 0 and {row} < {h} and {col} >= 0 and {col} < {v}"
             load = f"T.if_then_else({inside}, {load}, {self.pad_value})"
+        return f"{load} * {weight(w, 'p', 'q', 'c', 'o')}"
+
+    def lower(self, site: Site) -> Kernel:
+        x, w, bias = site.inputs
+        (kh, kw, cg, o), (b, oh, ov, _) = w.shape, site.outputs[0].shape
+        start, bias_param, tables = self.bias_operand(bias)
         body = f"""for o in T.parallel({o}):
     for n, i, j in T.grid({b}, {oh}, {ov}):
         y[n, i, j, o] = {start}
         for p, q, c in T.grid({kh}, {kw}, {cg}):
-            y[n, i, j, o] = y[n, i, j, o] + {load} * {weight(w, "p", "q", "c", "o")}"""
+            y[n, i, j, o] = y[n, i, j, o] + {self.tap(site)}"""
         weights, packed = weight_array(site)
         zones = tuple((name, t.shape, "int32") for name, t in tables.items())
         params = (("x", rows_of(x), ctype(x.dtype)), weights, bias_param, *zones)
@@ -124,22 +130,15 @@ class QConv2dRequantize(Requantizing, QConv2d):
 
     def lower(self, site: Site) -> Kernel:
         x, w, bias, multiplier, _ = site.inputs
-        (b, h, v, _), (kh, kw, cg, o), (_, oh, ov, _) = x.shape, w.shape, site.outputs[0].shape
+        (kh, kw, cg, o), (b, oh, ov, _) = w.shape, site.outputs[0].shape
         start, bias_param, tables = self.bias_operand(bias)
-        per_group = o // self.groups
-        row = f"i * {self.stride[0]} + p * {self.dilation[0]} - {self.pad[0]}"
-        col = f"j * {self.stride[1]} + q * {self.dilation[1]} - {self.pad[2]}"
-        load = f'T.cast(x[(n * {h} + {row}) * {v} + {col}, o // {per_group} * {cg} + c], "int32")'
-        if any(self.pad):
-            inside = f"{row} >= 0 and {row} < {h} and {col} >= 0 and {col} < {v}"
-            load = f"T.if_then_else({inside}, {load}, {self.pad_value})"
         lines = self.requantization.element_lines("total[o]", "o" if multiplier.size > 1 else "0", "y[n, i, j, o]")
         finish = "\n".join(f"        {line}" for line in lines)
         body = f"""for n, i, j in T.grid({b}, {oh}, {ov}):
     for o in T.serial({o}):
         total[o] = {start}
         for p, q, c in T.grid({kh}, {kw}, {cg}):
-            total[o] = total[o] + {load} * {weight(w, "p", "q", "c", "o")}
+            total[o] = total[o] + {self.tap(site)}
     for o in T.serial({o}):
 {finish}"""
         scales = tuple((name, multiplier.shape, "int32") for name in ("multiplier", "shift"))
