@@ -16,7 +16,7 @@ from edgec.kernels import select
 from edgec.plan import Call, Plan, Tiling, make_plan
 from edgec.plan.calls import Select
 from edgec.plan.memory import place_memory
-from edgec.runtime import HEADERS, OPTIONAL, header_text
+from edgec.runtime import header_text, headers_for
 from edgec.target import Target
 
 #: goal -> how the C is to be compiled
@@ -85,19 +85,15 @@ def write_folder(
         from edgec.backends.cuda import write_cuda_library
 
         return write_cuda_library(plan, symbols, kernels, target, folder)
-    marks = "edgec_cycles_" if cycles else ""
-    headers = tuple(h for h in HEADERS if any(name in text + marks for name in OPTIONAL.get(h, ("",))))
+    headers = headers_for(text + ("edgec_cycles_" if cycles else ""))
     files = write_library(
         plan, text, symbols, summary=summary(graph), target=target.name, headers=headers[1:], cycles=cycles
     )
+    sources += write_weights(plan, folder)
+    data = manifest(plan, symbols, target=target.name, sources=sources, cycles=cycles) | {"opt": OPT[goal]}
+    files |= {h: header_text(h) for h in headers} | {"manifest.json": json.dumps(data, indent=1) + "\n"}
     for name, content in files.items():
         (folder / name).write_text(content, encoding="utf-8")
-    sources += write_weights(plan, folder)
-    for header in headers:
-        (folder / header).write_text(header_text(header), encoding="utf-8")
-    data = manifest(plan, symbols, target=target.name, sources=sources, cycles=cycles)
-    data["opt"] = OPT[goal]
-    (folder / "manifest.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     return plan
 
 

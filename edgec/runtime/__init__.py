@@ -37,6 +37,11 @@ def runtime_file(name: str) -> Path:
     return path
 
 
+def headers_for(text: str) -> tuple[str, ...]:
+    """The headers that generated C needs, in the order it includes them."""
+    return tuple(h for h in HEADERS if any(part in text for part in OPTIONAL.get(h, ("",))))
+
+
 def header_text(name: str) -> str:
     """Text of a header that is copied beside a generated model."""
     assert name in HEADERS, f"{name} is not one of {HEADERS}"
