@@ -139,18 +139,26 @@ def readme() -> str:
 
 def mlperf() -> str:
     """Figures of one inference that bench/mlperf_tiny.py has measured, and those of C that calls CMSIS-NN."""
-    bench = ROOT / "bench" / "mlperf_tiny.txt"
-    _, _, bars = bench.read_text(encoding="utf-8").partition("\nbars\n")
-    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in bars.splitlines() if line.startswith("│")]
-    found = {(model, core, figure): value for model, core, figure, value, *_ in cells}
+    bench, model = ROOT / "bench" / "mlperf_tiny.txt", ""
+    ours: dict[tuple[str, str], list[str]] = {}
+    boards: dict[tuple[str, str], str] = {}
+    for line in bench.read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.split("│")[1:-1]]
+        if not cells and ": " in line:
+            model = line.partition(":")[0]
+        elif cells[1:2] == ["edgec, --goal latency"]:
+            ours[model, cells[0]] = cells
+        elif cells[1:2] == ["edgec, estimate"]:
+            boards[model, cells[0]] = f"{cells[5]} {cells[2]}"
     peers = tomllib.loads(bench.with_suffix(".toml").read_text(encoding="utf-8"))["counted"]
-    rows = ["| network | core | instructions | modelled cycles | flash | RAM | CMSIS-NN: instructions | flash | RAM |"]
-    rows.append("|---|---|---:|---:|---:|---:|---:|---:|---:|")
-    for model, core in dict.fromkeys((m, c) for m, c, _ in found):
-        peer = next((p[model] for p in peers if p["core"] == core and p["stack"] == PEER), {})
-        ours = [found.get((model, core, k), "") for k in ("instructions", "cycles", "flash", "ram")]
+    head = "network | core | instructions | cycles, modelled | cycles on a board, estimated | flash | RAM"
+    rows = [f"| {head} | CMSIS-NN: instructions | flash | RAM |"]
+    rows.append("|---|---|---:|---:|---:|---:|---:|---:|---:|---:|")
+    for (name, core), (_, _, instructions, _, cycles, flash, ram, _) in ours.items():
+        peer = next((p[name] for p in peers if p["core"] == core and p["stack"] == PEER), {})
         theirs = [f"{peer[k]:,}" if peer else "" for k in ("instructions", "flash", "ram")]
-        rows.append(f"| {model} | Cortex-{core.upper()} | {' | '.join([*ours, *theirs])} |")
+        figures = [instructions, cycles, boards.get((name, core), ""), flash, ram, *theirs]
+        rows.append(f"| {name} | Cortex-{core.upper()} | {' | '.join(figures)} |")
     return "\n".join(rows)
 
 

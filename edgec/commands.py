@@ -125,7 +125,7 @@ def print_report(report: dict[str, Any]) -> None:
             )
         console.print(f"latency {t['latency_ms']:.3f} ms ({report['how']['latency']})")
         if t["board_ms"] is not None:
-            console.print(f"on a board {t['board_ms']:.3f} ms ({report['how']['board']})")
+            console.print(f"on a board {t['board_ms']:.3f} ms +- {100 * t['board_error']:.0f} % (estimate)")
     for what, how in report["how"].items():
         console.print(f"  {what}: {how}", style="dim", markup=False)
 

@@ -41,6 +41,7 @@ class Timing:
     source: str
     error: str
     issue: int = 1
+    beats: int = 0
     load: float = 1.0
     overlap: float = 0.0
     load_use: float = 0.0

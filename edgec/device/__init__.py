@@ -36,7 +36,7 @@ def open_device(
     """Build the model in `folder` for the device and start it. `manifest` defaults to the folder's, `target` to the
     manifest's. What is built stays in `build_dir` if given. `profile` allows watch() and dump() and counts per node;
     `counting` fills counters (unicorn: exact, qemu: to one tick, qemu-aarch64: to a few instructions), `flow` the flows
-    too (unicorn only); `cc` is the host's compiler."""
+    too (unicorn and qemu, then exact); `cc` is the host's compiler."""
     folder = Path(folder)
     manifest = manifest or read_manifest(folder)
     target = target or manifest.target
@@ -109,7 +109,7 @@ def open_image(
     if kind == "qemu":
         from edgec.device.qemu import QemuDevice
 
-        return QemuDevice(built, manifest, target, instances=instances, profile=profile, counting=counting)
+        return QemuDevice(built, manifest, target, instances=instances, profile=profile, counting=counting, flow=flow)
     if kind == "qemu-aarch64":
         from edgec.device.qemu import QemuUserDevice
 

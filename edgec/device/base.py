@@ -36,6 +36,22 @@ class Counters:
     how: str = ""
 
 
+@dataclass(frozen=True)
+class Flow:
+    """How code was run through; index k is the halfword at `start` + 2 k.
+
+    Blocks that `begun` there, that `ended` before it, and how often what ends before it went on elsewhere (`left`).
+    `lines` of the target's flash were read for the first time in this call, as code or as data.
+    """
+
+    start: int
+    code: bytes
+    begun: Array
+    ended: Array
+    left: Array
+    lines: int = 0
+
+
 class Device(ABC):
     """A model that runs frame by frame. Use it in a `with` block, or call close()."""
 
@@ -44,6 +60,7 @@ class Device(ABC):
         self.instances = instances
         self.profile = profile
         self.counters = Counters()
+        self.flows: dict[int, Flow] = {}
         self._build_dir: Path | None = None
         self._selected = 0
         self._watched: frozenset[int] = frozenset()

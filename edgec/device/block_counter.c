@@ -1,5 +1,6 @@
-/* block_counter.c: counts the instructions of a model inside unicorn. Called by the emulator at the
- * start of every basic block: too often for a Python function, so Python hands it this one.
+/* block_counter.c: counts the instructions of a model inside an emulator. Called at the start of
+ * every basic block: too often for a Python function, so Python hands unicorn this one, and the
+ * plugin for QEMU (board_counter.c) includes it.
  *
  * Counting starts when a block at one of the entries begins and stops at the return address. Inside
  * edgec_mark nothing is counted: what came before belongs to the node whose id is in r0.
@@ -41,6 +42,7 @@ typedef struct {
     uint64_t *lines;    /* per node, then for the rest */
     uint64_t line_bytes;
     uint64_t new_lines; /* since the last mark */
+    int32_t marked;     /* the node whose mark is being run */
 } counter;
 
 void edgec_count_block(void *emulator, uint64_t address, uint32_t size, void *user);
@@ -148,10 +150,16 @@ static void clear_flows(counter *c) {
     c->new_lines = 0;
 }
 
+static void begin_mark(counter *c, void *emulator) {
+    c->marked = (int32_t)(uint32_t)read_register(c, emulator, c->register_r0);
+    c->resume_at = read_register(c, emulator, c->register_lr) & ~(uint64_t)1;
+    c->in_mark = 1;
+}
+
 /* The call costs two instructions (the id into r0, the branch), which are the marker's, not the
  * node's. */
-static void end_node(counter *c, void *emulator) {
-    int32_t id = (int32_t)(uint32_t)read_register(c, emulator, c->register_r0);
+static void end_mark(counter *c) {
+    int32_t id = c->marked;
     uint64_t own = c->segment >= 2u ? c->segment - 2u : 0u;
     if (id >= 0 && id < c->nodes)
         c->per_node[id] += own;
@@ -159,8 +167,7 @@ static void end_node(counter *c, void *emulator) {
         c->overflow = 1;
     c->total -= c->segment - own;
     c->segment = 0;
-    c->in_mark = 1;
-    c->resume_at = read_register(c, emulator, c->register_lr) & ~(uint64_t)1;
+    c->in_mark = 0;
     if (c->flow != NULL && id >= 0 && id < c->nodes) {
         take_back_call(c);
         keep_flow(c, id);
@@ -186,32 +193,40 @@ static void stop(counter *c) {
     keep_flow(c, c->nodes);
 }
 
-void edgec_count_block(void *emulator, uint64_t address, uint32_t size, void *user) {
-    counter *c = user;
-    uint32_t n;
+/* Whether a block that begins now is the model's. */
+static int counts(counter *c, void *emulator, uint64_t address) {
     if (!c->counting) {
         if (address != c->entries[0] && address != c->entries[1])
-            return;
+            return 0;
         start(c, emulator);
     } else if (c->in_mark) {
         if (address != c->resume_at)
-            return;
-        c->in_mark = 0;
+            return 0;
+        end_mark(c);
         c->last_end = address;
     } else if (address == c->return_to) {
         stop(c);
-        return;
+        return 0;
     } else if (address == c->mark) {
-        end_node(c, emulator);
-        return;
+        begin_mark(c, emulator);
+        return 0;
     }
-    if (address < c->code_start || address + size > c->code_end || size > 0x1fffeu) {
-        c->overflow = 1;
-        return;
-    }
+    return 1;
+}
+
+static void count(counter *c, uint64_t address, uint32_t size, uint32_t instructions) {
     if (c->flow != NULL)
         enter(c, address, size);
-    n = block_length(c, address, size);
-    c->total += n;
-    c->segment += n;
+    c->total += instructions;
+    c->segment += instructions;
+}
+
+void edgec_count_block(void *emulator, uint64_t address, uint32_t size, void *user) {
+    counter *c = user;
+    if (!counts(c, emulator, address))
+        return;
+    if (address < c->code_start || address + size > c->code_end || size > 0x1fffeu)
+        c->overflow = 1;
+    else
+        count(c, address, size, block_length(c, address, size));
 }

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import os
-import re
 import select
 import shutil
 import subprocess
@@ -13,12 +11,11 @@ import time
 from pathlib import Path
 
 from edgec.device.base import Counters
+from edgec.device.plugin import BoardFlows, build_plugin
 from edgec.device.protocol import HarnessDevice
 from edgec.errors import ToolchainError
 from edgec.target import Target
-from edgec.toolchain.command import run_command
 from edgec.toolchain.manifest import Manifest
-from edgec.toolchain.shared import build_plain_shared
 
 _TIMEOUT_S = 120.0
 _AROUND_A_CALL = 32  # instructions at most between two reads of a count around nothing, in port and harness
@@ -94,7 +91,8 @@ class _PipeDevice(HarnessDevice):
 
 class QemuDevice(_PipeDevice):
     """A Cortex-M image on a qemu-system-arm board. counting=True makes one instruction one nanosecond of the board's
-    time and reads SysTick: exact to one tick (40 instructions on most boards)."""
+    time and reads SysTick: exact to one tick (40 instructions on most boards). flow=True counts exactly instead, with
+    a plugin, and keeps the flow of each step and flush, per node (a profile build) and under -1 for the rest."""
 
     def __init__(
         self,
@@ -105,13 +103,15 @@ class QemuDevice(_PipeDevice):
         instances: int = 1,
         profile: bool = False,
         counting: bool = False,
+        flow: bool = False,
         timeout: float = _TIMEOUT_S,
     ) -> None:
         program = _find("qemu-system-arm", "the QEMU system emulator for ARM")
         if not target.qemu_machine:
             raise ToolchainError(f"target {target.name!r} names no QEMU machine")
         super().__init__(manifest, instances=instances, profile=profile, timeout=timeout)
-        if counting:
+        self._flows = BoardFlows(program, self._work, Path(elf), manifest, profile) if flow else None
+        if counting and not flow:
             self._per_tick = 1e9 / target.qemu_hz  # -icount makes an instruction one nanosecond of the board's time
             self._within = round(self._per_tick)
         for name in ("edgec.in", "edgec.out"):
@@ -121,11 +121,22 @@ class QemuDevice(_PipeDevice):
         self._read_fd = os.open(self._work / "edgec.out", os.O_RDWR)
         argv = [program, "-M", target.qemu_machine, "-display", "none", "-monitor", "none", "-serial", "none"]
         argv += ["-semihosting-config", "enable=on,target=native", "-kernel", str(Path(elf).resolve())]
-        argv += ["-icount", "shift=0"] if counting else []
+        argv += ["-icount", "shift=0"] if self._per_tick else []
+        argv += self._flows.options if self._flows is not None else []
         with (self._work / "log").open("wb") as log:
             self._process = subprocess.Popen(
                 argv, cwd=self._work, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
             )
+
+    def _count(self) -> None:
+        if self._flows is None:
+            super()._count()
+            return
+        if self.profile:
+            self.flows, per_node = self._flows.read(n.id for n in self.manifest.nodes)
+        else:
+            self.flows, per_node = self._flows.read(())
+        self.counters = Counters(sum(per_node.values()), per_node if self.profile else {}, "counted on QEMU")
 
 
 class QemuUserDevice(_PipeDevice):
@@ -163,19 +174,8 @@ def _counter(program: str, work: Path) -> tuple[list[str], dict[str, str]]:
     """Options of QEMU that load the counter, and the image's environment that names the file with its count."""
     count, plugin = work / "count", work / "counter.so"
     count.write_bytes(bytes(8))
-    announced = f"-DEDGEC_PLUGIN_VERSION={_plugin_version(program)}"
-    build_plain_shared(Path(__file__).with_name("user_counter.c"), plugin, flags=("-D_GNU_SOURCE", announced))
+    build_plugin(program, "user_counter.c", plugin)
     return ["-plugin", f"{plugin},counter={count}"], {"EDGEC_COUNTER": str(count)}
-
-
-@functools.cache
-def _plugin_version(program: str) -> int:
-    """Version of the plugin interface to announce: QEMU 9.0 stopped taking the first (its release notes)."""
-    text = run_command([program, "--version"], f"asking {program} for its version")
-    found = re.search(r"version (\d+)", text)
-    if found is None:
-        raise ToolchainError(f"{program} --version: expected a version number, found {text.splitlines()[0]!r}")
-    return 1 if int(found[1]) < 9 else 2
 
 
 def _find(program: str, what: str) -> str:

@@ -8,14 +8,13 @@ import functools
 import shutil
 import struct
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from elftools.elf.elffile import ELFFile
 
-from edgec.device.base import Array, Counters
+from edgec.device.base import Counters, Flow
 from edgec.device.protocol import HarnessDevice
 from edgec.errors import ToolchainError
 from edgec.target import Target
@@ -43,24 +42,8 @@ class _Counter(ctypes.Structure):
         ("counting", ctypes.c_int32), ("in_mark", ctypes.c_int32), ("overflow", ctypes.c_int32),
         ("flow", ctypes.c_void_p), ("flows", ctypes.c_void_p), ("flow_size", ctypes.c_uint64),
         ("last_end", ctypes.c_uint64), ("touched", ctypes.c_void_p), ("lines", ctypes.c_void_p),
-        ("line_bytes", ctypes.c_uint64), ("new_lines", ctypes.c_uint64),
+        ("line_bytes", ctypes.c_uint64), ("new_lines", ctypes.c_uint64), ("marked", ctypes.c_int32),
     ]  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Flow:
-    """How code was run through; index k is the halfword at `start` + 2 k.
-
-    Blocks that `begun` there, that `ended` before it, and how often what ends before it went on elsewhere (`left`).
-    `lines` of the target's flash were read for the first time in this call, as code or as data.
-    """
-
-    start: int
-    code: bytes
-    begun: Array
-    ended: Array
-    left: Array
-    lines: int = 0
 
 
 class UnicornDevice(HarnessDevice):
@@ -96,7 +79,6 @@ class UnicornDevice(HarnessDevice):
         self._counter = self._start_counting() if counting or flow else None
         if self._counter is not None and flow:
             self._start_flow(self._counter, elf, target.timing.flash_line if target.timing else 0)
-        self.flows: dict[int, Flow] = {}
 
     # ---- start-up ----
 

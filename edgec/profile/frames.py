@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgec.device import Device
-from edgec.device.unicorn_device import UnicornDevice
 from edgec.profile.timing import CycleModel
+from edgec.profile.timing_decode import knows_vectors
 from edgec.target import Target
 
 
@@ -28,10 +28,14 @@ def timing_obstacle(target: Target) -> str | None:
     """Why the cycles of a target cannot be modelled; None where they can."""
     if target.timing is None:
         return f"the target file of {target.name} has no timing table"
-    if "unicorn" not in target.devices:
+    if not {"unicorn", "qemu"} & set(target.devices):
         return f"no emulator follows the code of {target.name} instruction by instruction"
     if importlib.util.find_spec("capstone") is None:
         return "the disassembler capstone is not installed (pip install 'edgec[emulator]')"
+    if target.timing.beats and not knows_vectors():
+        return (
+            "the disassembler capstone knows its vector instructions from version 6 on (pip install 'edgec[emulator]')"
+        )
     return None
 
 
@@ -59,7 +63,6 @@ def count_frames(device: Device, inputs: Iterable[Sequence[Any]], target: Target
     be modelled). The first `filling` frames only run, unless no others are left."""
     found, frames = Frames(), list(inputs)
     filling = filling if len(frames) > filling else 0
-    flows = device.flows if isinstance(device, UnicornDevice) else {}
     model = CycleModel(target.timing) if target.timing is not None else None
     for number, x in enumerate(frames):
         device.step(x)
@@ -67,8 +70,8 @@ def count_frames(device: Device, inputs: Iterable[Sequence[Any]], target: Target
             continue
         found.instructions.append(device.counters.instructions)
         found.per_node.append(dict(device.counters.per_node))
-        if flows and model is not None:
-            cycles = {node: model.cycles(flow) for node, flow in flows.items()}
+        if device.flows and model is not None:
+            cycles = {node: model.cycles(flow) for node, flow in device.flows.items()}
             found.cycles.append(sum(cycles.values()))
             found.node_cycles.append(cycles)
     return found

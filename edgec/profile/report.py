@@ -96,6 +96,7 @@ def build_report(
         "cycles_worst": measured["cycles_worst"], "cycles_mean": measured["cycles_mean"],
         "latency_ms": None if slowest is None else milliseconds(slowest, target),
         "board_ms": board_milliseconds(measured["cycles_worst"], target) if measured["cycles_worst"] else None,
+        "board_error": target.timing.board_error if target.timing is not None else None,
     }  # fmt: skip
     return {
         "model": plan.graph.name, "target": target.name, "precision": precision, "toolchain": toolchain,

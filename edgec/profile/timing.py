@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgec.device.unicorn_device import Flow
+from edgec.device.base import Flow
 from edgec.profile.timing_cores import costs
 from edgec.profile.timing_decode import Instruction, decode
 from edgec.target import Target, Timing
@@ -37,14 +37,14 @@ class CycleModel:
         """Take in code that was not seen before, and the costs of all code with it."""
         for at in starts:
             if at not in self._instructions:
-                self._instructions |= {i.at: i for i in decode(flow.code, flow.start, at)}
+                self._instructions |= {i.at: i for i in decode(flow.code, flow.start, at, self.timing.beats > 0)}
         ordered = [self._instructions[at] for at in sorted(self._instructions)]
         targets = {i.target for i in ordered if i.target is not None}
         self._each, self._taken = np.zeros(flow.begun.size), np.zeros(flow.begun.size)
         for run in straight_runs(ordered, targets):
             for i, cycles in zip(run, costs(run, self.timing), strict=True):
                 self._each[(i.at - flow.start) // 2] = cycles
-                refill = self.timing.branch if i.kind == "branch" else self.timing.jump
+                refill = {"branch": self.timing.branch, "loop": 0.0}.get(i.kind, self.timing.jump)
                 self._taken[(i.at + i.size - flow.start) // 2] = refill
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from edgec.profile.timing_decode import Instruction
+from edgec.profile.timing_vectors import vector_costs
 from edgec.target import Timing
 
 _DATA = frozenset({"alu", "shift", "multiply", "multiply_add", "multiply_long", "divide"})
@@ -28,6 +29,8 @@ def occupancy(i: Instruction, t: Timing) -> float:
 
 def costs(run: Sequence[Instruction], t: Timing) -> list[float]:
     """Cycles of each instruction of a run entered at its first."""
+    if t.beats:
+        return vector_costs(run, t)
     return _dual(run, t) if t.issue == 2 else _single(run, t)
 
 
