@@ -138,7 +138,7 @@ def linear(op: Op, site: Site) -> Kernel | None:
     group = min(max(GROUP_BYTES // (inputs * size) // 2 * 2, 2), rows)
     table = [*layer_words(op, stream, finish, inputs * size, outputs, outputs), rows, inputs * size, group]
     name = f"{'one' if one else 'some'}_{'wide_' if wide else ''}{finish.suffix}_linear"
-    name = f"zones_linear_{finish.suffix}" if zones else name
+    name = f"{zones.name}_linear_{finish.suffix}" if zones else name
     return kernel_of(op, site, stream, name, table, group * inputs * size + VECTOR, zones=zones)
 
 
@@ -219,5 +219,5 @@ def convolution(op: Op, site: Site) -> Kernel | None:
         along.before, columns, across.outputs, along.outputs, across.out_step * outputs, size,
     ]  # fmt: skip
     scratch = -(-c // VECTOR) * VECTOR + size + VECTOR
-    name = f"{'zones_' if zones else ''}image_{finish.suffix}"
+    name = f"{zones.name + '_' if zones else ''}image_{finish.suffix}"
     return kernel_of(op, site, stream, name, table, scratch, f"{op.pad_value}, ", zones)

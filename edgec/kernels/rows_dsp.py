@@ -163,7 +163,8 @@ def products(
     """Three expanded rows x times all outputs, to y from `row` on, or to where `to` says that an output lies."""
 
     def call(run: Run) -> str:
-        name = f"edgec_rows3_{'zones_' if stream.zones else ''}{finish.suffix}" + ("_apart" if run.apart else "")
+        kind = f"{stream.zones.name}_{finish.suffix}" if stream.zones else finish.suffix
+        name = f"edgec_rows3_{kind}" + ("_apart" if run.apart else "")
         at = f"{row} * {outputs}" + (f" + {run.first}" if run.first else "")
         y = to(run.first) if to else f"T.address_of(y[{at}])"
         where = f"T.address_of(w[{run.word}]), {x}, {stream.quads}, {run.pairs}, {y}"

@@ -12,11 +12,17 @@ from edgec.ops.qconv import zone_deltas
 
 @dataclass(frozen=True)
 class Zones:
-    """The zone of every row and column, and what the biases of each have more: int16 [row zones, column zones, O]."""
+    """The zone of every row and column, and what the biases of each have more: int16 or int32 [row zones, column
+    zones, O]."""
 
     rows: tuple[int, ...]
     cols: tuple[int, ...]
     deltas: Array
+
+    @property
+    def name(self) -> str:
+        """In the names of kernels."""
+        return f"zones{8 * self.deltas.itemsize}"
 
     def turned(self) -> Zones:
         """Of an image whose columns are taken for rows."""
@@ -24,7 +30,7 @@ class Zones:
 
     def ordered(self, outputs: Array, signs: Array) -> Zones:
         """Deltas of these outputs, each with its sign."""
-        return replace(self, deltas=self.deltas[..., outputs] * signs.astype(np.int16))
+        return replace(self, deltas=self.deltas[..., outputs] * signs.astype(self.deltas.dtype))
 
     def tables(self) -> dict[str, Array]:
         """What kernels read."""
@@ -34,7 +40,7 @@ class Zones:
 
 def biases_of(op: Op, site: Site) -> tuple[Array, Zones | None] | None:
     """The biases [O] that lie with the weights, and what other zones than the first have more where there are any.
-    None where the biases are not constant or 16 bits are too few."""
+    None where the biases are not constant or too far apart."""
     bias, rows = site.consts.get(2), getattr(op, "row_zone", ())
     if bias is None or not rows:
         return None if bias is None else (bias, None)

@@ -17,10 +17,11 @@ from edgec.ops.quantized import Requantizing, accumulator, element, exact, rows_
 
 
 def zone_deltas(bias: Array) -> Array | None:
-    """What the bias of every zone has more than that of zone (0, 0), int16 [row zones, column zones, O], as kernels
-    for Cortex-M keep it, with either sign; None where that takes more bits."""
+    """What the bias of every zone has more than that of zone (0, 0), [row zones, column zones, O], as kernels for
+    Cortex-M keep it: int16 if that holds it with either sign, else int32; None where neither does."""
     deltas = bias.astype(np.int64) - bias[0, 0]
-    return deltas.astype(np.int16) if np.abs(deltas).max() <= DType.I16.range[1] else None
+    fitting = (d for d in (np.int16, np.int32) if np.abs(deltas).max() <= np.iinfo(d).max)
+    return next((deltas.astype(d) for d in fitting), None)
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def channels_of(graph: Graph, name: str) -> int:
 class Channels:
     """`need` holds a mask over the channels of every input and computed tensor; masks only grow.
 
-    stay: by a convolution's output, channels of its input that it reads unless they are the same at every place.
+    stay: by a convolution's output, channels of its input that it reads unless they add the same at every place.
     """
 
     def __init__(self, graph: Graph, found: Mapping[str, Interval], stay: Mapping[str, Array]) -> None:

@@ -38,52 +38,19 @@ class DropConstantChannels(Pass):
     def run(self, graph: Graph) -> Graph:
         assert not graph.is_step
         found = intervals(graph)
-        stay: Stay = {}
-        channels = within_16_bits(graph, self.aligned, found, stay)
+        channels = needed(graph, self.aligned, found, {})
         if all(need.all() for need in channels.need.values()):
             return graph
-        if self.goal == "size":
-            channels = smallest(channels, self.aligned, found, stay)
-        return Rebuilder(channels).graph()
+        return Rebuilder(smallest(channels, self.aligned) if self.goal == "size" else channels).graph()
 
 
-Stay = dict[str, Array]
-
-
-def within_16_bits(graph: Graph, aligned: int, found: Mapping[str, Interval], stay: Stay) -> Channels:
-    """The channels needed so that the zones' biases differ by no more than kernels can hold; `stay` is filled with
-    those that are read for this reason, the widest first."""
-    while True:
-        channels = needed(graph, aligned, found, stay)
-        wide = [n for n in graph.nodes if has_zones(graph, n) and zone_deltas(zones_of(channels, n).bias) is None]
-        if not wide:
-            return channels
-        for node in wide:
-            stay[node.output] = stay.get(node.output, np.array(False)) | widest(channels, node, aligned)
-
-
-def widest(channels: Channels, node: Node, count: int) -> Array:
-    """Mask of the channels that go and whose values differ most from place to place, by their reach in a sum."""
-    x, w = node.inputs[:2]
-    pad, gone = [node.op.pad_value] * any(node.op.pad), ~channels.need[x]
-    values = channels.intervals[x].lo[0].reshape(-1, gone.size).numpy()
-    values = np.concatenate([values, np.tile(np.array(pad, np.int64)[:, None], (1, gone.size))])
-    weights = (
-        np.abs(channels.graph.consts[w].data[..., channels.need[node.output]].astype(np.int64)).sum((0, 1)).max(-1)
-    )
-    reach = np.where(gone, weights * np.ptp(values, 0), 0)
-    mask = np.zeros(gone.size, bool)
-    mask[np.argsort(-reach, kind="stable")[:count]] = True
-    return mask & (reach > 0)
-
-
-def smallest(channels: Channels, aligned: int, found: Mapping[str, Interval], stay: Stay) -> Channels:
+def smallest(channels: Channels, aligned: int) -> Channels:
     """The same without biases by zones, layer by layer, where the constants are smaller so."""
-    least = _constant_bytes(Rebuilder(channels).graph())
+    least, stay = _constant_bytes(Rebuilder(channels).graph()), channels.stay
     for node in channels.graph.nodes:
         if has_zones(channels.graph, node) and zones_of(channels, node).count > 1:
             other = {**stay, node.output: np.array(True)}
-            tried = within_16_bits(channels.graph, aligned, found, other)
+            tried = needed(channels.graph, aligned, channels.intervals, other)
             size = _constant_bytes(Rebuilder(tried).graph())
             if size < least:
                 channels, least, stay = tried, size, other
@@ -242,7 +209,9 @@ def _macs(graph: Graph) -> int:
 
 
 def _constant_bytes(graph: Graph) -> int:
-    """In flash, where the biases of zones take 16 bits beside those of the first."""
-    placed = [n for n in graph.nodes if getattr(n.op, "row_zone", ())]
-    more = sum(4 * n.type.shape[-1] - graph.type_of(n.inputs[2]).bytes // 2 for n in placed)
-    return sum(c.type.bytes for c in graph.consts.values()) + more
+    """In flash, where the biases of zones are those of the first and what the others have more."""
+    total = sum(c.type.bytes for c in graph.consts.values())
+    for bias in (graph.consts[n.inputs[2]] for n in graph.nodes if getattr(n.op, "row_zone", ())):
+        deltas = zone_deltas(bias.data)
+        total += 4 * bias.data.shape[2] - (bias.data.nbytes - deltas.nbytes if deltas is not None else 0)
+    return total

@@ -33,7 +33,12 @@ typedef struct {
 typedef struct {
     edgec_mve_rows rows;
     const int16_t *deltas[2];
-} edgec_mve_zoned;
+} edgec_mve_zoned16;
+
+typedef struct {
+    edgec_mve_rows rows;
+    const int32_t *deltas[2];
+} edgec_mve_zoned32;
 
 #if EDGEC_HAS_MVE
 /* clang-format off */
@@ -202,10 +207,10 @@ typedef struct {
     EDGEC_MVE_SCALE(again, "vqrdmulh.s32", EDGEC_MVE_AWAY("q0"), EDGEC_MVE_AWAY("q1")) EDGEC_MVE_OUT_I8
 /* The pointers to the deltas of both rows, and the next four of each. */
 #define EDGEC_MVE_ZONED "ldrd r10, r11, [r3, #28]\n\tstrd r10, r11, [sp, #44]\n\t"
-#define EDGEC_MVE_DELTAS                         \
+#define EDGEC_MVE_DELTAS(load, bytes)            \
     "ldrd r0, r2, [sp, #44]\n\t"                 \
-    "vldrh.s32 q2, [r0], #8\n\t"                 \
-    "vldrh.s32 q3, [r2], #8\n\t"                 \
+    load " q2, [r0], #" bytes "\n\t"             \
+    load " q3, [r2], #" bytes "\n\t"             \
     "strd r0, r2, [sp, #44]\n\t"                 \
     "vadd.i32 q0, q0, q2\n\t"                    \
     "vadd.i32 q1, q1, q3\n\t"
@@ -218,8 +223,10 @@ typedef struct {
     EDGEC_MVE_PLAIN(edgec_mve_wide2_##suffix, type, EDGEC_MVE_I16, EDGEC_MVE_STEP_2X4, "56", four, size, finish("", "")) \
     EDGEC_MVE_PLAIN(edgec_mve_wide_##suffix, type, EDGEC_MVE_I16, EDGEC_MVE_STEP_1X8, "68", eight, size,      \
                     finish(EDGEC_MVE_NEXT, ""))                                                               \
-    EDGEC_MVE_ROWS(edgec_mve_zoned2_##suffix, type, edgec_mve_zoned, "52", EDGEC_MVE_ZONED, EDGEC_MVE_I8,     \
-                   EDGEC_MVE_STEP_2X4, "56", four, size, finish("", EDGEC_MVE_DELTAS))
+    EDGEC_MVE_ROWS(edgec_mve_two_zoned16_##suffix, type, edgec_mve_zoned16, "52", EDGEC_MVE_ZONED, EDGEC_MVE_I8, \
+                   EDGEC_MVE_STEP_2X4, "56", four, size, finish("", EDGEC_MVE_DELTAS("vldrh.s32", "8")))      \
+    EDGEC_MVE_ROWS(edgec_mve_two_zoned32_##suffix, type, edgec_mve_zoned32, "52", EDGEC_MVE_ZONED, EDGEC_MVE_I8, \
+                   EDGEC_MVE_STEP_2X4, "56", four, size, finish("", EDGEC_MVE_DELTAS("vldrw.u32", "16")))
 EDGEC_MVE_BOTH(i32, int32_t, "2", "16", "32", EDGEC_MVE_FINISH_I32)
 EDGEC_MVE_BOTH(i16, int16_t, "1", "8", "16", EDGEC_MVE_FINISH_I16)
 EDGEC_MVE_BOTH(i8, int8_t, "0", "4", "8", EDGEC_MVE_FINISH_I8)
@@ -352,8 +359,10 @@ EDGEC_INLINE int32_t edgec_mve_i8_tflite(int32_t sum, const int32_t *m, int32_t 
     EDGEC_MVE_PLAIN(edgec_mve_row_##suffix, type, int8_t, 16, 8, tables, edgec_mve_##suffix)       \
     EDGEC_MVE_PLAIN(edgec_mve_wide2_##suffix, type, int16_t, 8, 4, tables, edgec_mve_##suffix)     \
     EDGEC_MVE_PLAIN(edgec_mve_wide_##suffix, type, int16_t, 8, 8, tables, edgec_mve_##suffix)      \
-    EDGEC_MVE_ROWS(edgec_mve_zoned2_##suffix, type, edgec_mve_zoned, &z->rows, int8_t, 16, 4,      \
-                   tables, edgec_mve_##suffix, z->deltas[k / 4][4 * b + k % 4])
+    EDGEC_MVE_ROWS(edgec_mve_two_zoned16_##suffix, type, edgec_mve_zoned16, &z->rows, int8_t, 16,  \
+                   4, tables, edgec_mve_##suffix, z->deltas[k / 4][4 * b + k % 4])                 \
+    EDGEC_MVE_ROWS(edgec_mve_two_zoned32_##suffix, type, edgec_mve_zoned32, &z->rows, int8_t, 16,  \
+                   4, tables, edgec_mve_##suffix, z->deltas[k / 4][4 * b + k % 4])
 EDGEC_MVE_BOTH(i32, int32_t, 1)
 EDGEC_MVE_BOTH(i16, int16_t, 3)
 EDGEC_MVE_BOTH(i8, int8_t, 3)

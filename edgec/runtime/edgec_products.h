@@ -18,7 +18,8 @@ extern "C" {
  * `rows3` computes 2 * pairs outputs of three rows, `stride` bytes apart.
  * `apart`: biases a and b; for the same inputs the word (0, 2) of a, that of b, (1, 3) of a, that
  * of b, with one weight to a lane, for those of which 256 * a + b takes more than 16 bits.
- * `zoned`: for each row a pointer to what the biases of the outputs have more (edgec_zones.h). */
+ * `zoned`: for each row a pointer to what the biases of the outputs have more, in 16 or 32 bits
+ * (edgec_zones.h). */
 
 #if EDGEC_HAS_DSP
 /* clang-format off */
@@ -142,23 +143,25 @@ extern "C" {
 /* `first` moves the sums of a where they are 256 times too high, `alone` where they are not, `second` those of b. */
 /* As functions, whose comma does not part the arguments of the macros that they go through. */
 #define EDGEC_ROWS_NO_MORE()
-#define EDGEC_ROWS_MORE() , const int16_t *const *zones EDGEC_UNUSED
+#define EDGEC_ROWS_MORE_16() , const int16_t *const *zones EDGEC_UNUSED
+#define EDGEC_ROWS_MORE_32() , const int32_t *const *zones EDGEC_UNUSED
 #define EDGEC_ROWS_ENTER                      \
     "ldr r10, [sp, #84]\n\t"                  \
     "ldm r10, {r10, r11, r12}\n\t"            \
     "strd r10, r11, [sp, #24]\n\t"            \
     "str r12, [sp, #32]\n\t"
-#define EDGEC_ROWS_DELTA(from, a, b, lift)    \
-    "ldrsh r11, [" from "], #2\n\t"           \
-    "ldrsh r12, [" from "], #2\n\t"           \
+#define EDGEC_ROWS_LOAD_16(r, from) "ldrsh " r ", [" from "], #2\n\t"
+#define EDGEC_ROWS_LOAD_32(r, from) "ldr " r ", [" from "], #4\n\t"
+#define EDGEC_ROWS_DELTA(load, from, a, b, lift) \
+    load("r11", from) load("r12", from)       \
     "add " a ", " a ", r11" lift "\n\t"       \
     "add " b ", " b ", r12\n\t"
-#define EDGEC_ROWS_DELTAS(lift)               \
+#define EDGEC_ROWS_DELTAS(load, lift)         \
     "ldrd r8, r9, [sp, #24]\n\t"              \
     "ldr r10, [sp, #32]\n\t"                  \
-    EDGEC_ROWS_DELTA("r8", "r2", "r5", lift)  \
-    EDGEC_ROWS_DELTA("r9", "r3", "r6", lift)  \
-    EDGEC_ROWS_DELTA("r10", "r4", "r7", lift) \
+    EDGEC_ROWS_DELTA(load, "r8", "r2", "r5", lift)  \
+    EDGEC_ROWS_DELTA(load, "r9", "r3", "r6", lift)  \
+    EDGEC_ROWS_DELTA(load, "r10", "r4", "r7", lift) \
     "strd r8, r9, [sp, #24]\n\t"              \
     "str r10, [sp, #32]\n\t"
 #define EDGEC_ROWS_TOGETHER(name, type, more, frame, enter, shift, finish)                      \
@@ -166,13 +169,16 @@ extern "C" {
                 EDGEC_ROWS_SPLIT finish)
 #define EDGEC_ROWS_APART(name, type, more, frame, enter, shift, finish)                         \
     EDGEC_ROWS3(name, type, more, frame, enter, shift, EDGEC_ROWS_BIASES, EDGEC_ROWS_BOTH EDGEC_ROWS_BOTH, "64", finish)
+#define EDGEC_ROWS_ZONED(name, bits, type, shift, first, alone, second, finish)                 \
+    EDGEC_ROWS_TOGETHER(name##_zoned##bits, type, EDGEC_ROWS_MORE_##bits, "40", EDGEC_ROWS_ENTER, shift, \
+                        EDGEC_ROWS_DELTAS(EDGEC_ROWS_LOAD_##bits, ", lsl #8") first second finish) \
+    EDGEC_ROWS_APART(name##_apart_zoned##bits, type, EDGEC_ROWS_MORE_##bits, "40", EDGEC_ROWS_ENTER, shift, \
+                     EDGEC_ROWS_DELTAS(EDGEC_ROWS_LOAD_##bits, "") alone second finish)
 #define EDGEC_ROWS_LAYER(name, type, shift, first, alone, second, finish)                       \
     EDGEC_ROWS_TOGETHER(name, type, EDGEC_ROWS_NO_MORE, "24", "", shift, first second finish)   \
-    EDGEC_ROWS_TOGETHER(name##_zoned, type, EDGEC_ROWS_MORE, "40", EDGEC_ROWS_ENTER, shift,     \
-                        EDGEC_ROWS_DELTAS(", lsl #8") first second finish)                      \
     EDGEC_ROWS_APART(name##_apart, type, EDGEC_ROWS_NO_MORE, "24", "", shift, alone second finish) \
-    EDGEC_ROWS_APART(name##_apart_zoned, type, EDGEC_ROWS_MORE, "40", EDGEC_ROWS_ENTER, shift,  \
-                     EDGEC_ROWS_DELTAS("") alone second finish)
+    EDGEC_ROWS_ZONED(name, 16, type, shift, first, alone, second, finish)                       \
+    EDGEC_ROWS_ZONED(name, 32, type, shift, first, alone, second, finish)
 EDGEC_ROWS_LAYER(edgec_rows3_i32, int32_t, "3", EDGEC_ROWS_FIRST("asr", "8"), EDGEC_ROWS_AS_IS, EDGEC_ROWS_AS_IS,
                  EDGEC_ROWS_STORE("str", "4"))
 EDGEC_ROWS_LAYER(edgec_rows3_i8, int8_t, "1", EDGEC_ROWS_AS_IS, EDGEC_ROWS_AS_IS, EDGEC_ROWS_AS_IS,
@@ -196,12 +202,16 @@ EDGEC_ROWS3(edgec_rows3_product, int32_t, EDGEC_ROWS_NO_MORE, "24", "", "3", EDG
 /* clang-format on */
 #undef EDGEC_ROWS_ZEROS
 #undef EDGEC_ROWS_LAYER
+#undef EDGEC_ROWS_ZONED
 #undef EDGEC_ROWS_APART
 #undef EDGEC_ROWS_TOGETHER
 #undef EDGEC_ROWS_DELTAS
 #undef EDGEC_ROWS_DELTA
 #undef EDGEC_ROWS_ENTER
-#undef EDGEC_ROWS_MORE
+#undef EDGEC_ROWS_LOAD_32
+#undef EDGEC_ROWS_LOAD_16
+#undef EDGEC_ROWS_MORE_32
+#undef EDGEC_ROWS_MORE_16
 #undef EDGEC_ROWS_NO_MORE
 #undef EDGEC_ROWS3
 #undef EDGEC_ROWS_SPLIT

@@ -143,10 +143,9 @@ EDGEC_INLINE int32_t edgec_rows_double(int32_t sum, const int32_t *row) {
 }
 
 /* `lift` is how much higher than its value the sum of a is. */
-#define EDGEC_ROWS3(name, sums, lift, type, words, level_a, level_b, low, high)                    \
-    EDGEC_INLINE void name##_zoned(const int32_t *w, const int32_t *x, int32_t quads,              \
-                                   int32_t pairs, void *out, int32_t stride,                       \
-                                   const int16_t *const *zones) {                                  \
+#define EDGEC_ROWS3(name, delta, sums, lift, type, words, level_a, level_b, low, high)             \
+    EDGEC_INLINE void name(const int32_t *w, const int32_t *x, int32_t quads, int32_t pairs,       \
+                           void *out, int32_t stride, const delta *const *zones) {                 \
         type *y = (type *)out;                                                                     \
         int32_t step = stride / (int32_t)sizeof(type);                                             \
         for (int32_t p = 0; p < pairs; ++p, w += words, y += 2) {                                  \
@@ -161,14 +160,17 @@ EDGEC_INLINE int32_t edgec_rows_double(int32_t sum, const int32_t *row) {
                 y[k * step + 1] = (type)edgec_c_clamp(level_b, low, high);                         \
             }                                                                                      \
         }                                                                                          \
-    }                                                                                              \
+    }
+#define EDGEC_ROWS_ALL(name, sums, lift, type, words, level_a, level_b, low, high)                 \
+    EDGEC_ROWS3(name##_zoned16, int16_t, sums, lift, type, words, level_a, level_b, low, high)     \
+    EDGEC_ROWS3(name##_zoned32, int32_t, sums, lift, type, words, level_a, level_b, low, high)     \
     EDGEC_INLINE void name(const int32_t *w, const int32_t *x, int32_t quads, int32_t pairs,       \
                            void *out, int32_t stride) {                                            \
-        name##_zoned(w, x, quads, pairs, out, stride, NULL);                                       \
+        name##_zoned16(w, x, quads, pairs, out, stride, NULL);                                     \
     }
 #define EDGEC_ROWS_LAYER(name, type, words, level_a, level_b, alone, low, high)                    \
-    EDGEC_ROWS3(name, edgec_rows_sums, 256, type, words, level_a, level_b, low, high)              \
-    EDGEC_ROWS3(name##_apart, edgec_rows_sums_apart, 1, type, words, alone, level_b, low, high)
+    EDGEC_ROWS_ALL(name, edgec_rows_sums, 256, type, words, level_a, level_b, low, high)           \
+    EDGEC_ROWS_ALL(name##_apart, edgec_rows_sums_apart, 1, type, words, alone, level_b, low, high)
 EDGEC_ROWS_LAYER(edgec_rows3_i32, int32_t, 0, a[k] >> 8, b[k], a[k], INT32_MIN, INT32_MAX)
 EDGEC_ROWS_LAYER(edgec_rows3_i8, int8_t, 6, edgec_rows_single(a[k], w),
                  edgec_rows_single(b[k], w + 3), edgec_rows_single(a[k], w), -128, 127)
@@ -180,6 +182,7 @@ EDGEC_ROWS_LAYER(edgec_rows3_i16_lift, int16_t, 6, edgec_rows_single(a[k], w),
 EDGEC_ROWS_LAYER(edgec_rows3_i8_tflite, int8_t, 6, edgec_rows_double(a[k] >> 7, w),
                  edgec_rows_double(b[k] * 2, w + 3), edgec_rows_double(a[k] * 2, w), -128, 127)
 #undef EDGEC_ROWS_LAYER
+#undef EDGEC_ROWS_ALL
 #undef EDGEC_ROWS3
 
 EDGEC_INLINE void edgec_rows3_product(const int32_t *w, const int32_t *x, int32_t quads,

@@ -13,17 +13,17 @@ typedef struct {
     int16_t outputs, height, width, col_zones;
 } edgec_zones;
 
-/* What the biases of output number `place` of an image (or of several) have more than those in the
- * stream of the weights, for all outputs; those of zone (0, 0), `deltas` itself, have 0 more. */
-EDGEC_INLINE const int16_t *edgec_zones_at(const int16_t *deltas, const int16_t *map,
-                                           int32_t place) {
+/* Kernels have what the biases of each zone have more than those in the stream of the weights, for
+ * all outputs, zone by zone. This is how far behind the first zone's, which are 0, those of output
+ * number `place` of an image (or of several) lie. */
+EDGEC_INLINE int32_t edgec_zones_at(const int16_t *map, int32_t place) {
     edgec_zones g;
     edgec_memcpy(&g, map, sizeof g);
     int32_t i = place / g.width, j = place - i * g.width;
     const int16_t *rows = map + 4, *cols = rows + g.height;
     while (i >= g.height)
         i -= g.height;
-    return deltas + (rows[i] * g.col_zones + cols[j]) * g.outputs;
+    return (rows[i] * g.col_zones + cols[j]) * g.outputs;
 }
 
 #ifdef __cplusplus

@@ -221,22 +221,20 @@ def test_a_constant_meets_padding(constant: int, zones: int) -> None:
     assert last.op.row_zone == ((1, 0, 0, 2) if zones > 1 else ())
 
 
-def test_biases_that_differ_by_more_than_16_bits() -> None:
-    """Channels 1 to 5 are 127 and meet padding of -128: of their sums 127 * 255 or more apart, one fits 16 bits. The
-    output with the largest weights is not needed and does not count."""
-    b = Builder()
-    x, w = image(b, 2), b.rng.integers(-50, 50, (1, 1, 2, 6))
-    w[..., 1:] = 0
-    x = layer(b, x, w, [0] + [1 << 20] * 5)
-    last = np.full((3, 3, 6, 3), 127)
-    last[:, :, 1:, :2] = 0
-    last[1, 0, 1:, :2] = np.array([[2, 120, 30, 40, 1]] * 2).T
-    x = layer(b, x, last, [0, 1, 2], 1, -128)
-    last = b.rng.integers(-50, 50, (1, 1, 3, 2))
-    last[:, :, 2] = 0
-    graph = b.build(layer(b, x, last, [0, 1]))
-    assert shapes(graph) == [2, 2, 2]
-    same_bytes(graph, DropConstantChannels(1).run(graph))
+def test_the_goal_of_size_weighs_zones() -> None:
+    """Behind a 3x3 layer the biases of nine zones take more than the weights of one input, and less than of many."""
+    for constants, left in ((1, 2), (30, 1)):
+        b = Builder()
+        x, w = image(b, 2), b.rng.integers(-50, 50, (1, 1, 2, 1 + constants))
+        w[..., 1:] = 0
+        x = layer(b, x, w, [0] + [254] * constants)
+        x = layer(b, x, b.rng.integers(1, 50, (3, 3, 1 + constants, 20)), [0] * 20, 1, -128)
+        graph = b.build(x)
+        after = DropConstantChannels(1, "size").run(graph)
+        assert [n.type.shape[-1] for n in after.nodes] == [left, 20]
+        assert shapes(graph) == [1, 20]
+        same_bytes(graph, after)
+        same_bytes(graph, DropConstantChannels(1).run(graph))
 
 
 def test_a_channel_nobody_reads_goes_with_its_producers() -> None:

@@ -61,6 +61,19 @@ def block(h: int, w: int, stride: int = 1, wide: int = 24, before: int = 1) -> G
                            ((1, 1), {}, 8)])  # fmt: skip
 
 
+def with_zones(graph: Graph) -> Graph:
+    """The same with a bias of their own for the first and last rows and columns of convolutions without groups."""
+    rng, consts, nodes = np.random.default_rng(3), dict(graph.consts), []
+    for node in graph.nodes:
+        if isinstance(node.op, QConv2dRequantize) and node.op.groups == 1:
+            row, col = ((1, *[0] * (n - 2), 2)[:n] for n in node.type.shape[1:3])
+            bias = rng.integers(-9999, 9999, (3, 3, node.type.shape[3])).astype(np.int32)
+            consts[node.inputs[2]] = Const(bias, TensorType(bias.shape, DType.I32))
+            node = dataclasses.replace(node, op=dataclasses.replace(node.op, row_zone=row, col_zone=col))
+        nodes.append(node)
+    return dataclasses.replace(graph, nodes=tuple(nodes), consts=consts)
+
+
 def values_of(graph: Graph) -> np.ndarray:
     return np.random.default_rng(1).integers(-128, 128, graph.inputs[0].type.shape).astype(np.int8)
 
@@ -77,13 +90,16 @@ def layer_lists(draw: st.DrawFn) -> list[Spec]:
 
 
 @settings(max_examples=60, deadline=None)
-@given(layer_lists(), st.integers(9, 21), st.integers(9, 17), st.integers(1, 5), st.integers(1, 3))
-def test_the_steps_of_a_chain_make_every_row_of_it(specs: list[Spec], h: int, w: int, rows: int, strips: int) -> None:
+@given(layer_lists(), st.integers(9, 21), st.integers(9, 17), st.integers(1, 5), st.integers(1, 3), st.booleans())
+def test_the_steps_of_a_chain_make_every_row_of_it(
+    specs: list[Spec], h: int, w: int, rows: int, strips: int, zones: bool
+) -> None:
     """The references of the parts, on tiles that hold nothing but what the schedule says, against the whole layers."""
     try:
         graph = chain(h, w, 4, specs)
     except ValueError:
         return  # an image smaller than a kernel
+    graph = with_zones(graph) if zones else graph
     first, last = 1, len(specs)
     whole = evaluate_all(graph, {"x": torch.from_numpy(values_of(graph).astype(np.int64))})
     layers = tuple(layer_of(graph, n) for n in graph.nodes[first : last + 1])
@@ -132,8 +148,15 @@ def run(graph: Graph, folder: Path, arena: int | None, device: str = "host", tar
 
 @pytest.mark.parametrize(
     "graph",
-    [block(16, 16), block(16, 12, stride=2), block(12, 16, stride=2, before=0), block(9, 8, wide=28), block(7, 5)],
-    ids=["even", "stride", "tflite", "odd", "small"],
+    [
+        block(16, 16),
+        block(16, 12, stride=2),
+        block(12, 16, stride=2, before=0),
+        block(9, 8, wide=28),
+        block(7, 5),
+        with_zones(block(12, 12)),
+    ],
+    ids=["even", "stride", "tflite", "odd", "small", "zones"],
 )
 def test_an_inverted_residual_without_its_wide_tensor(tmp_path: Path, graph: Graph) -> None:
     (tmp_path / "whole").mkdir()
@@ -150,7 +173,7 @@ def test_an_inverted_residual_without_its_wide_tensor(tmp_path: Path, graph: Gra
 
 def test_on_the_emulated_core(tmp_path: Path) -> None:
     pytest.importorskip("unicorn")
-    plan = run(block(16, 16), tmp_path, None, "unicorn", "cortex-m7")
+    plan = run(with_zones(block(16, 16)), tmp_path, None, "unicorn", "cortex-m7")
     assert [r.strips for r in plan.regions] == [1]
     assert any(c.in_place for c in plan.every_call), "the depthwise rows lie in the tile they come from"
 
@@ -160,7 +183,7 @@ def test_strips_of_columns_make_the_arena_smaller_still(tmp_path: Path) -> None:
     pad = (1, 1, 1, 1)
     layers: list[Spec] = [((3, 3), {"pad": pad}, 16), ((3, 3), {"pad": pad, "stride": (2, 2)}, 16),
                           ((3, 3), {"pad": pad, "stride": (2, 2)}, 8)]  # fmt: skip
-    graph = chain(24, 48, 4, layers)
+    graph = with_zones(chain(24, 48, 4, layers))
     (tmp_path / "lines").mkdir()
     (tmp_path / "strips").mkdir()
     lines = run(graph, tmp_path / "lines", 14_000)
