@@ -11,7 +11,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgec.commands import print_report
 from edgec.ir.evaluate import evaluate, evaluate_all
 from edgec.ir.graph import Graph
 from edgec.ir.types import DType
@@ -38,6 +37,7 @@ from edgec.ops import (
 from edgec.passes.drop_constant_channels import DropConstantChannels, savings
 from edgec.passes.intervals import intervals
 from edgec.pipeline import compile_model
+from edgec.printing import print_report
 from tests.graphs import Builder
 
 SHARE = 0.4  # of planted channels
