@@ -146,7 +146,7 @@ def profile_command(a: argparse.Namespace) -> None:
     )
     for column in ("layer", "op", "variant"):
         table.add_column(column, overflow="fold")
-    modelled = ("cycles", "ms") if result.cycles is not None else ()
+    modelled = ("cycles (est.)", "ms (est.)") if result.cycles is not None else ()
     for column in ("mean", "worst", "share", "per MAC", *modelled):
         table.add_column(column, justify="right")
     for row in result.rows:

@@ -68,7 +68,8 @@ def check_budget(report: dict[str, Any], budget: Budget) -> None:
             )
         elif totals["latency_ms"] > budget.latency_ms:
             problems.append(
-                f"latency: {totals['latency_ms']:.3f} ms for the worst frame, {budget.latency_ms:g} ms allowed"
+                f"latency: {totals['latency_ms']:.3f} ms estimated for the worst frame,"
+                f" {budget.latency_ms:g} ms allowed"
             )
     if problems:
         raise BudgetError("over budget\n  " + "\n  ".join(problems) + "\n" + users_table(report))
