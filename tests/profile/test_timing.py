@@ -49,6 +49,16 @@ MANUAL = {
     "vldmia r0!, {s0, s1, s2, s3}": 5,
     "cmp r0, r1; it ne; movne r2, r3": 3,
 }
+#: by the manuals of the Cortex-M3 and M0+, where they differ
+OTHERS = {
+    ("cortex-m3", "umull r4, r5, r6, r7"): 5,
+    ("cortex-m3", "mla r0, r1, r2, r3; mul r4, r5, r6"): 3,
+    ("cortex-m3", "ldr r0, [r1]; ldr r2, [r3]; str r4, [r3, r2]"): 5,
+    ("cortex-m0plus", "ldr r0, [r1]; ldr r2, [r3]"): 4,
+    ("cortex-m0plus", "str r0, [r1, #4]; str r0, [r1, r2]"): 4,
+    ("cortex-m0plus", "muls r0, r1, r0; adds r0, r0, r2"): 2,
+    ("cortex-m0plus", "ldm r0!, {r1, r2, r3}; push {r4, r5}"): 7,
+}
 #: the same for two instructions a cycle
 PAIRS = {
     "add r0, r1, r2; add r3, r4, r5": 1,
@@ -70,7 +80,7 @@ def assembled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Instru
     from elftools.elf.elffile import ELFFile
 
     work, target = tmp_path_factory.mktemp("asm"), load_target("cortex-m4")
-    texts = [*MANUAL, *PAIRS]
+    texts = [*MANUAL, *PAIRS, *(text for _, text in OTHERS)]
     lines = [".syntax unified", ".text", ".thumb"]
     for k, text in enumerate(texts):
         lines += [f".global f{k}", f".thumb_func\nf{k}:", *text.split("; "), "bx lr"]
@@ -92,6 +102,16 @@ def timing_of(name: str) -> Timing:
 @pytest.mark.parametrize("text", MANUAL)
 def test_the_manuals_cycles(assembled: dict[str, list[Instruction]], text: str) -> None:
     assert sum(costs(assembled[text], timing_of("cortex-m4"))) == MANUAL[text]
+
+
+@pytest.mark.parametrize(("core", "text"), OTHERS)
+def test_the_manuals_of_other_cores(assembled: dict[str, list[Instruction]], core: str, text: str) -> None:
+    assert sum(costs(assembled[text], timing_of(core))) == OTHERS[core, text]
+
+
+def test_the_cortex_m33_has_the_timings_of_the_cortex_m4() -> None:
+    said = {"source": "", "error": "", "board": "", "board_factor": 0.0, "board_error": 0.0}
+    assert replace(timing_of("cortex-m33"), **said) == replace(timing_of("cortex-m4"), **said)
 
 
 @pytest.mark.parametrize("text", PAIRS)
