@@ -85,9 +85,51 @@ EDGEC_ASM_FUNCTION const int32_t *edgec_rows_sums(
 /* clang-format on */
 #undef EDGEC_ROWS_STORE
 #undef EDGEC_ROWS_WORD
+#elif EDGEC_HAS_PLAIN_THUMB2
+/* clang-format off */
+/* One lane of x for three rows times one of w: 256a+b in r4 r5 r6, b in r7 r8 r9. Read as halves, no lane has to be
+ * taken apart, which is what counts without DSP instructions. The first lane comes last and moves on. */
+#define EDGEC_ROWS_LANE(w, x, y, z)           \
+    "ldrsh r10, [r0" w "\n\t"                 \
+    "ldrsh r12, [r1, #" y "]\n\t"             \
+    "ldrsh lr, [r1, #" z "]\n\t"              \
+    "ldrsh r11, [r1" x "\n\t"                 \
+    "mla r5, r10, r12, r5\n\t"                \
+    "mla r6, r10, lr, r6\n\t"                 \
+    "mla r4, r10, r11, r4\n\t"                \
+    "sxtb r10, r10\n\t"                       \
+    "mla r7, r10, r11, r7\n\t"                \
+    "mla r8, r10, r12, r8\n\t"                \
+    "mla r9, r10, lr, r9\n\t"
+EDGEC_ASM_FUNCTION const int32_t *edgec_rows_sums(
+    const int32_t *w EDGEC_UNUSED, const int32_t *x EDGEC_UNUSED, int32_t quads EDGEC_UNUSED,
+    int32_t *a EDGEC_UNUSED, int32_t *b EDGEC_UNUSED) {
+    __asm__("push {r4, r5, r6, r7, r8, r9, r10, r11, lr}\n\t"
+            "ldrd r4, r7, [r0], #8\n\t"
+            "add r2, r0, r2, lsl #3\n\t"
+            "mov r5, r4\n\t"
+            "mov r6, r4\n\t"
+            "mov r8, r7\n\t"
+            "mov r9, r7\n"
+            "1:\n\t"
+            EDGEC_ROWS_LANE(", #2]", ", #2]", "6", "10")
+            EDGEC_ROWS_LANE(", #4]", ", #12]", "16", "20")
+            EDGEC_ROWS_LANE(", #6]", ", #14]", "18", "22")
+            EDGEC_ROWS_LANE("], #8", "], #24", "4", "8")
+            "cmp r0, r2\n\t"
+            "bne.w 1b\n\t"
+            "sub r4, r4, r7\n\t"
+            "sub r5, r5, r8\n\t"
+            "sub r6, r6, r9\n\t"
+            "ldr r10, [sp, #36]\n\t"
+            "stm r3, {r4, r5, r6}\n\t"
+            "stm r10, {r7, r8, r9}\n\t"
+            "pop {r4, r5, r6, r7, r8, r9, r10, r11, pc}\n\t");
+}
+/* clang-format on */
+#undef EDGEC_ROWS_LANE
 #else
-/* One lane of x for three rows times one of w. Read as halves and bytes, nothing has to be taken
- * apart, which is what counts on cores without DSP instructions. */
+/* One lane of x for three rows times one of w. */
 #define EDGEC_ROWS_LANE(at)                                                                        \
     do {                                                                                           \
         int32_t both = edgec_read_s16(weights + (at)), low = (int8_t)weights[at];                  \

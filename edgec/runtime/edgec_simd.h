@@ -22,6 +22,11 @@
 #else
 #define EDGEC_HAS_ONLY_THUMB1 0
 #endif
+#if defined(__ARM_ARCH_7M__) && !defined(EDGEC_SIMD_PORTABLE)
+#define EDGEC_HAS_PLAIN_THUMB2 1
+#else
+#define EDGEC_HAS_PLAIN_THUMB2 0
+#endif
 
 #ifdef __cplusplus
 extern "C" {
