@@ -3,8 +3,8 @@
     python bench/precisions.py [--write] [target ...]
 
 A 1x1 convolution, 64 to 64 channels over 25x5 pixels, requantised, its call included: normally distributed weights as
-quantisation rounds them, 4-bit activations also in the output. zig, -O2. --write puts them into the target files. QEMU's
-counts (cortex-m55) are good to some tens of instructions of half a million.
+quantisation rounds them, 4-bit activations also in the output. zig, -O2. --write puts them into the target files. The
+counts of QEMU (cortex-m55) are good to some tens of instructions of half a million.
 """
 
 from __future__ import annotations
