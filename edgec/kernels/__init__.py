@@ -20,6 +20,7 @@ from edgec.kernels import (
     helium_depth,
     helium_each,
     helium_product,
+    helium_rows,
     narrow_dsp,
     neon,
     neon_rows,
@@ -34,9 +35,11 @@ from edgec.ops.elementwise import Add, Div, Gelu, Mul, Sub
 from edgec.ops.norm import LayerNorm
 from edgec.ops.qconv import QConv2d, QConv2dRequantize
 from edgec.ops.qlinear import QLinear, QLinearRequantize
+from edgec.ops.qnorm import QLayerNorm
 from edgec.ops.qproduct import QMatMul
+from edgec.ops.qsoftmax import QSoftmax
 from edgec.ops.qspiking import QLif
-from edgec.ops.quantized import QConv1d, Requantize
+from edgec.ops.quantized import QConv1d, QLut, Requantize
 from edgec.ops.shape import Concat, Permute, Slice
 from edgec.ops.tflite import TfliteAdd
 
@@ -76,7 +79,10 @@ TABLES: Mapping[str, Mapping[type[Op], tuple[tuple[str, Rule], ...]]] = {
         QLinearRequantize: (("linear_mve", helium.linear),),
         QConv2d: IMAGES_MVE,
         QConv2dRequantize: (*IMAGES_MVE, ("depth_mve", helium_depth.image)),
+        QLayerNorm: (("norm_mve", helium_rows.layer_norm),),
+        QLut: (("lut_mve", helium_each.lut),),
         QMatMul: (("product_mve", helium_product.product),),
+        QSoftmax: (("softmax_mve", helium_rows.softmax),),
         Requantize: (("requantize_mve", helium_each.requantize),),
         TfliteAdd: (("add_mve", helium_each.add),),
     },

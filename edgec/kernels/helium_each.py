@@ -7,7 +7,7 @@ from math import prod
 import numpy as np
 
 from edgec.ops.base import Array, Kernel, Op, Site
-from edgec.ops.quantized import Requantize
+from edgec.ops.quantized import QLut, Requantize
 from edgec.ops.tflite import LEFT_SHIFT, TfliteAdd
 
 
@@ -64,3 +64,14 @@ def requantize(op: Op, site: Site) -> Kernel | None:
         ("y", (n,), op.dtype),
     )  # fmt: skip
     return Kernel(body, params, {"table": table, "levels": levels}, drops=(1, 2))
+
+
+def lut(op: Op, site: Site) -> Kernel | None:
+    """Sixteen bytes at a time, the table in the order of their bits."""
+    assert isinstance(op, QLut)
+    if 1 not in site.consts:
+        return None
+    n = site.inputs[0].size
+    body = f'T.call_extern("void", "edgec_mve_each_lut", x.data, table.data, y.data, {n})'
+    params = (("x", (n,), "int8"), ("table", (256,), "int8"), ("y", (n,), "int8"))
+    return Kernel(body, params, {"table": np.roll(site.consts[1].astype(np.int8), -128)})

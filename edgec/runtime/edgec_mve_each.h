@@ -173,6 +173,29 @@ EDGEC_MVE_EACH_BOTH(i8_to_i16, int8_t, int16_t)
 #undef EDGEC_MVE_EACH_LEVELS
 #endif
 
+/* ---- any function of a byte ----
+ * `table` by the bits of x: of 0 to 127 first, then of -128 to -1. */
+#if EDGEC_HAS_MVE
+EDGEC_ASM_FUNCTION void edgec_mve_each_lut(const int8_t *x EDGEC_UNUSED,
+                                           const int8_t *table EDGEC_UNUSED, int8_t *y EDGEC_UNUSED,
+                                           int32_t n EDGEC_UNUSED) {
+    __asm__("push {r7, lr}\n\t"
+            "wlstp.8 lr, r3, 2f\n"
+            "1:\n\t"
+            "vldrb.u8 q0, [r0], #16\n\t"
+            "vldrb.u8 q1, [r1, q0]\n\t"
+            "vstrb.8 q1, [r2], #16\n\t"
+            "letp lr, 1b\n"
+            "2:\n\t"
+            "pop {r7, pc}\n\t");
+}
+#else
+EDGEC_INLINE void edgec_mve_each_lut(const int8_t *x, const int8_t *table, int8_t *y, int32_t n) {
+    for (int32_t k = 0; k < n; ++k)
+        y[k] = table[(uint8_t)x[k]];
+}
+#endif
+
 #ifdef __cplusplus
 }
 #endif

@@ -21,7 +21,18 @@ from edgec.ir.evaluate import StepRunner
 from edgec.ir.types import DType, TensorType
 from edgec.kernels.helium import finish_of
 from edgec.kernels.helium_each import rounds_half_up
-from edgec.ops import QConv1d, QConv2d, QConv2dRequantize, QLinear, QLinearRequantize, QMatMul, TfliteAdd
+from edgec.ops import (
+    QConv1d,
+    QConv2d,
+    QConv2dRequantize,
+    QLayerNorm,
+    QLinear,
+    QLinearRequantize,
+    QLut,
+    QMatMul,
+    TfliteAdd,
+)
+from edgec.ops.qsoftmax import exponent
 from edgec.ops.quantized import Requantize
 from edgec.pipeline import compile_model
 from edgec.target import load_target
@@ -102,6 +113,25 @@ def add_product(b: Builder) -> None:
     b.add(op, (left, 1 << 15), (right, 128))
 
 
+def add_norm(b: Builder) -> None:
+    """Layer norm of rows that vary much and little, to int8 and int16."""
+    for dtype, reach in ((DType.I8, 128), (DType.I8, 2), (DType.I16, 1 << 15), (DType.I16, 3)):
+        c, shift, to = int(b.ints(1, 200)), int(b.ints(1, 20)), ("int8", "int16")[int(b.ints(0, 2))]
+        lo, hi = DType(to).range
+        op = QLayerNorm(to, 1.0, 0, int(b.ints(1, 1 << int(b.ints(1, 50)))), shift, lo + 3, hi)
+        offset = b.ints(-hi << shift - 1, hi << shift - 1, c)
+        b.add(op, (frame_type(dtype, 1, 3, c), reach), (b.ints(-(1 << 31), 1 << 31, c), "int32"), (offset, "int32"))
+
+
+def add_softmax(b: Builder) -> None:
+    """Rows of one element and more, from even to one that has it all."""
+    for dtype, reach in ((DType.I8, 128), (DType.I16, 1 << 15), (DType.I32, (1 << 30) - 1)):
+        x = TensorType((1, 2, 3, int(b.ints(1, 150))), dtype)
+        b.add(exponent(10.0 ** float(b.rng.uniform(-2, 2)) / reach), (x, reach))
+    b.add(exponent(1e-4), (TensorType((1, 2, 700), DType.I8), 128))  # the sum has 25 bits
+    b.add(QLut(), (TensorType((1, int(b.ints(1, 50))), DType.I8), 128), (b.ints(-128, 128, 256), "int8"))
+
+
 def check(b: Builder, device: str, target: str, toolchain: str = "zig") -> list[str]:
     """The graph with the kernels for Helium on a device: the bytes of the reference. Returns the variants."""
     graph, rng = b.graph(), np.random.default_rng(1)
@@ -125,7 +155,7 @@ def check(b: Builder, device: str, target: str, toolchain: str = "zig") -> list[
 def random_layers(seed: int) -> Builder:
     b = Builder(seed)
     for _ in range(3):
-        for add in (add_linear, add_convolution, add_depthwise, add_sum, add_product):
+        for add in (add_linear, add_convolution, add_depthwise, add_sum, add_product, add_norm, add_softmax):
             add(b)
     return b
 
@@ -134,7 +164,8 @@ def random_layers(seed: int) -> Builder:
 @given(seed=st.integers(0, 2**32 - 1))
 def test_random_layers_on_the_host(seed: int) -> None:
     variants = check(random_layers(seed), "host", "host")
-    assert {"linear_mve", "windows_mve", "depth_mve", "add_mve", "product_mve"} <= set(variants)
+    own = {"linear_mve", "windows_mve", "depth_mve", "add_mve", "product_mve", "norm_mve", "softmax_mve", "lut_mve"}
+    assert own <= set(variants)
     others = {"generic", "rows_dsp", "windows_dsp", "dense_dsp", "event_dsp", "silence_dsp"}
     assert {v for v in variants if not v.endswith("_mve")} <= others
 
