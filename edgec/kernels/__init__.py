@@ -23,6 +23,7 @@ from edgec.kernels import (
     helium_rows,
     narrow_dsp,
     neon,
+    neon_integer,
     neon_rows,
     packed_dsp,
     rows_dsp,
@@ -56,6 +57,10 @@ PLAIN_ROWS: tuple[tuple[str, Rule], ...] = (("rows", rows_dsp.linear), ("windows
 DENSE: tuple[tuple[str, Rule], ...] = (("dense_dsp", arm_dsp.dense), ("wide_dsp", arm_dsp.dense_wide))
 
 IMAGES_MVE: tuple[tuple[str, Rule], ...] = (("linear_mve", helium.linear), ("windows_mve", helium.convolution))
+
+IMAGES_NEON: tuple[tuple[str, Rule], ...] = (
+    ("dense_neon", neon_integer.linear), ("windows_neon", neon_integer.convolution),
+)  # fmt: skip
 
 #: instruction set -> op -> (variant, rule); rules are tried in this order, one that does not fit the site returns None
 TABLES: Mapping[str, Mapping[type[Op], tuple[tuple[str, Rule], ...]]] = {
@@ -116,6 +121,11 @@ TABLES: Mapping[str, Mapping[type[Op], tuple[tuple[str, Rule], ...]]] = {
         LayerNorm: (("layer_norm_neon", neon_rows.layer_norm),),
         Linear: (("linear_neon", neon.linear),),
         MatMul: (("matmul_neon", neon.matmul),),
+        QConv1d: (("dense_neon", neon_integer.linear),),
+        QConv2d: IMAGES_NEON,
+        QConv2dRequantize: (*IMAGES_NEON, ("depth_neon", neon_integer.depthwise)),
+        QLinear: (("dense_neon", neon_integer.linear),),
+        QLinearRequantize: (("dense_neon", neon_integer.linear),),
         Softmax: (("softmax_neon", neon_rows.softmax),),
     },
 }

@@ -15,6 +15,7 @@ RATES = (0.0, 0.15, 1.0)
 HOSTS = [
     (("generic",), "gcc"), (("arm_dsp", "generic"), "gcc"), (("arm_dsp", "generic"), "zig"), (("generic",), "zig"),
     (("scalar", "generic"), "gcc"), (("helium", "arm_dsp", "generic"), "zig"),
+    (("neon", "generic"), "gcc"),
 ]  # fmt: skip
 CORES = [
     ("cortex-m7", "zig"), ("cortex-m7", "gcc"), ("cortex-m4", "zig"), ("cortex-m33", "gcc"), ("cortex-m3", "zig"),
@@ -56,6 +57,8 @@ def test_variants_are_used(host: Bench) -> None:
     if "linear_mve" in found:
         mve = {"spikes_mve", "windows_mve", "depth_mve", "add_mve", "requantize_mve", "product_mve"}
         assert found >= mve | both
+    elif "dense_neon" in found:
+        assert found >= {"windows_neon", "dense", "event", "requantize", "generic"}
     else:
         assert found >= {"event", "dense", "generic"} or found >= {"wide_dsp", "conv_dsp", "depthwise_dsp", *both}
 
