@@ -37,12 +37,12 @@ from edgec.ops.norm import LayerNorm
 from edgec.ops.qconv import QConv2d, QConv2dRequantize
 from edgec.ops.qlinear import QLinear, QLinearRequantize
 from edgec.ops.qnorm import QLayerNorm
-from edgec.ops.qproduct import QMatMul
+from edgec.ops.qproduct import QMatMul, QMul
 from edgec.ops.qsoftmax import QSoftmax
 from edgec.ops.qspiking import QLif
 from edgec.ops.quantized import QConv1d, QLut, Requantize
 from edgec.ops.shape import Concat, Permute, Slice
-from edgec.ops.tflite import TfliteAdd
+from edgec.ops.tflite import TfliteAdd, TfliteMul
 
 Rule = Callable[[Op, Site], Kernel | None]
 
@@ -87,9 +87,11 @@ TABLES: Mapping[str, Mapping[type[Op], tuple[tuple[str, Rule], ...]]] = {
         QLayerNorm: (("norm_mve", helium_rows.layer_norm),),
         QLut: (("lut_mve", helium_each.lut),),
         QMatMul: (("product_mve", helium_product.product),),
+        QMul: (("mul_mve", helium_each.mul),),
         QSoftmax: (("softmax_mve", helium_rows.softmax),),
         Requantize: (("requantize_mve", helium_each.requantize),),
         TfliteAdd: (("add_mve", helium_each.add),),
+        TfliteMul: (("mul_mve", helium_each.mul),),
     },
     "scalar": {
         QConv2d: PLAIN_ROWS,

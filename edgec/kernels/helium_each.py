@@ -6,9 +6,11 @@ from math import prod
 
 import numpy as np
 
+from edgec.ir.types import DType
 from edgec.ops.base import Array, Kernel, Op, Site
+from edgec.ops.qproduct import QMul
 from edgec.ops.quantized import QLut, Requantize
-from edgec.ops.tflite import LEFT_SHIFT, TfliteAdd
+from edgec.ops.tflite import LEFT_SHIFT, TfliteAdd, TfliteMul
 
 
 def half_up(x: Array, multiplier: int, shift: int) -> Array:
@@ -38,6 +40,29 @@ def add(op: Op, site: Site) -> Kernel:
     body = f'T.call_extern("void", "edgec_mve_each_{name}", a.data, b.data, y.data, {n}, terms.data)'
     params = (("a", (n,), "int8"), ("b", (n,), "int8"), ("terms", terms.shape, "int32"), ("y", (n,), "int8"))
     return Kernel(body, params, {"terms": terms})
+
+
+def mul(op: Op, site: Site) -> Kernel | None:
+    """Two tensors of one shape, four or eight elements at a time; None where 32 bits would not be exact."""
+    assert isinstance(op, QMul | TfliteMul)
+    (a, b), n = site.inputs, site.outputs[0].size
+    tflite = isinstance(op, TfliteMul)
+    dtype = "int8" if isinstance(op, TfliteMul) else op.dtype
+    lift = max((31 if tflite else 32) - op.shift, 0)
+    reach = prod(max(z - t.dtype.range[0], t.dtype.range[1] - z) for t, z in ((a, op.za), (b, op.zb)))
+    if a.shape != b.shape or reach << lift >= 1 << 31 or op.shift + lift > 62:
+        return None
+    factors: Array = np.array(
+        [-op.za, -op.zb, lift, op.multiplier, 31 - op.shift - lift, op.zero_point, op.lo, op.hi], np.int32
+    )
+    kinds = f"{a.dtype.value}_{b.dtype.value}_to_{dtype}".replace("int", "i")
+    plain = not (op.za or op.zb or op.zero_point or lift) and (op.lo, op.hi) == DType.I16.range
+    name = "tflite" if tflite else "plain" if plain and kinds == "i16_i16_to_i16" else kinds
+    body = f'T.call_extern("void", "edgec_mve_each_mul_{name}", a.data, b.data, y.data, {n}, factors.data)'
+    params = (
+        ("a", (n,), a.dtype.value), ("b", (n,), b.dtype.value), ("factors", factors.shape, "int32"), ("y", (n,), dtype),
+    )  # fmt: skip
+    return Kernel(body, params, {"factors": factors})
 
 
 def requantize(op: Op, site: Site) -> Kernel | None:

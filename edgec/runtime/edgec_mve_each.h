@@ -70,8 +70,6 @@ EDGEC_MVE_EACH_ADD(edgec_mve_each_add_up, "vadd.i32", EDGEC_MVE_EACH_UP)
 EDGEC_MVE_EACH_ADD(edgec_mve_each_sub_up, "vsub.i32", EDGEC_MVE_EACH_UP)
 /* clang-format on */
 #undef EDGEC_MVE_EACH_ADD
-#undef EDGEC_MVE_EACH_UP
-#undef EDGEC_MVE_EACH_AWAY
 #else
 EDGEC_INLINE int32_t edgec_mve_each_scale(int32_t x, int32_t multiplier, int32_t shift,
                                           int32_t away) {
@@ -98,6 +96,120 @@ EDGEC_MVE_EACH_ADD(edgec_mve_each_sub, -, 1)
 EDGEC_MVE_EACH_ADD(edgec_mve_each_add_up, +, 0)
 EDGEC_MVE_EACH_ADD(edgec_mve_each_sub_up, -, 0)
 #undef EDGEC_MVE_EACH_ADD
+#endif
+
+/* ---- products ----
+ * y = (a - zero) * (b - zero) * multiplier / 2**shift + zero, bounded; the product is shifted left
+ * by `lift` first, `shift` is a right shift as a negative number. Rounded once, or as TFLite does.
+ * */
+typedef struct {
+    int32_t a_offset, b_offset, lift, multiplier, shift, zero, low, high;
+} edgec_mve_each_factors;
+
+#if EDGEC_HAS_MVE
+/* clang-format off */
+#define EDGEC_MVE_EACH_MUL(name, left, right, out, load_a, load_b, store, high, round) \
+    EDGEC_ASM_FUNCTION void name(                                           \
+        const left *a EDGEC_UNUSED, const right *b EDGEC_UNUSED,            \
+        out *y EDGEC_UNUSED, int32_t n EDGEC_UNUSED,                        \
+        const int32_t *factors EDGEC_UNUSED) {                              \
+        __asm__("push {r4, r5, r6, r7, r8, r9, r10, r11, lr}\n\t"           \
+                "ldr r12, [sp, #36]\n\t"                                    \
+                "vpush {d8, d9}\n\t"                                        \
+                "ldm r12, {r4, r5, r6, r7, r8, r9, r10, r11}\n\t"           \
+                "vdup.32 q2, r10\n\t"                                       \
+                "vdup.32 q4, r11\n\t"                                       \
+                "wlstp.32 lr, r3, 2f\n"                                     \
+                "1:\n\t"                                                    \
+                load_a                                                      \
+                load_b                                                      \
+                "vadd.i32 q0, q0, r4\n\t"                                   \
+                "vadd.i32 q1, q1, r5\n\t"                                   \
+                "vmul.i32 q0, q0, q1\n\t"                                   \
+                "vshl.s32 q0, r6\n\t"                                       \
+                high " q0, q0, r7\n\t"                                      \
+                round("q0", "r8")                                           \
+                "vrshl.s32 q0, r8\n\t"                                      \
+                "vadd.i32 q0, q0, r9\n\t"                                   \
+                "vmax.s32 q0, q0, q2\n\t"                                   \
+                "vmin.s32 q0, q0, q4\n\t"                                   \
+                store                                                       \
+                "letp lr, 1b\n"                                             \
+                "2:\n\t"                                                    \
+                "vpop {d8, d9}\n\t"                                         \
+                "pop {r4, r5, r6, r7, r8, r9, r10, r11, pc}\n\t");          \
+    }
+#define EDGEC_MVE_EACH_PAIR(kinds, left, right, load_a, load_b)             \
+    EDGEC_MVE_EACH_MUL(edgec_mve_each_mul_##kinds##_to_i8, left, right, int8_t, load_a, load_b, \
+                       "vstrb.32 q0, [r2], #4\n\t", "vqdmulh.s32", EDGEC_MVE_EACH_UP) \
+    EDGEC_MVE_EACH_MUL(edgec_mve_each_mul_##kinds##_to_i16, left, right, int16_t, load_a, load_b, \
+                       "vstrh.32 q0, [r2], #8\n\t", "vqdmulh.s32", EDGEC_MVE_EACH_UP)
+EDGEC_MVE_EACH_PAIR(i8_i8, int8_t, int8_t, "vldrb.s32 q0, [r0], #4\n\t", "vldrb.s32 q1, [r1], #4\n\t")
+EDGEC_MVE_EACH_PAIR(i8_i16, int8_t, int16_t, "vldrb.s32 q0, [r0], #4\n\t", "vldrh.s32 q1, [r1], #8\n\t")
+EDGEC_MVE_EACH_PAIR(i16_i8, int16_t, int8_t, "vldrh.s32 q0, [r0], #8\n\t", "vldrb.s32 q1, [r1], #4\n\t")
+EDGEC_MVE_EACH_PAIR(i16_i16, int16_t, int16_t, "vldrh.s32 q0, [r0], #8\n\t", "vldrh.s32 q1, [r1], #8\n\t")
+EDGEC_MVE_EACH_MUL(edgec_mve_each_mul_tflite, int8_t, int8_t, int8_t, "vldrb.s32 q0, [r0], #4\n\t",
+                   "vldrb.s32 q1, [r1], #4\n\t", "vstrb.32 q0, [r2], #4\n\t", "vqrdmulh.s32", EDGEC_MVE_EACH_AWAY)
+/* clang-format on */
+#undef EDGEC_MVE_EACH_PAIR
+#undef EDGEC_MVE_EACH_MUL
+#undef EDGEC_MVE_EACH_UP
+#undef EDGEC_MVE_EACH_AWAY
+
+/* int16 without zero points, lift and bounds, eight at a time; only multiplier and shift count. */
+EDGEC_ASM_FUNCTION void edgec_mve_each_mul_plain(const int16_t *a EDGEC_UNUSED,
+                                                 const int16_t *b EDGEC_UNUSED,
+                                                 int16_t *y EDGEC_UNUSED, int32_t n EDGEC_UNUSED,
+                                                 const int32_t *factors EDGEC_UNUSED) {
+    __asm__("push {r4, r5, r6, lr}\n\t"
+            "ldr r12, [sp, #16]\n\t"
+            "ldrd r4, r5, [r12, #12]\n\t"
+            "wlstp.16 lr, r3, 2f\n"
+            "1:\n\t"
+            "vldrh.u16 q0, [r0], #16\n\t"
+            "vldrh.u16 q1, [r1], #16\n\t"
+            "vmullb.s16 q2, q0, q1\n\t"
+            "vmullt.s16 q0, q0, q1\n\t"
+            "vqdmulh.s32 q2, q2, r4\n\t"
+            "vqdmulh.s32 q0, q0, r4\n\t"
+            "vrshl.s32 q2, r5\n\t"
+            "vrshl.s32 q0, r5\n\t"
+            "vqmovnb.s32 q2, q2\n\t"
+            "vqmovnt.s32 q2, q0\n\t"
+            "vstrh.16 q2, [r2], #16\n\t"
+            "letp lr, 1b\n"
+            "2:\n\t"
+            "pop {r4, r5, r6, pc}\n\t");
+}
+#else
+#define EDGEC_MVE_EACH_MUL(name, left, right, out, round)                                          \
+    EDGEC_INLINE void name(const left *a, const right *b, out *y, int32_t n,                       \
+                           const int32_t *factors) {                                               \
+        edgec_mve_each_factors g;                                                                  \
+        edgec_memcpy(&g, factors, sizeof g);                                                       \
+        for (int32_t k = 0; k < n; ++k) {                                                          \
+            const int32_t product = (a[k] + g.a_offset) * (b[k] + g.b_offset) * (1 << g.lift);     \
+            const int32_t high = edgec_mve_high(product, g.multiplier, round);                     \
+            const int32_t away = (round) != 0 && high < 0 && g.shift < 0;                          \
+            const int32_t v = edgec_mve_shift(high - away, g.shift) + g.zero;                      \
+            y[k] = (out)edgec_c_clamp(v, g.low, g.high);                                           \
+        }                                                                                          \
+    }
+#define EDGEC_MVE_EACH_PAIR(kinds, left, right)                                                    \
+    EDGEC_MVE_EACH_MUL(edgec_mve_each_mul_##kinds##_to_i8, left, right, int8_t, 0)                 \
+    EDGEC_MVE_EACH_MUL(edgec_mve_each_mul_##kinds##_to_i16, left, right, int16_t, 0)
+EDGEC_MVE_EACH_PAIR(i8_i8, int8_t, int8_t)
+EDGEC_MVE_EACH_PAIR(i8_i16, int8_t, int16_t)
+EDGEC_MVE_EACH_PAIR(i16_i8, int16_t, int8_t)
+EDGEC_MVE_EACH_PAIR(i16_i16, int16_t, int16_t)
+EDGEC_MVE_EACH_MUL(edgec_mve_each_mul_tflite, int8_t, int8_t, int8_t, 1)
+#undef EDGEC_MVE_EACH_PAIR
+#undef EDGEC_MVE_EACH_MUL
+
+EDGEC_INLINE void edgec_mve_each_mul_plain(const int16_t *a, const int16_t *b, int16_t *y,
+                                           int32_t n, const int32_t *factors) {
+    edgec_mve_each_mul_i16_i16_to_i16(a, b, y, n, factors);
+}
 #endif
 
 /* ---- requantisation, rounded once ----

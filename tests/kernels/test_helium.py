@@ -30,7 +30,9 @@ from edgec.ops import (
     QLinearRequantize,
     QLut,
     QMatMul,
+    QMul,
     TfliteAdd,
+    TfliteMul,
 )
 from edgec.ops.qsoftmax import exponent
 from edgec.ops.quantized import Requantize
@@ -119,7 +121,7 @@ def add_norm(b: Builder) -> None:
         c, shift, to = int(b.ints(1, 200)), int(b.ints(1, 20)), ("int8", "int16")[int(b.ints(0, 2))]
         lo, hi = DType(to).range
         op = QLayerNorm(to, 1.0, 0, int(b.ints(1, 1 << int(b.ints(1, 50)))), shift, lo + 3, hi)
-        offset = b.ints(-hi << shift - 1, hi << shift - 1, c)
+        offset = b.ints(-(1 << 30), 1 << 30, c)
         b.add(op, (frame_type(dtype, 1, 3, c), reach), (b.ints(-(1 << 31), 1 << 31, c), "int32"), (offset, "int32"))
 
 
@@ -130,6 +132,21 @@ def add_softmax(b: Builder) -> None:
         b.add(exponent(10.0 ** float(b.rng.uniform(-2, 2)) / reach), (x, reach))
     b.add(exponent(1e-4), (TensorType((1, 2, 700), DType.I8), 128))  # the sum has 25 bits
     b.add(QLut(), (TensorType((1, int(b.ints(1, 50))), DType.I8), 128), (b.ints(-128, 128, 256), "int8"))
+
+
+def add_mul(b: Builder) -> None:
+    """Elementwise products of both types, with zero points and without, raised and not."""
+    shape, (za, zb, zero) = (1, 2, int(b.ints(1, 40))), b.ints(-128, 128, 3).tolist()
+    i8, i16 = TensorType(shape, DType.I8), TensorType(shape, DType.I16)
+    for a, c in ((i8, i8), (i8, i16), (i16, i8), (i16, i16)):
+        bits = 15 + 8 * sum(t.dtype is DType.I16 for t in (a, c))
+        to, m = ("int8", "int16")[int(b.ints(0, 2))], int(b.ints(1, 1 << 31))
+        least, most = DType(to).range
+        at_ends = [(zero, za, zb), (0, 0, 0)][a is c is i16]
+        op = QMul(to, 1.0, *at_ends, m, int(b.ints(bits, 58)), least + 5 * (zero > 0), most)
+        b.add(op, (a, 1 << 15), (c, 1 << 15))
+    op = TfliteMul(1.0, zero, za, zb, int(b.ints(1 << 30, 1 << 31)), int(b.ints(28, 45)), -100, 120)
+    b.add(op, (i8, 128), (i8, 128))
 
 
 def check(b: Builder, device: str, target: str, toolchain: str = "zig") -> list[str]:
@@ -155,7 +172,7 @@ def check(b: Builder, device: str, target: str, toolchain: str = "zig") -> list[
 def random_layers(seed: int) -> Builder:
     b = Builder(seed)
     for _ in range(3):
-        for add in (add_linear, add_convolution, add_depthwise, add_sum, add_product, add_norm, add_softmax):
+        for add in (add_linear, add_convolution, add_depthwise, add_sum, add_product, add_mul, add_norm, add_softmax):
             add(b)
     return b
 
@@ -164,7 +181,8 @@ def random_layers(seed: int) -> Builder:
 @given(seed=st.integers(0, 2**32 - 1))
 def test_random_layers_on_the_host(seed: int) -> None:
     variants = check(random_layers(seed), "host", "host")
-    own = {"linear_mve", "windows_mve", "depth_mve", "add_mve", "product_mve", "norm_mve", "softmax_mve", "lut_mve"}
+    names = ["linear", "windows", "depth", "add", "product", "mul", "norm", "softmax", "lut"]
+    own = {f"{name}_mve" for name in names}
     assert own <= set(variants)
     others = {"generic", "rows_dsp", "windows_dsp", "dense_dsp", "event_dsp", "silence_dsp"}
     assert {v for v in variants if not v.endswith("_mve")} <= others
