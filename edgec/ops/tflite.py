@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from edgec.ir.types import DType, QuantParams, TensorType
 from edgec.ops.base import Array, Cost, Kernel, Op, Site, ctype, need, same_time
 from edgec.ops.elementwise import loop_nest
+from edgec.ops.linear_form import LEVELS, LinearForm, linear_form
 from edgec.ops.qpool import QPool2d
 from edgec.ops.qproduct import broadcast_shape, position
 from edgec.ops.quantized import Requantize, clamped, requantize, scaled_lines
@@ -96,9 +97,26 @@ class TfliteAdd(Op):
         """The reference on arrays."""
         return np.asarray(self.reference(torch.from_numpy(a), torch.from_numpy(b)).numpy())
 
-    def lower(self, site: Site) -> Kernel:
-        n = site.outputs[0].size
+    def linear(self) -> LinearForm | None:
+        """The same with one rounding, where there is such a form."""
+        fa, fb = (m / 2 ** (31 + s - LEFT_SHIFT) for m, s in ((self.ma, self.sa), (self.mb, self.sb)))
+        fy = self.my / 2 ** (31 + self.sy)
+        slopes = fa * fy, self.sign * fb * fy
+        at_zero = self.zero_point - self.za * slopes[0] - self.zb * slopes[1]
+        every = self.levels(LEVELS[:, None], LEVELS[None])
+        return linear_form(every, slopes, at_zero, self.lo, self.hi)
 
+    def lower(self, site: Site) -> Kernel:
+        n, form = site.outputs[0].size, self.linear()
+        lines = self._linear_lines(form) if form else self._rounded_lines()
+        body = f"for i in T.parallel({n}):\n" + "\n".join(f"    {line}" for line in lines)
+        return Kernel(body, (("a", (n,), "int8"), ("b", (n,), "int8"), ("y", (n,), "int8")))
+
+    def _linear_lines(self, form: LinearForm) -> list[str]:
+        total = f'T.cast(a[i], "int32") * {form.fa} + {form.constant} + T.cast(b[i], "int32") * {form.fb}'
+        return [f"y[i] = {clamped(f'T.shift_right({total}, {form.shift})', self.lo, self.hi, DType.I8, 'int32')}"]
+
+    def _rounded_lines(self) -> list[str]:
         def scaled(name: str, value: str, multiplier: int, shift: int) -> list[str]:
             high = f"{name}_high: T.let[T.int32] = {high_mul_text(value, f'T.int32({multiplier})')}"
             moved = f"{name}_high"
@@ -114,9 +132,7 @@ class TfliteAdd(Op):
         lines = [*operand("a", self.za, self.ma, self.sa), *operand("b", self.zb, self.mb, self.sb)]
         lines += scaled("sum", f"(a_scaled {'+' if self.sign > 0 else '-'} b_scaled)", self.my, self.sy)
         total = f"sum_scaled + T.int32({self.zero_point})"
-        lines.append(f"y[i] = {clamped(total, self.lo, self.hi, DType.I8, 'int32')}")
-        body = f"for i in T.parallel({n}):\n" + "\n".join(f"    {line}" for line in lines)
-        return Kernel(body, (("a", (n,), "int8"), ("b", (n,), "int8"), ("y", (n,), "int8")))
+        return [*lines, f"y[i] = {clamped(total, self.lo, self.hi, DType.I8, 'int32')}"]
 
 
 @dataclass(frozen=True)
