@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 
 from edgec.ir.types import DType
-from edgec.kernels.rows_dsp import clamp_lines, table_of
+from edgec.kernels.rows_dsp import clamp_lines, roundings_of, table_of
 from edgec.ops.base import Array, Kernel, Op, Site
 from edgec.ops.qconv import QConv2dRequantize
 from edgec.ops.quantized import accumulator_bounds
@@ -43,8 +43,8 @@ def axes_of(op: QConv2dRequantize, site: Site) -> tuple[Axis, Axis, bool] | None
     return min(choices, key=lambda choice: choice[1].blocks, default=None)
 
 
-def pack_filters(op: QConv2dRequantize, site: Site, turned: bool) -> Array | None:
-    """The seven words of each channel; None where 32 bits would not be exact."""
+def pack_filters(op: QConv2dRequantize, site: Site, turned: bool, rounding: str) -> Array | None:
+    """The seven words of each channel, `rounding` one of `roundings_of`; None where 32 bits would not be exact."""
     w, bias, multiplier, shift = (site.consts[k] for k in (1, 2, 3, 4))
     last = op.requantization
     filters = w.reshape(SIZE, SIZE, -1)
@@ -52,12 +52,13 @@ def pack_filters(op: QConv2dRequantize, site: Site, turned: bool) -> Array | Non
     same = [np.broadcast_to(v.astype(np.int64), low.shape) for v in (multiplier, shift)]
     level = last.levels(low, *same)
     constant = level == last.levels(high, *same)
-    least = 32 if op.rounding == "tflite" else 33
-    lift = np.where(constant, 0, np.maximum(least - same[1], 0)) + (op.rounding == "tflite")
+    least = 32 if rounding == "tflite" else 33
+    lift = np.where(constant, 0, np.maximum(least - same[1], 0)) + (rounding == "tflite")
+    lift = np.maximum(lift, 2) if rounding == "up" else lift
     reach = np.maximum(np.abs(low), np.abs(high)) << lift
     if lift.max() > MAX_LIFT or reach.max() >= 1 << 31 or (np.abs(bias.astype(np.int64)) << lift).max() >= 1 << 31:
         return None
-    table = table_of(last, same, lift, level, constant)
+    table = table_of(last, rounding, same, lift, level, constant)
     if table is None:
         return None
     octets = np.zeros((low.size, SIZE, 4), np.int8)
@@ -78,7 +79,8 @@ def image(op: Op, site: Site) -> Kernel | None:
     if x.dtype is not DType.I8 or op.dtype != "int8" or axes is None or not {1, 2, 3, 4} <= set(site.consts):
         return None
     across, along, turned = axes
-    packed = pack_filters(op, site, turned)
+    packings = ((r, pack_filters(op, site, turned, r)) for r in roundings_of(op.requantization))
+    rounding, packed = next((found for found in packings if found[1] is not None), ("", None))
     if packed is None:
         return None
     room = -(-((along.outputs - 1) * op.stride[0] + SIZE) // 2) * 2
@@ -87,7 +89,7 @@ def image(op: Op, site: Site) -> Kernel | None:
         along.out_step, across.before, along.before, op.stride[0], channels, room,
     ], np.int32)  # fmt: skip
     size, out = prod(x.shape[1:]), prod(site.outputs[0].shape[1:])
-    name = f"edgec_depth_image_{op.stride[0]}" + ("_tflite" if op.rounding == "tflite" else "")
+    name = f"edgec_depth_image_{op.stride[0]}" + ("_tflite" if rounding == "tflite" else "")
     where = f"T.address_of(x[n * {size}]), shape.data, w.data, T.address_of(y[n * {out}])"
     lines = [f'T.call_extern("void", "{name}", {where}, lines.data, {op.pad_value})']
     lines += clamp_lines(op.requantization, out, "n", out)

@@ -39,26 +39,37 @@ class Finish:
 FINISHES = {
     ("single", "int8"): (("i8", 8, 0), ("i8_lift", 8, 8)),
     ("single", "int16"): (("i16_lift", 8, 8),),
+    ("up", "int8"): (("i8_lift", 8, 8),),
     ("tflite", "int8"): (("i8_tflite", 1, 1),),
-    ("tflite", "int16"): (),
 }
 SUMS = Finish("i32", 4, np.zeros((0, 0), np.int32), np.zeros((0, 0), np.int32), turns=False)
 
 
-def table_of(op: Requantize, same: list[Array], lift: Array, level: Array, constant: Array) -> Array | None:
+def roundings_of(op: Requantize) -> tuple[str, ...]:
+    """The ways to compute an op's rounding, the cheapest first. TFLite's two roundings differ from halves `up` below
+    the zero point only, which a relu hides, and those are one rounding that begins half a step of the first lower."""
+    hidden = op.rounding == "tflite" and op.lo >= op.zero_point
+    return ("up", "tflite") if hidden else (op.rounding,)
+
+
+def table_of(
+    op: Requantize, rounding: str, same: list[Array], lift: Array, level: Array, constant: Array
+) -> Array | None:
     """Rows multiplier, addend, shift for sums that are `lift` bits higher than their values, so that
     (high word of sum * multiplier + addend) >> shift is the value with its zero point; of `tflite` it is twice that.
 
     An output that is `constant` at `level` whatever its sum needs no product. None where a shift or an addend is out
-    of range.
+    of range. With `up` the high words are values of the first rounding times 2**(lift - 1): lift is 2 or more.
     """
-    single = op.rounding == "single"
+    once = rounding != "tflite"
     multiplier = np.where(constant, 0, same[0])
-    shift = np.where(constant, int(single), same[1] + lift - 32 - (not single))
-    if shift.min() < int(single) or shift.max() > 31:
+    shift = np.where(constant, int(once), same[1] + lift - 32 - (not once))
+    if shift.min() < int(once) or shift.max() > 31:
         return None
     zero = np.where(constant, level, op.zero_point)
-    addend = (zero << shift) + (1 << (shift - 1)) if single else (1 + 2 * zero) << shift
+    addend = (zero << shift) + (1 << (shift - 1)) if once else (1 + 2 * zero) << shift
+    if rounding == "up":  # where TFLite shifts right, the first of its roundings adds half a step of its own
+        addend = addend + np.where(constant | (same[1] <= 31), 0, 1 << np.maximum(lift - 2, 0))
     if np.abs(addend).max() > ADDEND_LIMIT:
         return None
     return np.stack([multiplier, addend, shift], 1).astype(np.int32)
@@ -70,10 +81,12 @@ def finish_of(op: Requantize, multiplier: Array, shift: Array, low: Array, high:
     level = op.levels(low, *same)
     constant = level == op.levels(high, *same)
     size = 1 if op.dtype == "int8" else 2
-    for suffix, lift_a, lift_b in FINISHES[op.rounding, op.dtype]:
-        first, second = (table_of(op, same, np.full(level.shape, k), level, constant) for k in (lift_a, lift_b))
-        if first is not None and second is not None:
-            return Finish(suffix, size, first, second, op.rounding == "single")
+    for rounding in roundings_of(op):
+        for suffix, lift_a, lift_b in FINISHES.get((rounding, op.dtype), ()):
+            lifts = (np.full(level.shape, k) for k in (lift_a, lift_b))
+            first, second = (table_of(op, rounding, same, lift, level, constant) for lift in lifts)
+            if first is not None and second is not None:
+                return Finish(suffix, size, first, second, rounding != "tflite")
     return None
 
 

@@ -185,6 +185,8 @@ def add_images(b: Builder) -> None:
         ((1, 8, 3, 4), (3, 3), 4, True, {"pad": (2, 1, 1, 1), "pad_value": -5}),
         ((1, 6, 6, 4), (3, 3), 4, True, {}),
         ((1, 2, 2, 4), (3, 3), 4, True, {"pad": (1, 1, 1, 1), "pad_value": 7}),
+        ((1, 6, 7, 8), (3, 3), 8, True, {"pad": (1, 1, 1, 1), "pad_value": 3, "lo": -7}),
+        ((1, 7, 9, 4), (3, 3), 4, True, {"stride": (2, 2), "pad": (1, 1, 1, 1), "lo": -1}),
     ):  # fmt: skip
         if not fields.get("lo"):
             op = QConv2d(groups=image[3] if depthwise else 1, **fields)

@@ -13,6 +13,7 @@ from edgec.ir.types import DType, TensorType
 from edgec.kernels import select
 from edgec.kernels.arm_dsp import RAISED_MARK, SUM_LIMIT, chunks_of, pack_dense, requantize_table
 from edgec.kernels.event import BLOCK, blocks_of, pack_rows, segment_length
+from edgec.kernels.rows_dsp import roundings_of, table_of
 from edgec.ops import OPS
 from edgec.ops.base import Op, Site
 from edgec.ops.qlinear import QLinear
@@ -127,3 +128,24 @@ def test_select_names_an_op_without_kernel() -> None:
     with pytest.raises(CodegenError, match="nothing has no kernel for the instruction sets arm_dsp, generic"):
         select(Nothing(), site(DType.BIT, 8, 8), ("arm_dsp", "generic"))
     assert OPS["qlinear"].lower is not None
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.integers(1 << 30, (1 << 31) - 1) | st.just(1 << 30), st.integers(31, 46), st.integers(-128, 127),
+    st.integers(0, 40), st.integers(2, 8),
+)  # fmt: skip
+def test_tflites_rounding_above_the_zero_point_is_one(m: int, s: int, zero: int, above: int, lift: int) -> None:
+    """Of every sum near a step, and of those between: the table's level is the op's, clamped as kernels clamp it."""
+    op = Requantize("int8", 1.0, zero, min(zero + above, 127), 127, "tflite")
+    assert roundings_of(op) == ("up", "tflite")
+    steps = np.round((np.arange(-3, 257) + 0.5) * 2.0**s / m).astype(np.int64)
+    sums = np.unique(np.clip((steps[:, None] + np.arange(-3, 4)).reshape(-1), -(1 << 23) + 1, (1 << 23) - 1))
+    same, flat = [np.array([m]), np.array([s])], np.array([zero])
+    table = table_of(op, "up", same, np.array([lift]), flat, np.array([False]))
+    if table is None:
+        assert s + lift - 32 > 31 or abs(zero) << s + lift - 32 > 1 << 29
+        return
+    multiplier, addend, shift = table[0].astype(np.int64)
+    found = ((((sums << lift) * multiplier >> 32) + addend) >> shift).clip(op.lo, op.hi)
+    assert np.array_equal(found, op.levels(sums, *same))

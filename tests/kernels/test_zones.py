@@ -45,6 +45,7 @@ SHAPES = (
 #: type, zero point, lowest and highest level, rounding, and shifts
 FINISHES = (
     ("int8", -7, -128, 127, "tflite", (33, 45)), ("int8", 3, 3, 99, "single", (33, 44)),
+    ("int8", -128, -128, 127, "tflite", (31, 44)), ("int8", -30, 5, 127, "tflite", (33, 40)),
     ("int8", -9, -128, 127, "single", (26, 40)), ("int16", 0, -32768, 32767, "single", (26, 36)),
 )  # fmt: skip
 
