@@ -19,6 +19,7 @@ from edgec.kernels import (
     helium,
     helium_depth,
     helium_each,
+    helium_mel,
     helium_product,
     helium_rows,
     narrow_dsp,
@@ -42,6 +43,7 @@ from edgec.ops.qsoftmax import QSoftmax
 from edgec.ops.qspiking import QLif
 from edgec.ops.quantized import QConv1d, QLut, Requantize
 from edgec.ops.shape import Concat, Permute, Slice
+from edgec.ops.signal import QLogMel
 from edgec.ops.tflite import TfliteAdd, TfliteMul
 
 Rule = Callable[[Op, Site], Kernel | None]
@@ -85,6 +87,7 @@ TABLES: Mapping[str, Mapping[type[Op], tuple[tuple[str, Rule], ...]]] = {
         QConv2d: IMAGES_MVE,
         QConv2dRequantize: (*IMAGES_MVE, ("depth_mve", helium_depth.image)),
         QLayerNorm: (("norm_mve", helium_rows.layer_norm),),
+        QLogMel: (("fft_mve", helium_mel.log_mel),),
         QLut: (("lut_mve", helium_each.lut),),
         QMatMul: (("product_mve", helium_product.product),),
         QMul: (("mul_mve", helium_each.mul),),

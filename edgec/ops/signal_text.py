@@ -117,30 +117,34 @@ def sum_difference(base: int, x: Pair, y: Pair, gain: str = "") -> list[str]:
 
 
 def fft_stages(m: Arithmetic, size: int) -> list[str]:
-    """All stages after the first, in place on z. Operands are loaded as late as can be: registers are few."""
+    """All stages after the first, in place on z; turns lie one stage after the other."""
     lines, table = [], 0
     for radix, span, angles in tables.stage_angles(size):
-        sub = span // radix
-        at = [f"p + {2 * sub * k}" for k in range(radix)]
-
-        def load(k: int, at: list[str] = at) -> list[str]:
-            name = "abcd"[k]
-            return [m.let(f"{name}0", f"z[{at[k]}]"), m.let(f"{name}1", f"z[{at[k]} + 1]")]
-
-        def turned(k: int, table: int = table) -> list[str]:
-            name, twiddle = "abcd"[k], f"q + {table + 2 * k - 2}"
-            return [*load(k), *m.turn(name, (f"{name}0", f"{name}1"), f"turns[{twiddle}]", f"turns[{twiddle} + 1]")]
-
-        body = [f"p: T.let[T.int32] = g * {2 * span} + j * 2", f"q: T.let[T.int32] = j * {2 * radix - 2}"]
-        if radix == 4:
-            body += [*turned(1), *turned(3), *sum_difference(4, ("br", "bi"), ("dr", "di"))]
-            body += [*turned(2), *load(0), *sum_difference(0, ("a0", "a1"), ("cr", "ci"), m.gain), *store4(m.gain, at)]
-        else:
-            body += [*turned(1), *load(0), *sum_difference(0, ("a0", "a1"), ("br", "bi"), m.gain)]
-            body += [f"z[{at[k // 2]} + {k % 2}] = t[{k}]" for k in range(4)]
-        lines += [f"for g in T.serial({size // span}):", f"    for j in T.serial({sub}):", *indent(indent(body))]
+        lines += fft_stage(m, size // span, radix, span // radix, table)
         table += angles.size * 2
     return lines
+
+
+def fft_stage(m: Arithmetic, groups: int, radix: int, sub: int, table: int) -> list[str]:
+    """A stage whose turns begin at `table`. Operands are loaded as late as can be: registers are few."""
+    at = [f"p + {2 * sub * k}" for k in range(radix)]
+
+    def load(k: int) -> list[str]:
+        name = "abcd"[k]
+        return [m.let(f"{name}0", f"z[{at[k]}]"), m.let(f"{name}1", f"z[{at[k]} + 1]")]
+
+    def turned(k: int) -> list[str]:
+        name, twiddle = "abcd"[k], f"q + {table + 2 * k - 2}"
+        return [*load(k), *m.turn(name, (f"{name}0", f"{name}1"), f"turns[{twiddle}]", f"turns[{twiddle} + 1]")]
+
+    body = [f"p: T.let[T.int32] = g * {2 * radix * sub} + j * 2", f"q: T.let[T.int32] = j * {2 * radix - 2}"]
+    if radix == 4:
+        body += [*turned(1), *turned(3), *sum_difference(4, ("br", "bi"), ("dr", "di"))]
+        body += [*turned(2), *load(0), *sum_difference(0, ("a0", "a1"), ("cr", "ci"), m.gain), *store4(m.gain, at)]
+    else:
+        body += [*turned(1), *load(0), *sum_difference(0, ("a0", "a1"), ("br", "bi"), m.gain)]
+        body += [f"z[{at[k // 2]} + {k % 2}] = t[{k}]" for k in range(4)]
+    return [f"for g in T.serial({groups}):", f"    for j in T.serial({sub}):", *indent(indent(body))]
 
 
 def split_powers(m: Arithmetic, size: int, store: str) -> list[str]:

@@ -173,12 +173,15 @@ def logarithms(op: QLogMel) -> list[str]:
     return [*allocs, f"for i in T.serial({op.n_mels}):", *indent(body)]
 
 
-def integer_kernel(op: QLogMel, pcm: TensorType, out: TensorType) -> Kernel:
-    """QLogMel, the same integers as its reference."""
+def integer_kernel(
+    op: QLogMel, pcm: TensorType, out: TensorType, stages: list[str] | None = None, turns: Array | None = None
+) -> Kernel:
+    """QLogMel, the same integers as its reference. A core may bring its own text of the FFT's later stages, with turns
+    int32 in the order it reads them."""
     m, half = INTEGER, op.n_fft // 2
     consts: dict[str, Array] = common_consts(op)
     consts["window"] = tables.integer_window(consts["window"], op.scales().spectrum).astype(np.int32)
-    consts["turns"] = tables.q31(consts["turns"]).astype(np.int32)
+    consts["turns"] = tables.q31(consts["turns"]).astype(np.int32) if turns is None else turns
     consts["halves"] = tables.q31(consts["halves"]).astype(np.int32)
     consts["rising"] = tables.q15(consts["rising"]).astype(np.int16)
     consts["logs"] = tables.log2_table().astype(np.int16)
@@ -188,7 +191,7 @@ def integer_kernel(op: QLogMel, pcm: TensorType, out: TensorType) -> Kernel:
         'power = T.alloc_buffer((1,), "int64")',
         *level(op),
         *first_stage(m, Layout(op.frame, op.n_fft), partial(point, op)),
-        *fft_stages(m, half),
+        *(fft_stages(m, half) if stages is None else stages),
         *split_powers(m, half, STORE_POWER),
         *filters(op),
         *logarithms(op),

@@ -23,6 +23,7 @@ OPTIONAL: dict[str, tuple[str, ...]] = {
     "edgec_mve_depth.h": ("edgec_mve_depth_",),
     "edgec_mve_each.h": ("edgec_mve_each_",),
     "edgec_mve_product.h": ("edgec_mve_product_",),
+    "edgec_mve_fft.h": ("edgec_mve_fft_",),
     "edgec_mve_norm.h": ("edgec_mve_norm_",),
     "edgec_mve_softmax.h": ("edgec_mve_softmax_",),
     "edgec_neon_rows.h": ("edgec_neon_",),

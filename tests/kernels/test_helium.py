@@ -36,6 +36,7 @@ from edgec.ops import (
 )
 from edgec.ops.qsoftmax import exponent
 from edgec.ops.quantized import Requantize
+from edgec.ops.signal import QLogMel
 from edgec.pipeline import compile_model
 from edgec.target import load_target
 from edgec.toolchain.manifest import read_manifest
@@ -149,6 +150,12 @@ def add_mul(b: Builder) -> None:
     b.add(op, (i8, 128), (i8, 128))
 
 
+def add_front_end(b: Builder) -> None:
+    """Spectra of several lengths, with a last stage of radix 2 and without."""
+    for op, (pcm,) in QLogMel.samples():
+        b.add(op, (pcm, 1 << 15))
+
+
 def check(b: Builder, device: str, target: str, toolchain: str = "zig") -> list[str]:
     """The graph with the kernels for Helium on a device: the bytes of the reference. Returns the variants."""
     graph, rng = b.graph(), np.random.default_rng(1)
@@ -172,7 +179,17 @@ def check(b: Builder, device: str, target: str, toolchain: str = "zig") -> list[
 def random_layers(seed: int) -> Builder:
     b = Builder(seed)
     for _ in range(3):
-        for add in (add_linear, add_convolution, add_depthwise, add_sum, add_product, add_mul, add_norm, add_softmax):
+        for add in (
+            add_linear,
+            add_convolution,
+            add_depthwise,
+            add_sum,
+            add_product,
+            add_mul,
+            add_norm,
+            add_softmax,
+            add_front_end,
+        ):
             add(b)
     return b
 
@@ -181,7 +198,7 @@ def random_layers(seed: int) -> Builder:
 @given(seed=st.integers(0, 2**32 - 1))
 def test_random_layers_on_the_host(seed: int) -> None:
     variants = check(random_layers(seed), "host", "host")
-    names = ["linear", "windows", "depth", "add", "product", "mul", "norm", "softmax", "lut"]
+    names = ["linear", "windows", "depth", "add", "product", "mul", "norm", "softmax", "lut", "fft"]
     own = {f"{name}_mve" for name in names}
     assert own <= set(variants)
     others = {"generic", "rows_dsp", "windows_dsp", "dense_dsp", "event_dsp", "silence_dsp"}
