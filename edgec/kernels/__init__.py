@@ -24,6 +24,7 @@ from edgec.kernels import (
     helium_rows,
     narrow_dsp,
     neon,
+    neon_each,
     neon_integer,
     neon_rows,
     packed_dsp,
@@ -131,6 +132,7 @@ TABLES: Mapping[str, Mapping[type[Op], tuple[tuple[str, Rule], ...]]] = {
         QConv2dRequantize: (*IMAGES_NEON, ("depth_neon", neon_integer.depthwise)),
         QLinear: (("dense_neon", neon_integer.linear),),
         QLinearRequantize: (("dense_neon", neon_integer.linear),),
+        Requantize: (("requantize_neon", neon_each.requantize),),
         Softmax: (("softmax_neon", neon_rows.softmax),),
     },
 }

@@ -47,7 +47,7 @@ def finish_of(op: Requantize | None, multiplier: Array, shift: Array, low: Array
     lift = max(least - int(right.min()), 0)
     if op.dtype == "int16":
         reach = max(int(np.abs(low).max()), int(np.abs(high).max())) << lift
-        fits = op.rounding == "single" and (op.lo, op.hi) == DType.I16.range
+        fits = (op.rounding, op.zero_point) == ("single", 0) and (op.lo, op.hi) == DType.I16.range
         fits = fits and reach < 1 << 31 and int(right.max()) + lift <= 62
         return Finish("i16", same[0], 31 - right - lift, lift) if fits else None
     if lift:

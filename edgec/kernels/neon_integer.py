@@ -77,7 +77,7 @@ def linear(op: Op, site: Site) -> Kernel | None:
     """Rows times constant weights: QLinear, QConv1d of one output frame, convolutions of one pixel."""
     x, w = site.inputs[0], site.inputs[1]
     inputs, outputs = prod(w.shape[:-1]), w.shape[-1]
-    if x.dtype is not DType.I8 or outputs < BLOCK:
+    if x.dtype is not DType.I8 or x.size < VECTOR or outputs < BLOCK:
         return None
     if isinstance(op, QConv2d) and (w.shape[:2] != (1, 1) or op.stride != (1, 1) or any(op.pad) or op.groups != 1):
         return None
@@ -105,7 +105,7 @@ def convolution(op: Op, site: Site) -> Kernel | None:
     """Any convolution of int8 images without groups and dilation."""
     assert isinstance(op, QConv2d)
     x, (kh, kw, c, outputs) = site.inputs[0], site.inputs[1].shape
-    if x.dtype is not DType.I8 or op.groups != 1 or op.dilation != (1, 1) or outputs < BLOCK:
+    if x.dtype is not DType.I8 or x.size < VECTOR or op.groups != 1 or op.dilation != (1, 1) or outputs < BLOCK:
         return None
     finish = finish_for(op, site)
     if finish is None:

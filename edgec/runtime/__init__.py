@@ -29,6 +29,7 @@ OPTIONAL: dict[str, tuple[str, ...]] = {
     "edgec_neon_rows.h": ("edgec_neon_",),
     "edgec_neon_image.h": ("edgec_neon_rows_image_", "edgec_neon_least_image_", "edgec_neon_depth_"),
     "edgec_neon_depth.h": ("edgec_neon_depth_",),
+    "edgec_neon_each.h": ("edgec_neon_each_",),
     "edgec_dwt.h": ("edgec_cycles_",),
 }
 #: all of them, in the order they are included

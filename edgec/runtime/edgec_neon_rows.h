@@ -37,6 +37,17 @@ typedef struct {
     int32_t x_step, y_step, vectors, half, blocks, rest, last, zero, low, high, lift;
 } edgec_neon_layer;
 
+/* High word of 2 * x * multiplier, rounded half up or down. */
+EDGEC_INLINE int32_t edgec_neon_high(int32_t x, int32_t multiplier, int32_t round) {
+    int64_t product = 2 * ((int64_t)x * multiplier);
+    return (int32_t)(uint32_t)(((uint64_t)product + ((uint64_t)round << 31)) >> 32);
+}
+
+/* Half up; `by` is at most 0. */
+EDGEC_INLINE int32_t edgec_neon_shift(int32_t x, int32_t by) {
+    return by == 0 ? x : (int32_t)((x + ((int64_t)1 << (-by - 1))) >> -by);
+}
+
 #if EDGEC_HAS_NEON
 /* Unrolling by the compiler would need more registers than there are. */
 #if defined(__clang__)
@@ -224,17 +235,6 @@ EDGEC_NEON_INLINE const int32_t *edgec_neon_four_i32(const int8_t *x, const int3
     return w;
 }
 #else
-/* High word of 2 * x * multiplier, rounded half up or down. */
-EDGEC_INLINE int32_t edgec_neon_high(int32_t x, int32_t multiplier, int32_t round) {
-    int64_t product = 2 * ((int64_t)x * multiplier);
-    return (int32_t)(uint32_t)(((uint64_t)product + ((uint64_t)round << 31)) >> 32);
-}
-
-/* Half up; `by` is at most 0. */
-EDGEC_INLINE int32_t edgec_neon_shift(int32_t x, int32_t by) {
-    return by == 0 ? x : (int32_t)((x + ((int64_t)1 << (-by - 1))) >> -by);
-}
-
 EDGEC_INLINE int32_t edgec_neon_level_i8(int32_t sum, int32_t multiplier, int32_t by) {
     return edgec_neon_shift(edgec_neon_high(sum, multiplier, 0), by);
 }

@@ -58,7 +58,7 @@ def test_variants_are_used(host: Bench) -> None:
         mve = {"spikes_mve", "windows_mve", "depth_mve", "add_mve", "requantize_mve", "product_mve"}
         assert found >= mve | both
     elif "dense_neon" in found:
-        assert found >= {"windows_neon", "dense", "event", "requantize", "generic"}
+        assert found >= {"windows_neon", "dense", "event", "requantize_neon", "generic"}
     else:
         assert found >= {"event", "dense", "generic"} or found >= {"wide_dsp", "conv_dsp", "depthwise_dsp", *both}
 

@@ -14,12 +14,15 @@ from node_builder import Builder, frame_type
 
 from edgec.ir.graph import Graph
 from edgec.ir.types import DType, TensorType
+from edgec.kernels.helium import finish_of
 from edgec.ops import QConv1d, QConv2d, QConv2dRequantize, QLinear, QLinearRequantize
+from edgec.ops.quantized import Requantize
 from edgec.pipeline import compile_model
 from tests.conftest import needs
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "mlperf_tiny"
 ISA = ("neon", "generic")
+VARIANTS = {"dense_neon", "windows_neon", "depth_neon", "requantize_neon"}
 #: file, vectors, and what one inference of LiteRT takes on the same core
 MODELS = {
     "kws": ("kws_ref_model.tflite", "kws_vectors.npz", 1_340_000),
@@ -77,13 +80,23 @@ def add_depthwise(b: Builder) -> None:
     b.add(op, image, weights(b, kh, kw, 1, c), (b.ints(-9999, 9999, c), "int32"), *scales(b, c, finish))
 
 
+def add_each(b: Builder) -> None:
+    """Requantisation between any types, by channel and not."""
+    c = int(b.ints(1, 40))
+    for source, dtype in ((DType.I16, "int8"), (DType.I32, "int8"), (DType.I8, "int16"), (DType.I32, "int16")):
+        many, low, high = c if b.ints(0, 2) else 1, *DType(dtype).range
+        factors = (b.ints(1 << 30, 1 << 31, many), "int32"), (b.ints(32, 45, many), "int32")
+        x = (TensorType((2, 3, c), source), (1 << 31) - 1)
+        b.add(Requantize(dtype, 1.0, int(b.ints(-128, 128)), low + int(b.ints(0, 50)), high), x, *factors)
+
+
 def random_layers(seed: int) -> Make:
     """What makes the graph of some layers, drawn by the seed."""
 
     def make() -> tuple[Graph, dict[str, int]]:
         b = Builder(seed)
         for _ in range(3):
-            for add in (add_linear, add_convolution, add_depthwise):
+            for add in (add_linear, add_convolution, add_depthwise, add_each):
                 add(b)
         return b.graph(), b.reach
 
@@ -115,11 +128,11 @@ def check(bench: Bench) -> set[str]:
     return {call.variant for call in bench.plan.calls}
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_random_layers_on_the_host(seed: int) -> None:
     cc = "gcc" if shutil.which("gcc") else "zig"
-    assert check(Bench("host", "host", ISA, cc=cc, make=random_layers(seed))) >= {"dense_neon", "depth_neon"}
+    assert check(Bench("host", "host", ISA, cc=cc, make=random_layers(seed))) >= VARIANTS
 
 
 @needs("qemu-aarch64")
@@ -149,3 +162,11 @@ def test_mlperf_tiny_on_qemu(name: str, tmp_path: Path) -> None:
             assert found is not None
             np.testing.assert_array_equal(found[0].reshape(-1), y)
             assert 0 < device.counters.instructions < limit
+
+
+def test_int16_levels_with_a_zero_point_are_left_to_other_kernels() -> None:
+    """They saturate before the zero point is added."""
+    low, high, factors = np.array([-9999]), np.array([9999]), (np.array([1 << 30]), np.array([33]))
+    for zero in (0, 5):
+        finish = finish_of(Requantize("int16", 1.0, zero, -32768, 32767), *factors, low, high)
+        assert (finish is None) == (zero != 0)
