@@ -29,6 +29,7 @@ from edgec.kernels import (
     neon_rows,
     packed_dsp,
     rows_dsp,
+    softmax_dsp,
 )
 from edgec.ops.activation import Softmax
 from edgec.ops.base import Kernel, Op, Site
@@ -80,6 +81,7 @@ TABLES: Mapping[str, Mapping[type[Op], tuple[tuple[str, Rule], ...]]] = {
         QLinearRequantize: (("rows_dsp", rows_dsp.linear), ("dense_dsp", arm_dsp.dense_requantize)),
         QLif: (("lif_dsp", arm_dsp.lif),),
         QMatMul: (("product_dsp", rows_dsp.product),),
+        QSoftmax: (("softmax_dsp", softmax_dsp.softmax),),
         Requantize: (("requantize_dsp", arm_dsp.requantize),),
     },
     "helium": {

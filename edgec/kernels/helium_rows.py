@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from edgec.ops.base import Array, Kernel, Op, Site
+from edgec.kernels.softmax_dsp import rows_kernel, words
+from edgec.ops.base import Kernel, Op, Site
 from edgec.ops.qnorm import NEAR, SLOPE, QLayerNorm, deviation_bits
-from edgec.ops.qsoftmax import TERMS, QSoftmax
 from edgec.ops.quantized import rows_of
-
-
-def words(values: list[int]) -> Array:
-    """Numbers of 32 bits, with or without sign, as int32."""
-    return np.array(values, np.int64).astype(np.uint32).view(np.int32)
 
 
 def layer_norm(op: Op, site: Site) -> Kernel:
@@ -34,12 +27,5 @@ def layer_norm(op: Op, site: Site) -> Kernel:
 
 
 def softmax(op: Op, site: Site) -> Kernel:
-    """A row at a time."""
-    assert isinstance(op, QSoftmax)
-    x = site.inputs[0]
-    rows, classes = rows_of(x)
-    table = words([classes, op.limit, op.left, op.multiplier, *TERMS[::-1]])
-    name = f"edgec_mve_softmax_{x.dtype.value.replace('int', 'i')}"
-    body = f'T.call_extern("void", "{name}", x.data, y.data, {rows}, table.data)'
-    params = (("x", (x.size,), x.dtype.value), ("table", table.shape, "int32"), ("y", (x.size,), "int16"))
-    return Kernel(body, params, {"table": table})
+    """Four elements at a time."""
+    return rows_kernel(op, site, "edgec_mve_softmax")

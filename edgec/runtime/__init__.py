@@ -25,6 +25,7 @@ OPTIONAL: dict[str, tuple[str, ...]] = {
     "edgec_mve_product.h": ("edgec_mve_product_",),
     "edgec_mve_fft.h": ("edgec_mve_fft_",),
     "edgec_mve_norm.h": ("edgec_mve_norm_",),
+    "edgec_softmax.h": ("edgec_softmax_", "edgec_mve_softmax_"),
     "edgec_mve_softmax.h": ("edgec_mve_softmax_",),
     "edgec_neon_rows.h": ("edgec_neon_",),
     "edgec_neon_image.h": ("edgec_neon_rows_image_", "edgec_neon_least_image_", "edgec_neon_depth_"),

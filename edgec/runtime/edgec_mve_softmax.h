@@ -4,16 +4,11 @@
 #define EDGEC_MVE_SOFTMAX_H
 
 #include "edgec_mve_rows.h"
+#include "edgec_softmax.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-/* n elements to a row. z = (min(top - x, limit) << left) * multiplier >> 32 has 25 fraction bits,
- * `terms` are those of the polynomial for 2**-z, the highest power first. */
-typedef struct {
-    int32_t n, limit, left, multiplier, terms[5];
-} edgec_mve_softmax;
 
 #if EDGEC_HAS_MVE
 /* clang-format off */
@@ -115,19 +110,11 @@ EDGEC_ASM_FUNCTION void edgec_mve_softmax_share(int16_t *y EDGEC_UNUSED, int32_t
     }                                                                                              \
     EDGEC_INLINE uint64_t edgec_mve_softmax_powers_##kind(const in *x, int16_t *y, int32_t top,    \
                                                           const int32_t *table) {                  \
-        edgec_mve_softmax g;                                                                       \
+        edgec_softmax g;                                                                           \
         uint64_t sum = 0u;                                                                         \
         edgec_memcpy(&g, table, sizeof g);                                                         \
         for (int32_t k = 0; k < g.n; ++k) {                                                        \
-            const int32_t below = top - x[k] < g.limit ? top - x[k] : g.limit;                     \
-            const uint64_t scaled =                                                                \
-                (uint64_t)((uint32_t)below << g.left) * (uint32_t)g.multiplier;                    \
-            const uint32_t z = (uint32_t)(scaled >> 32);                                           \
-            const int32_t f = (int32_t)((z << 7) >> 1);                                            \
-            int32_t p = g.terms[0];                                                                \
-            for (int32_t i = 1; i < 5; ++i)                                                        \
-                p = edgec_c_smmla(p, f, g.terms[i], 0u);                                           \
-            p = (z >> 25) < 31u ? p >> (z >> 25) : 0;                                              \
+            const int32_t p = edgec_softmax_power(top - x[k], &g);                                 \
             sum += (uint32_t)p;                                                                    \
             y[k] = (int16_t)((p + (1 << 13)) >> 14);                                               \
         }                                                                                          \
@@ -146,9 +133,7 @@ EDGEC_INLINE void edgec_mve_softmax_share(int16_t *y, int32_t n, int32_t share, 
 }
 #endif
 
-/* With T the sum in 15 fraction bits and b the least number with T < 2**(16 + b), every power is
- * multiplied by 2**(31 + b) / T, of 16 bits. 2**16, which only a row with one element above 0 has,
- * gives what 2**16 - 1 gives. */
+/* A factor of 2**16, which only a row with one element above 0 has, gives what 2**16 - 1 gives. */
 #define EDGEC_MVE_SOFTMAX(kind, in)                                                                \
     EDGEC_INLINE void edgec_mve_softmax_##kind(const in *x, int16_t *y, int32_t rows,              \
                                                const int32_t *table) {                             \
@@ -156,12 +141,9 @@ EDGEC_INLINE void edgec_mve_softmax_share(int16_t *y, int32_t n, int32_t share, 
         for (int32_t r = 0; r < rows; ++r, x += n, y += n) {                                       \
             const int32_t top = edgec_mve_softmax_top_##kind(x, n);                                \
             const uint64_t sum = edgec_mve_softmax_powers_##kind(x, y, top, table);                \
-            const uint32_t total = (uint32_t)((sum + (1u << 13)) >> 14);                           \
-            const int32_t zeros = edgec_clz32((int32_t)total);                                     \
-            const int32_t bits = zeros < 16 ? 16 - zeros : 0;                                      \
-            const uint32_t divisor = (total + ((1u << bits) >> 1)) >> bits;                        \
-            const uint32_t share = ((32767u << 16) + (divisor >> 1)) / divisor;                    \
-            edgec_mve_softmax_share(y, n, share < 65536u ? (int32_t)share : 65535, -1 - bits);     \
+            int32_t bits;                                                                          \
+            const uint32_t factor = edgec_softmax_factor(sum, &bits);                              \
+            edgec_mve_softmax_share(y, n, factor < 65536u ? (int32_t)factor : 65535, -1 - bits);   \
         }                                                                                          \
     }
 EDGEC_MVE_SOFTMAX(i8, int8_t)
