@@ -201,7 +201,7 @@ def test_random_layers_on_the_host(seed: int) -> None:
     names = ["linear", "windows", "depth", "add", "product", "mul", "norm", "softmax", "lut", "fft"]
     own = {f"{name}_mve" for name in names}
     assert own <= set(variants)
-    others = {"generic", "rows_dsp", "windows_dsp", "dense_dsp", "event_dsp", "silence_dsp"}
+    others = {"generic", "rows_dsp", "windows_dsp", "dense_dsp", "event_dsp", "silence_dsp", "spikes_dsp"}
     assert {v for v in variants if not v.endswith("_mve")} <= others
 
 
