@@ -22,6 +22,7 @@ from edgec.frontends.checkpoint import labels_of
 from edgec.frontends.shipped import file_of
 from edgec.ir.graph import Graph
 from edgec.ir.text import print_graph
+from edgec.kernels import takes_zones
 from edgec.passes.drop_constant_channels import DropConstantChannels
 from edgec.passes.quantize import Quantize
 from edgec.passes.ranges import (
@@ -160,7 +161,7 @@ def compile_model(
     if streaming and stepper is None:
         progress("whole window")
     dump = None if dump_ir is None else Path(dump_ir)
-    drop = DropConstantChannels(goal=goal) if drop_constant_channels else None
+    drop = DropConstantChannels(goal=goal, zones=takes_zones(part.isa)) if drop_constant_channels else None
     stages = make_stages(graph, kind, data, stepper, drop, assignment, progress, dump)
     samples, source = samples_of(stages.reference, data)
     tuned = None

@@ -166,6 +166,13 @@ def rules_for(op: Op, site: Site, instruction_set: str) -> tuple[tuple[str, Rule
     return tuple(r for r in rules if r[0] in ZONED) if getattr(op, "row_zone", ()) else rules
 
 
+def takes_zones(isa: tuple[str, ...]) -> bool:
+    """Whether convolutions keep their kernels when their bias gets zones; the generic ones take them too."""
+    tables = (TABLES.get(s, {}).get(QConv2dRequantize, ()) for s in isa)
+    first = next((rules for rules in tables if rules), ())
+    return not first or any(variant in ZONED for variant, _ in first)
+
+
 def in_bytes(op: Op, site: Site) -> tuple[Op, Site]:
     """The same where outputs of fewer than 8 bits are int8 with tighter bounds, which they are in memory."""
     if not any(t.dtype.is_narrow for t in site.outputs):

@@ -27,18 +27,20 @@ class DropConstantChannels(Pass):
     it is constant, which moves into their bias. A constant that differs from the padding around it adds something else
     to the sums at the border: the bias of a convolution then depends on the place, by zones of rows and columns. Along
     time, where padding meets the first and last frames only, such a constant stays. Channels stay in multiples of
-    `aligned`, because kernels take that many at a time. With the goal "size", biases that depend on the place must make
-    the constants smaller.
+    `aligned`, because kernels take that many at a time. Biases that depend on the place are made where the target's
+    kernels take `zones`; with the goal "size" only where they make the constants smaller.
     """
 
     name: ClassVar[str] = "drop_constant_channels"
     aligned: int = 4
     goal: str = "latency"
+    zones: bool = True
 
     def run(self, graph: Graph) -> Graph:
         assert not graph.is_step
         found = intervals(graph)
-        channels = needed(graph, self.aligned, found, {})
+        stay = {} if self.zones else {n.output: np.array(True) for n in graph.nodes if has_zones(graph, n)}
+        channels = needed(graph, self.aligned, found, stay)
         if all(need.all() for need in channels.need.values()):
             return graph
         return Rebuilder(smallest(channels, self.aligned) if self.goal == "size" else channels).graph()

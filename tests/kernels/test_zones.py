@@ -15,8 +15,10 @@ from edgec.ir.graph import Graph
 from edgec.ir.text import parse_graph, print_graph
 from edgec.ir.types import DType, TensorType
 from edgec.ir.verify import verify
+from edgec.kernels import takes_zones
 from edgec.ops import OPS, QConv2d, QConv2dRequantize
 from edgec.ops.qconv import zone_deltas
+from edgec.target import list_targets, load_target
 from tests.conftest import needs
 
 HOSTS = [
@@ -111,6 +113,11 @@ def test_emulated_m55() -> None:
     bench = Bench("qemu", "cortex-m55", make=zoned)
     with bench.device:
         bench.check_seeded((0.0, 1.0, 0.0, 1.0))
+
+
+def test_zones_are_for_targets_whose_convolutions_keep_their_kernels() -> None:
+    found = {name: takes_zones(load_target(name).isa) for name in list_targets()}
+    assert [name for name, takes in found.items() if not takes] == ["cortex-a53"]
 
 
 def test_text_round_trip() -> None:

@@ -216,6 +216,10 @@ def test_a_constant_meets_padding(constant: int, zones: int) -> None:
     after = DropConstantChannels(1).run(graph)
     assert shapes(graph) == [2, 2, 3]
     same_bytes(graph, after)
+    where_kernels_lack_zones = DropConstantChannels(1, zones=False).run(graph)
+    assert where_kernels_lack_zones.nodes[0].type.shape[-1] == (2 if zones == 1 else 3)
+    assert not any(n.op.row_zone for n in where_kernels_lack_zones.nodes)
+    same_bytes(graph, where_kernels_lack_zones)
     last = after.nodes[-1]
     assert after.consts[last.inputs[2]].data.size == 3 * zones
     assert last.op.row_zone == ((1, 0, 0, 2) if zones > 1 else ())
