@@ -45,9 +45,10 @@ def test_texts_are_split_at_numbers() -> None:
 
 
 def test_convolutions_share_and_additions_do_not(plan: Plan) -> None:
+    """Convolutions of one form and rounding: those before a relu round once, those before an addition twice."""
     shared = share(plan)
     before, after = (name_kernels(p.every_call)[1] for p in (plan, shared))
-    assert len(after) < len(before) - 4
+    assert len(after) <= len(before) - 4
     for old, new in zip(plan.calls, shared.calls, strict=True):
         assert new.args[-len(old.args) :] == old.args
         if old.kernel.body != new.kernel.body:
