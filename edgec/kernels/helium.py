@@ -10,7 +10,7 @@ import numpy as np
 from edgec.ir.types import DType
 from edgec.kernels.event import Rows, cheapest, rows_of_window
 from edgec.kernels.generic import is_one_product
-from edgec.kernels.rows_dsp import clamp_lines, requantization
+from edgec.kernels.rows_dsp import clamp_lines, requantization, roundings_of
 from edgec.kernels.zones import Zones, biases_of
 from edgec.ops.base import Array, Kernel, Op, Site
 from edgec.ops.qconv import QConv2d
@@ -34,10 +34,7 @@ class Finish:
 
 
 def finish_of(op: Requantize | None, multiplier: Array, shift: Array, low: Array, high: Array) -> Finish | None:
-    """How sums within [low, high] per output are stored; None where 32 bits would not be exact.
-
-    Rounding half up and half away from zero differ below zero only, and a relu hides what is below zero.
-    """
+    """How sums within [low, high] per output are stored; None where 32 bits would not be exact."""
     none = np.zeros(0, np.int64)
     if op is None:
         return Finish("i32", none, none)
@@ -52,7 +49,7 @@ def finish_of(op: Requantize | None, multiplier: Array, shift: Array, low: Array
         return Finish("i16", same[0], 31 - right - lift, lift) if fits else None
     if lift:
         return None
-    suffix = "i8" if op.rounding == "single" else "i8_up" if op.lo >= op.zero_point else "i8_tflite"
+    suffix = {"single": "i8", "up": "i8_up", "tflite": "i8_tflite"}[roundings_of(op)[0]]
     return Finish(suffix, same[0], 31 - right)
 
 
