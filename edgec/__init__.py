@@ -1,16 +1,35 @@
-"""edgec: an edge and neuromorphic deployment compiler."""
+"""edgec: an edge and neuromorphic deployment compiler.
+
+`compile` and `open` are used with the package's name: `from edgec import *` leaves Python's own alone.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import importlib
+from typing import TYPE_CHECKING
+
+from edgec.errors import EdgecError
 
 if TYPE_CHECKING:
+    from edgec import nn
     from edgec.compiled import CompiledModel
     from edgec.frontends import load
-    from edgec.pipeline import compile_model as compile
+    from edgec.pipeline import compile_model
+    from edgec.profile.budget import Budget
+
+    compile = compile_model
 
 __version__ = "0.1.0"
-__all__ = ["CompiledModel", "compile", "load", "open"]
+__all__ = ["Budget", "CompiledModel", "EdgecError", "load", "nn"]
+
+# torch and TVM take seconds to import: `edgec --help` and the text tools never pay for them
+_LAZY = {
+    "Budget": ("edgec.profile.budget", "Budget"),
+    "CompiledModel": ("edgec.compiled", "CompiledModel"),
+    "compile": ("edgec.pipeline", "compile_model"),
+    "load": ("edgec.frontends", "load"),
+    "nn": ("edgec.nn", None),
+}
 
 
 def open(folder: str) -> CompiledModel:
@@ -20,18 +39,15 @@ def open(folder: str) -> CompiledModel:
     return CompiledModel(folder)
 
 
-def __getattr__(name: str) -> Any:
-    # torch and TVM take seconds to import: `edgec --help` and the text tools never pay for them
-    if name == "compile":
-        from edgec.pipeline import compile_model
+def __dir__() -> list[str]:
+    return sorted({*__all__, "compile", "open", *(name for name in globals() if name.startswith("__"))})
 
-        return compile_model
-    if name == "load":
-        from edgec.frontends import load
 
-        return load
-    if name == "CompiledModel":
-        from edgec.compiled import CompiledModel
+if not TYPE_CHECKING:  # a type checker would take every name for Any
 
-        return CompiledModel
-    raise AttributeError(f"module 'edgec' has no attribute {name!r}")
+    def __getattr__(name):
+        if name not in _LAZY:
+            raise AttributeError(f"module 'edgec' has no attribute {name!r}")
+        module, member = _LAZY[name]
+        found = importlib.import_module(module)
+        return found if member is None else getattr(found, member)

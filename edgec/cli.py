@@ -209,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         getattr(commands, f"{arguments.command}_command")(arguments)
     except EdgecError as err:
-        print(f"edgec: error: {err}", file=sys.stderr)
+        print(f"edgec: error: {err.for_shell()}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         return 1

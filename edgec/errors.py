@@ -1,20 +1,61 @@
-"""Errors a user can cause. Each says where, what was expected, what was found and the next step."""
+"""Errors a user can cause. Each says where, what was expected, what was found and the next step.
+
+What the next step names is an option on the command line and an argument in Python: `option` stands for both.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+
+_OPTION = re.compile("\x02([^\x1f]*)\x1f([^\x03]*)\x03")
+#: options whose argument is not of the same name and value; {} is the value
+_OTHERWISE = {
+    "out": ("-o {}", "out={!r}"),
+    "on": ("--on {}", "device({!r})"),
+    "output": ("--output {}", "outputs=[{!r}]"),
+    "sliding": ("--sliding", "sliding=True"),
+    "whole": ("--whole", "streaming=False"),
+}
+
+
+def option(name: str, value: str | None = None) -> str:
+    """A compile option in the text of an error: `--precision float32` on the command line, `precision='float32'` in
+    Python; without a value its name alone."""
+    shell, python = _OTHERWISE.get(name, (f"--{name.replace('_', '-')} {{}}", f"{name}={{!r}}"))
+    if value is None:
+        shell, python = shell.removesuffix(" {}"), re.sub(r"[=(]\[?\{!r\}[\])]*", "", python)
+    return f"\x02{shell.format(value)}\x1f{python.format(value)}\x03"
+
+
+def for_shell(text: str) -> str:
+    """A text with its options as the command line spells them."""
+    return _OPTION.sub(r"\1", text)
+
+
+def for_python(text: str) -> str:
+    """A text with its options as Python spells them."""
+    return _OPTION.sub(r"\2", text)
 
 
 class EdgecError(Exception):
-    """A problem the user can mend: the CLI prints it without a traceback and exits with code 2."""
+    """A problem the user can mend: the CLI prints it without a traceback and exits with code 2.
+
+    `message`, `hint` and str() name arguments of Python, `for_shell` the options of the command line.
+    """
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        super().__init__(for_python(message))
+        self._text = message if hint is None else f"{message}\n  hint: {hint}"
+        self.message = for_python(message)
+        self.hint = None if hint is None else for_python(hint)
 
     def __str__(self) -> str:
-        return self.message if self.hint is None else f"{self.message}\n  hint: {self.hint}"
+        return for_python(self._text)
+
+    def for_shell(self) -> str:
+        """The whole text for the command line."""
+        return for_shell(self._text)
 
 
 class FrontendError(EdgecError):

@@ -17,7 +17,7 @@ import numpy as np
 from edgec import frontends
 from edgec.backends import emit
 from edgec.compiled import CompiledModel
-from edgec.errors import EdgecError, InputError
+from edgec.errors import EdgecError, InputError, option
 from edgec.frontends.checkpoint import labels_of
 from edgec.frontends.shipped import file_of
 from edgec.ir.graph import Graph
@@ -76,11 +76,14 @@ def ranges_beside(path: Path) -> Path:
 def check_output(out: Path) -> None:
     """The output folder must be absent or empty, and its parent writable."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"output folder {out} is not empty", hint="give another folder with -o, or remove this one")
+        raise InputError(
+            f"output folder {out} is not empty", hint=f"give another folder with {option('out')}, or remove this one"
+        )
     parent = next(p for p in [out, *out.resolve().parents] if p.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise InputError(
-            f"output folder {out} cannot be written: {parent} is not a writable folder", hint="give another with -o"
+            f"output folder {out} cannot be written: {parent} is not a writable folder",
+            hint=f"give another with {option('out')}",
         )
 
 
@@ -99,7 +102,7 @@ def check_profile(profile: str | None, target: Target) -> None:
         having = ", ".join(n for n in list_targets() if load_target(n).cycle_counter)
         raise InputError(
             f"{target.name} has no cycle counter (DWT->CYCCNT) to profile with; cores that have one: {having}",
-            hint="leave out --profile; `edgec profile` counts on the emulated core",
+            hint=f"leave out {option('profile')}; `edgec profile` counts on the emulated core",
         )
 
 
@@ -255,7 +258,8 @@ def read_calibration(source: Any, precision: str) -> np.ndarray[Any, Any] | Rang
         if precision == "int8":
             raise InputError(
                 "int8 needs calibration data and the model ships none",
-                hint="--calibration data.npz, its first array [N, ...] being model inputs, or --precision float32",
+                hint=f"{option('calibration', 'data.npz')}, its first array [N, ...] being model inputs,"
+                f" or {option('precision', 'float32')}",
             )
         return None
     if isinstance(source, Ranges):

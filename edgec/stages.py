@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgec.errors import InputError
+from edgec.errors import InputError, option
 from edgec.frontends.checkpoint import slides
 from edgec.frontends.shipped import file_of
 from edgec.ir.graph import Graph
@@ -89,11 +89,13 @@ class Form:
     def of(self, model: Any) -> Form:
         """The same with the model's own way where none is asked for; InputError where the options contradict."""
         if self.sliding and not self.streaming:
-            raise InputError("a whole window a call and a sliding window exclude each other", hint="leave out --whole")
+            raise InputError(
+                "a whole window a call and a sliding window exclude each other", hint=f"leave out {option('whole')}"
+            )
         own = self.streaming and isinstance(model, (str, Path)) and slides(file_of(model))
         sliding = own if self.sliding is None else self.sliding
         if self.hop is not None and not sliding:
-            raise InputError("a hop is for a window that slides", hint="add --sliding")
+            raise InputError("a hop is for a window that slides", hint=f"add {option('sliding')}")
         return Form(self.streaming, sliding, self.hop)
 
     def make(self, graph: Graph, axis: int | str | None) -> Pass | None:
@@ -122,7 +124,8 @@ def kind_of(graph: Graph, precision: str) -> str:
         return precision
     if precision != "int8":
         raise InputError(
-            f"{graph.name} comes quantised to int8, so {precision} cannot be had", hint="leave out --precision"
+            f"{graph.name} comes quantised to int8, so {precision} cannot be had",
+            hint=f"leave out {option('precision')}",
         )
     return QUANTISED
 
@@ -131,7 +134,7 @@ def assignment_of(kind: str, precision: str, weights: int, bits: Mapping[str, st
     """The bits asked for; InputError where edgec does not quantise."""
     assignment = Assignment(weights, bits or {})
     if assignment.changes and kind != "int8":
-        found = "the model comes quantised" if kind == QUANTISED else f"--precision {precision}"
+        found = "the model comes quantised" if kind == QUANTISED else option("precision", precision)
         raise InputError(f"bits of layers can be chosen where edgec quantises, found {found}", hint="leave them out")
     return assignment
 

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from edgec.errors import EdgecError, InputError, join_problems
+from edgec.errors import EdgecError, InputError, join_problems, option
 from edgec.toolchain.manifest import Manifest, SlotSpec, TensorSpec
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -112,7 +112,8 @@ class Device(ABC):
         such counter. InputError unless the model was compiled to read it."""
         if not self.manifest.cycles:
             raise InputError(
-                f"the step of {self.manifest.name!r} reads no cycle counter", hint="compile with --profile dwt"
+                f"the step of {self.manifest.name!r} reads no cycle counter",
+                hint=f"compile with {option('profile', 'dwt')}",
             )
         found = self._cycles()
         return {n.id: found[n.id] for n in self.manifest.nodes}

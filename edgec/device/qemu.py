@@ -13,7 +13,7 @@ from pathlib import Path
 from edgec.device.base import Counters
 from edgec.device.plugin import BoardFlows, build_plugin
 from edgec.device.protocol import HarnessDevice
-from edgec.errors import ToolchainError
+from edgec.errors import ToolchainError, option
 from edgec.target import Target
 from edgec.toolchain.manifest import Manifest
 
@@ -182,6 +182,7 @@ def _find(program: str, what: str) -> str:
     found = shutil.which(program)
     if found is None:
         raise ToolchainError(
-            f"{program} is not on the PATH", hint=f"install {what}, or run on device 'unicorn' or 'host'"
+            f"{program} is not on the PATH",
+            hint=f"install {what}, or use {option('on', 'unicorn')} or {option('on', 'host')}",
         )
     return found

@@ -16,7 +16,7 @@ from elftools.elf.elffile import ELFFile
 
 from edgec.device.base import Counters, Flow
 from edgec.device.protocol import HarnessDevice
-from edgec.errors import ToolchainError
+from edgec.errors import ToolchainError, option
 from edgec.target import Target
 from edgec.toolchain.manifest import Manifest
 from edgec.toolchain.shared import build_plain_shared
@@ -65,7 +65,8 @@ class UnicornDevice(HarnessDevice):
         super().__init__(manifest, instances=instances, profile=profile)
         if "unicorn" not in target.devices:
             raise ToolchainError(
-                f"unicorn cannot run code for {target.name!r} ({', '.join(target.isa)})", hint="use device 'qemu'"
+                f"unicorn cannot run code for {target.name!r} ({', '.join(target.isa)})",
+                hint=f"use {option('on', 'qemu')}",
             )
         self._symbols = symbols(elf)
         self._to_image = bytearray()
@@ -278,7 +279,8 @@ def _new_core() -> tuple[Any, Any, int]:
         from unicorn.unicorn_py3 import Uc
     except ImportError as e:
         raise ToolchainError(
-            "the unicorn emulator is not installed", hint="pip install unicorn, or use device 'qemu'"
+            "the unicorn emulator is not installed",
+            hint=f"pip install 'edgec[emulator]', or use {option('on', 'qemu')}",
         ) from e
     uc: Any = Uc(unicorn_const.UC_ARCH_ARM, unicorn_const.UC_MODE_THUMB)
     # unicorn's Cortex-M models trap on FPU instructions; this one runs all of Thumb-2, DSP and VFP.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgec.errors import FrontendError, join_problems
+from edgec.errors import FrontendError, join_problems, option
 from edgec.frontends.builder import GraphBuilder
 from edgec.frontends.onnx_layers import probabilities
 from edgec.frontends.onnx_model import OnnxModel, OnnxNode, OnnxValue, read_model
@@ -36,7 +36,7 @@ def load_onnx(path: Path, name: str, time_axis: int | Sequence[int | None] | str
     if time_axis not in ("guess", None):
         raise FrontendError(
             f"{path}: an .onnx network takes its whole window in one call; no time axis can be named",
-            hint="leave out --time-axis, or export the network from torch to stream it",
+            hint=f"leave out {option('time_axis')}, or export the network from torch to stream it",
         )
     model, where = read_model(path), str(path)
     unknown = [n for n in model.nodes if n.kind not in CONVERTERS and n.kind not in QUANTIZERS]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from edgec.errors import FrontendError, join_problems
+from edgec.errors import FrontendError, join_problems, option
 from edgec.frontends.builder import GraphBuilder
 from edgec.frontends.tflite_model import HOW_TO_MAKE, TfModel, TfOp, read_model
 from edgec.frontends.tflite_ops import CONVERTERS, Call, int8_type
@@ -113,6 +113,6 @@ def load_tflite(path: Path, name: str, time_axis: int | Sequence[int | None] | s
     if time_axis not in ("guess", None):
         raise FrontendError(
             f"{path}: a .tflite network takes its whole window in one call; no time axis can be named",
-            hint="leave out --time-axis, or export the network from torch to stream it",
+            hint=f"leave out {option('time_axis')}, or export the network from torch to stream it",
         )
     return convert(read_model(path), str(path), name)

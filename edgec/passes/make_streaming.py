@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from edgec.errors import PassError, join_problems
+from edgec.errors import PassError, join_problems, option
 from edgec.ir.graph import Const, Graph, Node, State, Value, When, numbered
 from edgec.ir.types import DType, TensorType
 from edgec.ops.timeline import Delay, DelayLine, with_frames
@@ -153,7 +153,7 @@ class MakeStreaming(Pass):
         for v in graph.inputs:
             if v.type.time_axis is None:
                 raise PassError(
-                    f"input %{v.name} names no time axis, so there is nothing to stream; compile with --whole"
+                    f"input %{v.name} names no time axis, so there is nothing to stream; compile with {option('whole')}"
                 )
             step.types[v.name], step.when[v.name] = with_frames(v.type, hop), When()
         step.used |= {v.name for v in graph.inputs} | set(graph.consts)
@@ -173,7 +173,8 @@ class MakeStreaming(Pass):
         if problems:
             raise PassError(
                 join_problems("these nodes cannot run frame by frame:", problems),
-                hint="compile the whole window with --whole, or slide it over the stream with --sliding",
+                hint=f"compile the whole window with {option('whole')},"
+                f" or slide it over the stream with {option('sliding')}",
             )
         built = self._finish(graph, step, [renamed[o] for o in graph.outputs])
         return restore_names(built, {new: old for old, new in renamed.items()})

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from edgec.errors import PassError, join_problems
+from edgec.errors import PassError, join_problems, option
 from edgec.ir.graph import Graph, Node, Value
 from edgec.ir.types import DType
 from edgec.ops import elementwise as ew
@@ -122,7 +122,7 @@ class Quantize(Pass):
         return given
 
 
-HINT = "replace these ops in the model, or compile it with --precision float32"
+HINT = f"replace these ops in the model, or compile it with {option('precision', 'float32')}"
 
 
 def add_input(b: Builder, graph: Graph, v: Value, pcm: bool) -> None:

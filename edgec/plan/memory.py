@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from edgec.errors import InputError
+from edgec.errors import InputError, option
 from edgec.plan.arena import ALIGN
 from edgec.plan.calls import Call
 from edgec.plan.plan import Item, Plan
@@ -54,7 +54,7 @@ def place_memory(
     if not regions:
         raise InputError(
             f"target {target.name!r} has no fast memory to place anything in",
-            hint="add a [memory.NAME] table beside code and ram to its file, or leave out --place",
+            hint=f"add a [memory.NAME] table beside code and ram to its file, or leave out {option('place')}",
         )
     left = {r.name: r.length for r in regions}
     moved: dict[str, str] = {}

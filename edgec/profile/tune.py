@@ -22,7 +22,7 @@ import edgec.kernels
 from edgec.backends.emit import write_folder
 from edgec.backends.kernel import source_text
 from edgec.device import counting_kind, open_device
-from edgec.errors import InputError, TargetError
+from edgec.errors import InputError, TargetError, option
 from edgec.ir.graph import Const, Graph, Node, State, Value
 from edgec.kernels import candidates, select
 from edgec.ops.base import Array, Kernel, Op, Site
@@ -83,7 +83,7 @@ def tune_kernels(graph: Graph, target: Target, cache: Path, toolchain: str = "zi
     InputError where the cache is damaged."""
     kind = counting_kind(target)
     if target.arch != "arm-m" or kind is None:
-        raise TargetError(f"no emulator measures kernels for {target.name}", hint="leave out --tune")
+        raise TargetError(f"no emulator measures kernels for {target.name}", hint=f"leave out {option('tune')}")
     cache = cache.expanduser()
     unit = "instructions" if timing_obstacle(target) else "modelled cycles"
     kept = read_cache(cache)
@@ -216,7 +216,7 @@ def read_cache(path: Path) -> dict[str, Any]:
                 raise ValueError("a cost that is no number")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
         raise InputError(
-            f"tuning cache {path} cannot be read: {err}", hint="delete it, or give another file: --tune FILE"
+            f"tuning cache {path} cannot be read: {err}", hint=f"delete it, or give another: {option('tune', 'FILE')}"
         ) from err
     return dict(entries)
 
@@ -230,4 +230,6 @@ def write_cache(path: Path, entries: Mapping[str, Any]) -> None:
             json.dump({"version": VERSION, "entries": dict(sorted(entries.items()))}, f, indent=1)
         os.replace(name, path)
     except OSError as err:
-        raise InputError(f"tuning cache {path} cannot be written: {err}", hint="give another: --tune FILE") from err
+        raise InputError(
+            f"tuning cache {path} cannot be written: {err}", hint=f"give another: {option('tune', 'FILE')}"
+        ) from err

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from edgec.errors import ToolchainError
+from edgec.errors import ToolchainError, option
 from edgec.target import Target
 from edgec.toolchain.command import run_command
 
@@ -47,7 +47,8 @@ def arm_gcc() -> list[str]:
     found = shutil.which("arm-none-eabi-gcc")
     if found is None:
         raise ToolchainError(
-            "arm-none-eabi-gcc is not on the PATH", hint="install the GNU Arm toolchain, or use toolchain 'zig'"
+            "arm-none-eabi-gcc is not on the PATH",
+            hint=f"install the GNU Arm toolchain, or use {option('toolchain', 'zig')}",
         )
     return [found]
 

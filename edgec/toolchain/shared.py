@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from edgec.errors import ToolchainError
+from edgec.errors import ToolchainError, option
 from edgec.runtime import runtime_file
 from edgec.target import Target
 from edgec.toolchain import compilers
@@ -34,7 +34,8 @@ def build_shared(
     if obstacle:
         raise ToolchainError(
             f"model {manifest.name!r} for {manifest.target} cannot run on this computer: {obstacle}",
-            hint="run it on a device of its target (edgec targets lists them), or compile for --target host",
+            hint="run it on a device of its target (edgec targets lists them), or compile with"
+            f" {option('target', 'host')}",
         )
     compiler = compilers.host_cc(cc)
     sanitizer = ["-fno-sanitize=all"] if compilers.is_zig(compiler) else []

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgec.errors import InputError, join_problems
+from edgec.errors import InputError, join_problems, option
 from edgec.frontends import shipped
 
 Array = npt.NDArray[Any]
@@ -70,7 +70,9 @@ def read(family: Family, folder: str | Path, files: tuple[str, ...], reader: Cal
     if missing:
         found = sorted(p.name for p in root.iterdir())[:8] if root.is_dir() else "no such folder"
         head = f"{folder}: expected the data of {family.name} ({family.texts['data']}), found {found}; missing:"
-        raise InputError(join_problems(head, missing), hint="give the folder that holds these files with --data")
+        raise InputError(
+            join_problems(head, missing), hint=f"give the folder that holds these files: {option('data', 'DIR')}"
+        )
     try:
         return reader(root)
     except (ValueError, KeyError, OSError) as err:

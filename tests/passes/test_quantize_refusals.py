@@ -15,7 +15,7 @@ from tests.graphs import Builder
 from tests.passes.quantize_tools import samples
 
 HEAD = "these nodes cannot be computed in integers:\n"
-HINT = "\n  hint: replace these ops in the model, or compile it with --precision float32"
+HINT = "\n  hint: replace these ops in the model, or compile it with precision='float32'"
 
 
 def refused(graph: Graph, data: Any = None) -> str:
