@@ -138,22 +138,23 @@ class SnnTorchNeuron(SequenceNeuron):
         def at(name: str) -> str:
             return f"{name}[0]" if site.inputs[names.index(name)].size == 1 else f"{name}[i]"
 
-        whole, lines = self.feedback == "all_to_all", []
-        if whole:
-            lines += [f"for i in T.serial({c}):", "    old[i] = back[i]"]
-        lines.append(f"for i in T.serial({c}):" if whole else f"for i in T.parallel({c}):")
+        whole = self.feedback == "all_to_all"
         add = {
             "none": "",
             "one_to_one": f" + back[i] * {at('k')}" if self.feedback == "one_to_one" else "",
-            "all_to_all": " + sum[0]",
+            "all_to_all": " + r[1]",
         }
-        if whole:
-            lines += [
-                "    sum[0] = T.float32(0)",
+        lines = [f"for i in T.parallel({c}):"]
+        if whole:  # r: the reset, the sum of what comes back, and the last frame's spikes
+            lines = [
+                f"for i in T.serial({c}):",
+                "    r[i + 2] = back[i]",
+                f"for i in T.serial({c}):",
+                "    r[1] = T.float32(0)",
                 f"    for j in T.serial({c}):",
-                "        sum[0] = sum[0] + old[j] * w[j, i]",
+                "        r[1] = r[1] + r[j + 2] * w[j, i]",
+                "    r[1] = r[1] + bias[i]",
             ]
-            lines.append("    sum[0] = sum[0] + bias[i]")
         th = at("th")
         lines.append(f"    r[0] = T.if_then_else(v[i] > {th}, T.float32(1), T.float32(0))")
         if self.synapse:
@@ -186,9 +187,9 @@ class SnnTorchNeuron(SequenceNeuron):
         ]
         params += [(state[n], (c,), f32) for n in self.state_names()]
         params += [("s" if o == "spikes" else f"out{k}", (c,), f32) for k, o in enumerate(self.outputs)]
-        scratch = [("r", (1,), f32)] + [("sum", (1,), f32), ("old", (c,), f32)] * whole
+        size = 2 + c if whole else 1
         need("spikes" in self.outputs, "a neuron whose spikes nothing reads")
-        return Kernel("\n".join(lines), (*params, *scratch), scratch=sum(4 * shape[0] for _, shape, _ in scratch))
+        return Kernel("\n".join(lines), (*params, ("r", (size,), f32)), scratch=4 * size)
 
     def cost(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
         return Cost(outputs[0].size * inputs[0].shape[-1] if self.feedback == "all_to_all" else 0)

@@ -12,7 +12,7 @@ import torch
 from edgec.backends.c import emit_c
 from edgec.backends.kernel import NamedKernel
 from edgec.ir.evaluate import as_tensor
-from edgec.ir.types import DType, TensorType
+from edgec.ir.types import TensorType
 from edgec.ops.base import Kernel, Site
 from edgec.runtime import runtime_file
 from edgec.toolchain.shared import build_plain_shared
@@ -110,7 +110,3 @@ def check_family(family: Family, seed: int, folder: Path) -> list[NamedKernel]:
             if name not in case.named.writable:
                 np.testing.assert_array_equal(got[name].ravel(), case.arrays[name].ravel())
     return kernels
-
-
-def f32(*shape: int, time: int | None = None) -> TensorType:
-    return TensorType(shape, DType.F32, None, time)

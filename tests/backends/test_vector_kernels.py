@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from kernel_tools import INCLUDES, RUNTIME, Arrays, Library, build_c, f32
+from kernel_tools import INCLUDES, RUNTIME, Arrays, Library, build_c
 
 from edgec.backends.cuda import emit_cuda
 from edgec.backends.kernel import NamedKernel
@@ -18,6 +18,7 @@ from edgec.kernels import select
 from edgec.kernels.neon import block_for, pack_panels
 from edgec.ops import OPS
 from edgec.ops.base import Site
+from tests.op_families import f32
 
 SHIM = Path(__file__).parent / "cuda_shim.h"
 ACTIVATIONS = ("", "gelu", "relu", "tanh", "relu6", "sigmoid")
