@@ -10,9 +10,12 @@ from typing import Any
 
 import edgec
 from edgec.errors import EdgecError
+from edgec.target import KINDS
 
-ON = ("host", "emulator", "qemu", "qemu-aarch64", "cuda")
-ON_HELP = "device (default: host where this computer can run the folder's code, else the first device of its target)"
+ON_HELP = (
+    "device; emulator is the target's own, one of unicorn, qemu and qemu-aarch64 (default: host where this computer can"
+    " run the folder's code, else the first device of its target)"
+)
 
 
 def default_cache() -> str:
@@ -146,7 +149,7 @@ def add_folder_commands(commands: Any) -> None:
         help="16-bit mono PCM .wav at the model's rate, .npy with one input, or .csv with a line a sample and a column"
         " a channel",
     )
-    r.add_argument("--on", choices=ON, help=ON_HELP)
+    r.add_argument("--on", choices=KINDS, help=ON_HELP)
     r.add_argument("--stream", action="store_true", help="print the scores of every frame, not only the last")
     r.add_argument("--labels", help="text file with one class name a line")
 
@@ -158,7 +161,7 @@ def add_folder_commands(commands: Any) -> None:
     v = commands.add_parser("verify", help="compare every layer with its reference; name the first that diverges")
     v.add_argument("folder")
     v.add_argument("--clip", help="input to compare on (default: the calibration set's first)")
-    v.add_argument("--on", choices=ON, help=ON_HELP)
+    v.add_argument("--on", choices=KINDS, help=ON_HELP)
 
 
 def add_shipped_commands(commands: Any) -> None:

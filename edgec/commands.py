@@ -14,8 +14,6 @@ from rich.table import Table
 from edgec.errors import EdgecError, InputError
 from edgec.printing import console, print_report
 
-DEVICES = {"emulator": "unicorn"}
-
 
 def compile_command(a: argparse.Namespace) -> None:
     """`edgec compile`."""
@@ -70,16 +68,16 @@ def calibrate_command(a: argparse.Namespace) -> None:
 def run_command(a: argparse.Namespace) -> None:
     """`edgec run`."""
     from edgec.compiled import CompiledModel, frames, to_device
-    from edgec.device import COUNTING
+    from edgec.device import COUNTING, device_of
+    from edgec.target import load_target
 
     model = CompiledModel(a.folder)
     spec, out_spec = model.manifest.inputs[0], model.manifest.outputs[0]
     x, labels = read_clip(a.clip, model), read_labels(a.labels, model)
-    on = a.on or model.default_device
-    kind = DEVICES.get(on, on)
+    on = device_of(a.on or model.default_device, load_target(model.manifest.target))
     outputs: list[np.ndarray[Any, Any]] = []
     ranked = not model.report.get("sliding", False)  # a forecast has no winner
-    with model.device(kind, counting=kind in COUNTING) as device:
+    with model.device(on, counting=on in COUNTING) as device:
         counts = []
         for frame in frames(x, spec):
             out = device.step([to_device(frame, spec)])
@@ -173,12 +171,13 @@ def profile_command(a: argparse.Namespace) -> None:
 def verify_command(a: argparse.Namespace) -> None:
     """`edgec verify`."""
     from edgec.compiled import CompiledModel
+    from edgec.device import device_of
     from edgec.profile.compare import verify_model
+    from edgec.target import load_target
 
     model = CompiledModel(a.folder)
-    on = a.on or model.default_device
-    kind = DEVICES.get(on, on)
-    result = verify_model(model, read_clip(a.clip, model) if a.clip else default_input(model), kind)
+    on = device_of(a.on or model.default_device, load_target(model.manifest.target))
+    result = verify_model(model, read_clip(a.clip, model) if a.clip else default_input(model), on)
     table = Table(title=f"{model.manifest.name}: {result.how}", title_justify="left")
     for column in ("layer", "op"):
         table.add_column(column, overflow="fold")

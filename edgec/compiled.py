@@ -94,8 +94,8 @@ class CompiledModel:
     def _host(self) -> Device:
         return open_device(self.default_device, self.folder, self.manifest)
 
-    def device(self, kind: str = "unicorn", **options: Any) -> Device:
-        """The model on another device: host, unicorn, qemu, qemu-aarch64, cuda."""
+    def device(self, kind: str = "emulator", **options: Any) -> Device:
+        """The model on another device: host, unicorn, qemu, qemu-aarch64, cuda, or emulator, its target's own."""
         return open_device(kind, self.folder, self.manifest, **options)
 
     def step(self, *frame: Array) -> Array | None:

@@ -21,6 +21,8 @@ BACKENDS = ("c", "llvm", "cuda")
 KERNEL_SETS = ("generic", "scalar", "arm_dsp", "helium", "neon", "x86", "cuda")
 ORDINARY = ("code", "rodata", "ram")  # memories of every part; all others are faster ones (TCM)
 DEVICES = ("host", "unicorn", "qemu", "qemu-aarch64", "cuda")
+EMULATOR = "emulator"  # the first device of a target that emulates its core
+KINDS = ("host", EMULATOR, *DEVICES[1:])  # what a user may name
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def main() -> None:
         window = totals["delay"] + 1
         mean, deviation = series[:window].mean(), series[:window].std()
         scaled = ((series - mean) / deviation).astype(np.float32)
-        with model.device("unicorn" if a.on == "emulator" else "host") as device:
+        with model.device(a.on) as device:
             outs = stream(device, scaled, specs)
     forecasts = {k + 1: out * deviation + mean for k, out in enumerate(outs) if out is not None}
     horizon = len(next(iter(forecasts.values())))

@@ -39,7 +39,7 @@ def main() -> None:
         model = edgec.compile("eca_mobilenetv2", target="cortex-m7", out=Path(work) / "m7")
         totals, labels, spec = model.report["totals"], model.report["labels"], model.manifest.inputs[0]
         print(f"eca_mobilenetv2 for cortex-m7: {totals['flash']:,} B flash, {totals['ram']:,} B RAM")
-        with model.device("unicorn", counting=True) as core, model.device("host") as host:
+        with model.device("emulator", counting=True) as core, model.device("host") as host:
             for path in a.pictures:
                 picture = [to_device(read_picture(path), spec)]
                 found, expected = core.step(picture), host.step(picture)

@@ -90,9 +90,8 @@ def main() -> None:
         part = model.report["part"]
         with (MODEL / "clips" / "labels.csv").open(newline="", encoding="utf-8") as f:
             rows = list(csv.DictReader(f))[: a.clips]
-        kind = "unicorn" if a.on == "emulator" else "host"
         right, every = 0, []
-        with model.device(kind, counting=kind == "unicorn") as device:
+        with model.device(a.on, counting=a.on == "emulator") as device:
             for row in rows:
                 found, counts = stream_clip(
                     device, model, read_wav(MODEL / "clips" / row["file"], 16000), labels, row["file"]

@@ -13,7 +13,9 @@ import pytest
 
 import edgec
 from edgec.cli import main
-from edgec.errors import EdgecError, InputError, option
+from edgec.device import KINDS, device_of
+from edgec.errors import EdgecError, InputError, ToolchainError, option
+from edgec.target import load_target
 
 ROOT = Path(edgec.__file__).parent
 
@@ -135,3 +137,31 @@ def test_no_error_of_the_library_names_an_option_itself() -> None:
             if raised or named:
                 found += [f"{path.name}: {text}" for text in texts(node) if names_option(text)]
     assert not found
+
+
+# ---- devices ----
+
+
+@pytest.mark.parametrize(
+    ("target", "device"),
+    [("cortex-m7", "unicorn"), ("cortex-m55", "qemu"), ("cortex-a53", "qemu-aarch64")],
+)
+def test_the_emulator_is_the_targets_own(target: str, device: str) -> None:
+    assert device_of("emulator", load_target(target)) == device
+    assert device_of(device, load_target(target)) == device
+
+
+def test_a_target_without_an_emulator_says_so() -> None:
+    with pytest.raises(ToolchainError, match="host has no emulator\n  hint: its devices: host"):
+        device_of("emulator", load_target("host"))
+
+
+def test_devices_have_one_name(capsys: pytest.CaptureFixture[str]) -> None:
+    """What --on takes is what `device` takes."""
+    for command in ("run", "verify"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        shown = capsys.readouterr().out
+        assert "{" + ",".join(KINDS) + "}" in shown.replace("\n", "").replace(" ", "")
+    for kind in set(KINDS) - {"emulator"}:
+        assert device_of(kind, load_target("cortex-m7")) == kind

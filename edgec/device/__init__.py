@@ -9,13 +9,15 @@ from pathlib import Path
 
 from edgec.device.base import Counters, Device
 from edgec.errors import ToolchainError
-from edgec.target import Target, load_target
+from edgec.target import EMULATOR, KINDS, Target, load_target
 from edgec.toolchain import Manifest, build_aarch64, build_cuda, build_image, build_shared, host_obstacle, read_manifest
 
-KINDS = ("host", "unicorn", "qemu", "qemu-aarch64", "cuda")
 COUNTING = ("unicorn", "qemu", "qemu-aarch64")  # the devices that count instructions, the exact one first
 
-__all__ = ["COUNTING", "KINDS", "Counters", "Device", "counting_kind", "default_kind", "open_device", "open_image"]
+__all__ = [
+    "COUNTING", "KINDS", "Counters", "Device", "counting_kind", "default_kind", "device_of", "open_device",
+    "open_image",
+]  # fmt: skip
 
 
 def open_device(
@@ -33,14 +35,16 @@ def open_device(
     opt: str | None = None,
     build_dir: Path | str | None = None,
 ) -> Device:
-    """Build the model in `folder` for the device and start it. `manifest` defaults to the folder's, `target` to the
-    manifest's. What is built stays in `build_dir` if given. `profile` allows watch() and dump() and counts per node;
+    """Build the model in `folder` for the device, one of KINDS, and start it. `manifest` defaults to the folder's,
+    `target` to the manifest's. What is built stays in `build_dir` if given. `profile` allows watch() and dump() and
+    counts per node;
     `counting` fills counters (unicorn: exact, qemu: to one tick, qemu-aarch64: to a few instructions), `flow` the flows
     too (unicorn and qemu, then exact); `cc` is the host's compiler."""
     folder = Path(folder)
     manifest = manifest or read_manifest(folder)
     target = target or manifest.target
     target = load_target(target) if isinstance(target, str) else target
+    kind = device_of(kind, target)
     work = Path(build_dir) if build_dir is not None else Path(tempfile.mkdtemp(prefix="edgec-device-"))
     work.mkdir(parents=True, exist_ok=True)
     suffix = "-profile" if profile else ""
@@ -52,7 +56,7 @@ def open_device(
             build_aarch64(folder, target, out, profile=profile, instances=instances, opt=opt)
         elif kind == "cuda":
             build_for_gpu(folder, target, out, profile)
-        elif kind in KINDS:
+        else:
             build_image(folder, target, out, toolchain=toolchain, profile=profile, instances=instances, opt=opt)
         device = open_image(
             kind, out, manifest, target, profile=profile, counting=counting, flow=flow, instances=instances
@@ -73,6 +77,17 @@ def default_kind(folder: Path | str, manifest: Manifest | None = None) -> str:
 def counting_kind(target: Target) -> str | None:
     """The device that counts the instructions of this target, if there is one."""
     return next((kind for kind in COUNTING if kind in target.devices), None)
+
+
+def device_of(kind: str, target: Target) -> str:
+    """The device that a name of KINDS means for a target: `emulator` is the first of its own that counts
+    instructions; ToolchainError where there is none, or for another name."""
+    if kind not in KINDS:
+        raise ToolchainError(f"unknown device {kind!r}; known devices: {', '.join(KINDS)}")
+    found = counting_kind(target) if kind == EMULATOR else kind
+    if found is None:
+        raise ToolchainError(f"{target.name} has no emulator", hint=f"its devices: {', '.join(target.devices)}")
+    return found
 
 
 def build_for_gpu(folder: Path, target: Target, out: Path, profile: bool) -> None:
@@ -114,8 +129,6 @@ def open_image(
         from edgec.device.qemu import QemuUserDevice
 
         return QemuUserDevice(built, manifest, target, instances=instances, profile=profile, counting=counting)
-    if kind == "cuda":
-        from edgec.device.cuda import CudaDevice
+    from edgec.device.cuda import CudaDevice
 
-        return CudaDevice(built, manifest, instances=instances, profile=profile)
-    raise ToolchainError(f"unknown device {kind!r}; known devices: {', '.join(KINDS)}")
+    return CudaDevice(built, manifest, instances=instances, profile=profile)

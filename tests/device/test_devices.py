@@ -114,7 +114,9 @@ def test_wrong_inputs(fake: Path) -> None:
 
 
 def test_unknown_device_and_unfit_target(fake: Path) -> None:
-    with pytest.raises(ToolchainError, match="unknown device 'fpga'; known devices: host, unicorn, qemu, qemu-aarch64"):
+    with pytest.raises(
+        ToolchainError, match="unknown device 'fpga'; known devices: host, emulator, unicorn, qemu, qemu-aarch64"
+    ):
         open_device("fpga", fake)
     pytest.importorskip("unicorn")
     with pytest.raises(ToolchainError, match=r"unicorn cannot run code for 'cortex-m55' \(helium, arm_dsp, generic\)"):
