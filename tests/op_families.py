@@ -87,6 +87,7 @@ def pools(rng: np.random.Generator) -> Cases:
         kernel = tuple(int(k) for k in rng.integers(2, 4, size=2))
         stride = tuple(int(s) for s in rng.integers(1, 3, size=2))
         yield OPS[name](kernel=kernel, stride=stride, pad=pad), [f32(2, 7, 5, 3)]
+    yield OPS["avg_pool2d"](kernel=(3, 2), stride=(2, 1), pad=(1, 2, 1, 0), counted=(1, 0, 0, 0)), [f32(1, 6, 7, 3)]
 
 
 def neurons(rng: np.random.Generator) -> Cases:

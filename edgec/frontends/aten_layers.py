@@ -13,7 +13,7 @@ from edgec.ops.conv import Conv1d, Conv2d
 from edgec.ops.dense import Linear, MatMul
 from edgec.ops.elementwise import Affine, Mul
 from edgec.ops.norm import LayerNorm
-from edgec.ops.pool import AvgPool2d, MaxPool2d, Mean
+from edgec.ops.pool import AvgPool2d, MaxPool2d, Mean, ceil_pads
 
 Pads = tuple[tuple[int, int], ...]
 
@@ -174,22 +174,29 @@ def _pool(call: Call, rank: int, kind: str) -> str:
     """A pooling window over the spatial axes; one-dimensional pooling is two-dimensional with width 1."""
     kernel = spread(call["kernel_size"], rank)
     stride = spread(call["stride"], rank) if call["stride"] else kernel
-    if call["ceil_mode"]:
-        raise ValueError("pooling with ceil_mode")
     if kind == "max" and any(d != 1 for d in spread(call["dilation"], rank)):
         raise ValueError("max pooling with dilation")
-    if kind == "avg" and rank == 2 and call["divisor_override"]:
-        raise ValueError("average pooling with divisor_override")
-    pads: Pads = tuple((p, p) for p in spread(call["padding"], rank))
+    given: Pads = tuple((p, p) for p in spread(call["padding"], rank))
     x = channels_last(call, call.tensor("self"), rank)
     t = call.type_of(x)
     if rank == 1:
-        kernel, stride, pads = (*kernel, 1), (*stride, 1), (*pads, (0, 0))
+        kernel, stride, given = (*kernel, 1), (*stride, 1), (*given, (0, 0))
         x = call.reshape(x, (*t.shape[:2], 1, t.shape[2]))
-    args: dict[str, Any] = {"kernel": tuple(kernel), "stride": tuple(stride), "pad": (*pads[0], *pads[1])}
-    if kind == "avg":
-        args["count_pad"] = bool(call["count_include_pad"])
-    y = call.emit(MaxPool2d(**args) if kind == "max" else AvgPool2d(**args), x)
+    pads = given
+    if call["ceil_mode"]:
+        extents = call.type_of(x).shape[1:3]
+        pads = tuple(ceil_pads(*window) for window in zip(extents, kernel, stride, given, strict=True))
+        if pads != given and call.type_of(x).time_axis == 1:
+            raise ValueError("pooling with ceil_mode along time, whose last window is cut short")
+    place = ((kernel[0], kernel[1]), (stride[0], stride[1]), (*pads[0], *pads[1]))
+    if kind == "max":
+        y = call.emit(MaxPool2d(*place), x)
+    else:
+        override = call.args.get("divisor_override")
+        counted = (*given[0], *given[1]) if call["count_include_pad"] else (0, 0, 0, 0)
+        y = call.emit(AvgPool2d(*place, None if override or counted == place[2] else counted), x)
+        if override:
+            y = call.emit(Mul(), y, call.const(f"{call.name}_divisor", np.array([prod(kernel) / override])))
     if rank == 1:
         shape = call.type_of(y).shape
         y = call.reshape(y, (shape[0], shape[1], shape[3]))

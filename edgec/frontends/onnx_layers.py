@@ -9,13 +9,13 @@ import numpy as np
 
 from edgec.frontends.onnx_values import Array, Call, Constant, Grid, Pending, Stored, channels_last, power
 from edgec.frontends.tflite_numbers import multipliers, same_padding
+from edgec.ops.pool import ceil_pads
 from edgec.ops.qconv import QConv2dRequantize
 from edgec.ops.qlinear import QLinearRequantize
 from edgec.ops.qpool import QAvgPool2d, QMaxPool2d, QMean
 from edgec.ops.qsoftmax import PROBABILITY, exponent
 from edgec.ops.quantized import Requantize, accumulator_bounds
 from edgec.ops.shape import Reshape
-from edgec.ops.tflite import TfliteAvgPool2d
 
 
 def weights(call: Call, outputs_axis: int) -> tuple[Array, Array]:
@@ -87,7 +87,8 @@ def back(call: Call, name: str, rank: int, grid: Grid) -> Stored:
 
 
 def window(call: Call, x: tuple[int, ...], kernel: tuple[int, ...], ceiling: bool = False) -> dict[str, Any]:
-    """stride, pad and dilation over two axes; those of a sequence lie along the second."""
+    """kernel, stride, pad and dilation over two axes; those of a sequence lie along the second. `given` is the padding
+    without what `ceiling` adds to it."""
 
     def two(values: tuple[int, ...], other: int) -> tuple[int, int]:
         return (other, values[0]) if len(values) == 1 else (values[0], values[1])
@@ -96,6 +97,7 @@ def window(call: Call, x: tuple[int, ...], kernel: tuple[int, ...], ceiling: boo
     size, stride = two(kernel, 1), two(tuple(call.attribute("strides", (1,) * n)), 1)
     dilation = two(tuple(call.attribute("dilations", (1,) * n)), 1)
     auto, pads = call.attribute("auto_pad", "NOTSET"), tuple(call.attribute("pads", (0,) * (2 * n)))
+    pads = pads if auto == "NOTSET" else (0,) * (2 * n)
     if min(*size, *stride, *dilation) < 1 or min(pads, default=0) < 0:
         raise ValueError(f"window {kernel}, strides {stride}, dilations {dilation}, pads {pads} are out of range")
     sides = list(zip(two(pads[:n], 0), two(pads[n:], 0), strict=True))
@@ -104,13 +106,11 @@ def window(call: Call, x: tuple[int, ...], kernel: tuple[int, ...], ceiling: boo
         sides = [s[::-1] if auto == "SAME_LOWER" else s for s in sides]
     elif auto not in ("NOTSET", "VALID"):
         raise ValueError(f"auto_pad {auto} is not supported")
-    if ceiling:  # a last window that is cut short: as if more were padded, where ONNX starts one there at all
-        for k, (before, after) in enumerate(sides):
-            rest = (x[1 + k] + before + after - dilation[k] * (size[k] - 1) - 1) % stride[k]
-            more = stride[k] - rest if rest else 0
-            starts = x[1 + k] + before + after + more - dilation[k] * (size[k] - 1) - 1
-            sides[k] = (before, after + (more if starts < x[1 + k] + before else 0))
-    return {"kernel": size, "stride": stride, "pad": (*sides[0], *sides[1]), "dilation": dilation}
+    given = (*sides[0], *sides[1])
+    if ceiling:
+        spans = (d * (n - 1) + 1 for n, d in zip(size, dilation, strict=True))
+        sides = [ceil_pads(*side) for side in zip(x[1:3], spans, stride, sides, strict=True)]
+    return {"kernel": size, "stride": stride, "pad": (*sides[0], *sides[1]), "dilation": dilation, "given": given}
 
 
 def convolution(call: Call) -> Pending:
@@ -205,19 +205,17 @@ def average_pool(call: Call) -> Pending:
         raise ValueError("dilations are not supported")
     if kernel == shape[1:3] and not any(sides):
         return reduced(call, x, tuple(range(2, len(x.shape))), True)
-    inside = any(sides) and not call.attribute("count_include_pad", 0)
+    counted = place["given"] if call.attribute("count_include_pad", 0) else (0, 0, 0, 0)
 
     def make(grid: Grid, lo: int, hi: int) -> Stored:
-        if inside:  # rounded on the input's grid first
-            means = call.emit(TfliteAvgPool2d(kernel, stride, sides), name)
-            return call.regrid(back(call, means, len(x.shape), x.grid), grid, lo, hi)
-        factor, n = x.grid.scale / (grid.scale * prod(kernel)), prod(kernel)
-        shift = min(power(factor * 255 * n + 2), 24)
+        n = prod(kernel)
+        factor = x.grid.scale / (grid.scale * (n if counted == sides else 1))
+        shift = min(power(x.grid.scale / grid.scale * 255 + 2), 24)
         if shift < 1:
             raise ValueError(f"its output scale {grid.scale:g} is too fine")
         numbers = (grid.scale, grid.zero, x.grid.zero, round(factor * 2.0**shift), shift, True)
-        y = call.emit(QAvgPool2d(kernel, stride, sides, x.grid.zero, *numbers), name)
-        return call.clamped(back(call, y, len(x.shape), grid), lo, hi)
+        op = QAvgPool2d(kernel, stride, sides, x.grid.zero, *numbers, None if counted == sides else counted)
+        return call.clamped(back(call, call.emit(op, name), len(x.shape), grid), lo, hi)
 
     return Pending(make)
 

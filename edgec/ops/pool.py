@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, ClassVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
@@ -56,6 +58,49 @@ class Mean(Op):
         return None
 
 
+Sides = tuple[int, int, int, int]  # top, bottom, left, right
+
+
+def ceil_pads(extent: int, kernel: int, stride: int, pads: tuple[int, int]) -> tuple[int, int]:
+    """The padding along an axis with what ceil_mode adds: a last window cut short, if it starts before the padding."""
+    before, after = pads
+    more = -(extent + before + after - kernel) % stride
+    starts = extent + before + after + more - kernel
+    return before, after + (more if starts < extent + before else 0)
+
+
+def check_counted(counted: Sides | None, pad: Sides, y: TensorType) -> None:
+    """ValueError where the counted part of the padding is more than the padding, or the windows lie along time."""
+    if counted is not None:
+        need(all(0 <= c <= p for c, p in zip(counted, pad, strict=True)), f"{counted} of a padding of {pad} counts")
+        need(y.time_axis != 1, "average pooling along time whose edge windows have another divisor")
+
+
+def counts_of(
+    extents: tuple[int, ...], kernel: tuple[int, int], stride: tuple[int, int], pad: Sides, counted: Sides
+) -> npt.NDArray[np.int64]:
+    """How many elements of each window count, [OH, OW]: those in the image [H, W] or in `counted` around it."""
+    spans = []
+    for k, extent in enumerate(extents):
+        before, after = counted[2 * k : 2 * k + 2]
+        last = extent + pad[2 * k] + pad[2 * k + 1] - kernel[k]
+        first = np.arange(0, last + 1, stride[k]) - pad[2 * k]
+        spans.append(np.minimum(first + kernel[k], extent + after) - np.maximum(first, -before))
+    return np.asarray(spans[0][:, None] * spans[1], np.int64)
+
+
+def count_text(
+    extents: tuple[int, ...], kernel: tuple[int, int], stride: tuple[int, int], pad: Sides, counted: Sides
+) -> str:
+    """`counts_of` at output (i, j) as a TVMScript expression."""
+    spans = []
+    for axis, extent, k in zip("ij", extents, (0, 1), strict=True):
+        first = f"({axis} * {stride[k]} - {pad[2 * k]})"
+        last = f"T.min({first} + {kernel[k]}, {extent + counted[2 * k + 1]})"
+        spans.append(f"({last} - T.max({first}, {-counted[2 * k]}))")
+    return " * ".join(spans)
+
+
 LOWEST = -3.4028234663852886e38  # of float32
 
 
@@ -65,7 +110,7 @@ class Pool2d(Op):
 
     kernel: tuple[int, int] = (1, 1)
     stride: tuple[int, int] = (1, 1)
-    pad: tuple[int, int, int, int] = (0, 0, 0, 0)  # top, bottom, left, right
+    pad: Sides = (0, 0, 0, 0)
     fill: ClassVar[float] = 0.0
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
@@ -123,18 +168,29 @@ class MaxPool2d(Pool2d):
 
 @dataclass(frozen=True)
 class AvgPool2d(Pool2d):
-    """The mean of each window; padding counts as zeros when count_pad is set."""
+    """The sum of each window divided by its size; padding adds zeros.
+
+    With `counted` it is divided by the elements that lie in the image or in so much of the padding around it.
+    """
 
     name: ClassVar[str] = "avg_pool2d"
-    count_pad: bool = True
+    counted: Sides | None = None
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
-        need(self.count_pad or not any(self.pad), "average pooling that leaves its padding out of the count")
-        return super().infer(types)
+        (y,) = super().infer(types)
+        check_counted(self.counted, self.pad, y)
+        return (y,)
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
-        return F.avg_pool2d(self.padded(tensors[0]), self.kernel, self.stride).permute(0, 2, 3, 1)
+        if self.counted is None:
+            return F.avg_pool2d(self.padded(tensors[0]), self.kernel, self.stride).permute(0, 2, 3, 1)
+        sums = F.avg_pool2d(self.padded(tensors[0]), self.kernel, self.stride, divisor_override=1)
+        counts = counts_of(tuple(tensors[0].shape[1:3]), self.kernel, self.stride, self.pad, self.counted)
+        return sums.permute(0, 2, 3, 1) / torch.from_numpy(counts).unsqueeze(-1)
 
     def lower(self, site: Site) -> Kernel:
-        finish = f"\n    y[n, i, j, o] = y[n, i, j, o] / T.float32({prod(self.kernel)})"
-        return self.nest(site, "y[n, i, j, o] + {v}", finish)
+        divisor = f"T.float32({prod(self.kernel)})"
+        if self.counted:
+            n = count_text(site.inputs[0].shape[1:3], self.kernel, self.stride, self.pad, self.counted)
+            divisor = f'T.cast({n}, "float32")'
+        return self.nest(site, "y[n, i, j, o] + {v}", f"\n    y[n, i, j, o] = y[n, i, j, o] / {divisor}")

@@ -8,12 +8,14 @@ from math import prod
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
 from edgec.ir.types import DType, QuantParams, TensorType
 from edgec.ops.base import Kernel, Op, Site, need
 from edgec.ops.conv import out_extent
+from edgec.ops.pool import Sides, check_counted, count_text, counts_of
 from edgec.ops.qspiking import QRunningMean
 from edgec.ops.quantized import exact
 
@@ -24,7 +26,7 @@ class QPool2d(Op):
 
     kernel: tuple[int, int] = (1, 1)
     stride: tuple[int, int] = (1, 1)
-    pad: tuple[int, int, int, int] = (0, 0, 0, 0)  # top, bottom, left, right
+    pad: Sides = (0, 0, 0, 0)
     pad_value: int = -128
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
@@ -86,7 +88,9 @@ class QMaxPool2d(QPool2d):
 class QAvgPool2d(QPool2d):
     """clamp(zero_point + (((sum - n * x_zero) * multiplier + 2**(shift-1)) >> shift)), n the window's size, in int32.
 
-    `pad_value` is x_zero where padding counts as zeros. `half_even` rounds exact halves to the even level, not up.
+    `pad_value` is x_zero: padding adds zeros. `half_even` rounds exact halves to the even level, not up. With `counted`
+    a window is divided by its elements that lie in the image or in so much of the padding around it, and `multiplier`
+    is that of a sum of one element.
     """
 
     name: ClassVar[str] = "qavg_pool2d"
@@ -96,11 +100,14 @@ class QAvgPool2d(QPool2d):
     multiplier: int = 1
     shift: int = 1
     half_even: bool = False
+    counted: Sides | None = None
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         n = prod(self.kernel)
-        need(self.multiplier * 255 * n + (1 << self.shift) < 2**31, f"a window of {n} leaves the int32 range")
+        largest = int((self.factors() * np.arange(1, n + 1)).max()) if self.counted else self.multiplier * n
+        need(largest * 255 + (1 << self.shift) < 2**31, f"a window of {n} leaves the int32 range")
         (y,) = super().infer(types)
+        check_counted(self.counted, self.pad, y)
         return (replace(y, quant=QuantParams((self.scale,), self.zero_point)),)
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
@@ -108,16 +115,32 @@ class QAvgPool2d(QPool2d):
         windows = self.padded(tensors[0]).unfold(2, kh, self.stride[0]).unfold(3, kw, self.stride[1])
         total = windows.sum((-1, -2)).permute(0, 2, 3, 1).to(torch.int64) - n * self.x_zero
         scaled = total * self.multiplier
+        if self.counted:
+            counts = counts_of(tuple(tensors[0].shape[1:3]), self.kernel, self.stride, self.pad, self.counted)
+            scaled = total * torch.from_numpy(self.factors()[counts - 1]).unsqueeze(-1)
         odd = ((scaled >> self.shift) & 1) - 1 if self.half_even else 0
         mean = (scaled + (1 << (self.shift - 1)) + odd) >> self.shift
         return (mean + self.zero_point).clamp(-128, 127)
 
+    def factors(self) -> npt.NDArray[np.int64]:
+        """The multiplier of a sum of 1, 2, ... counted elements."""
+        n = np.arange(1, prod(self.kernel) + 1)
+        return np.asarray((2 * self.multiplier + n) // (2 * n), np.int64)
+
     def lower(self, site: Site) -> Kernel:
         scaled = f"total[o] * {self.multiplier}"
+        if self.counted:
+            n = count_text(site.inputs[0].shape[1:3], self.kernel, self.stride, self.pad, self.counted)
+            scaled = f"total[o] * factors[{n} - 1]"
         odd = f" + (T.shift_right({scaled}, {self.shift}) & 1) - 1" if self.half_even else ""
         scaled = f"T.shift_right({scaled} + {1 << (self.shift - 1)}{odd}, {self.shift})"
         finish = f'T.cast(T.max(T.min({scaled} + {self.zero_point}, 127), -128), "int8")'
-        return self.nest(site, str(-prod(self.kernel) * self.x_zero), "total[o] + {v}", finish)
+        kernel = self.nest(site, str(-prod(self.kernel) * self.x_zero), "total[o] + {v}", finish)
+        if self.counted is None:
+            return kernel
+        x, *others = kernel.params
+        factors = self.factors().astype(np.int32)
+        return replace(kernel, params=(x, ("factors", factors.shape, "int32"), *others), consts={"factors": factors})
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from edgec.ir.types import DType, QuantParams, TensorType
 from edgec.ops.base import Array, Cost, Kernel, Op, Site, ctype, need, same_time
 from edgec.ops.elementwise import loop_nest
 from edgec.ops.linear_form import LEVELS, LinearForm, linear_form
+from edgec.ops.pool import count_text, counts_of
 from edgec.ops.qpool import QPool2d
 from edgec.ops.qproduct import broadcast_shape, position
 from edgec.ops.quantized import Requantize, clamped, requantize, scaled_lines
@@ -22,6 +22,7 @@ from edgec.ops.quantized import Requantize, clamped, requantize, scaled_lines
 LEFT_SHIFT = 20  # of the operands of an add, before they meet at a common scale
 ACCUMULATOR_BITS = 12  # integer bits of a softmax's sum
 MAX_CLASSES = 512  # of a softmax: gemmlowp's final shift is at most 31
+NONE_COUNTS = (0, 0, 0, 0)  # of the padding of an average pool
 NEAR_48_17, NEAR_32_17 = 1515870810, -1010580540  # 48/17 and -32/17 with 29 fraction bits
 
 
@@ -232,32 +233,20 @@ class TfliteAvgPool2d(QPool2d):
 
     name: ClassVar[str] = "tflite_avg_pool2d"
 
-    def counts(self, x: TensorType) -> torch.Tensor:
-        """How many elements each window has inside the image: [OH, OW]."""
-        top, bottom, left, right = self.pad
-        ones = F.pad(torch.ones(1, 1, x.shape[1], x.shape[2], dtype=torch.float64), (left, right, top, bottom))
-        windows = F.avg_pool2d(ones, self.kernel, self.stride, divisor_override=1)
-        return windows[0, 0].round().to(torch.int64)
-
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
         (x,) = tensors
-        (kh, kw), n = self.kernel, self.counts(TensorType(tuple(x.shape))).unsqueeze(-1)
+        (kh, kw) = self.kernel
+        counts = counts_of(tuple(x.shape[1:3]), self.kernel, self.stride, self.pad, NONE_COUNTS)
+        n = torch.from_numpy(counts).unsqueeze(-1)
         windows = replace(self, pad_value=0).padded(x).unfold(2, kh, self.stride[0]).unfold(3, kw, self.stride[1])
         total = windows.sum((-1, -2)).permute(0, 2, 3, 1).to(torch.int64)
         half = torch.div(n, 2, rounding_mode="floor")
         return torch.div(torch.where(total > 0, total + half, total - half), n, rounding_mode="trunc")
 
     def lower(self, site: Site) -> Kernel:
-        _, h, w, _ = site.inputs[0].shape
-        plain = replace(self, pad_value=0)
-        if not any(self.pad):
-            n = str(prod(self.kernel))
-        else:
-            spans = []
-            for axis, extent, k in (("i", h, 0), ("j", w, 1)):
-                first = f"({axis} * {self.stride[k]} - {self.pad[2 * k]})"
-                spans.append(f"(T.min({first} + {self.kernel[k]}, {extent}) - T.max({first}, 0))")
-            n = " * ".join(spans)
+        plain, n = replace(self, pad_value=0), str(prod(self.kernel))
+        if any(self.pad):
+            n = count_text(site.inputs[0].shape[1:3], self.kernel, self.stride, self.pad, NONE_COUNTS)
         half = f"T.truncdiv({n}, 2)"
         rounded = f"T.if_then_else(total[o] > 0, total[o] + {half}, total[o] - {half})"
         return plain.nest(site, "0", "total[o] + {v}", f'T.cast(T.truncdiv({rounded}, {n}), "int8")')

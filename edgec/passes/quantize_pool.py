@@ -36,10 +36,11 @@ def avg_pool2d(b: Builder, node: Node) -> None:
     n = prod(node.op.kernel)
     if n > 2**14:
         raise Refusal(f"its window of {n} positions is too large for int32 sums")
-    factor = np.array([float(x.scale[0]) / (n * target.scale)])
+    counted = node.op.counted
+    factor = np.array([float(x.scale[0]) / ((1 if counted else n) * target.scale)])
     multiplier, shift = fixed_point(factor, min(15, 29 - ceil(log2(255 * n))))
     shape = (node.op.kernel, node.op.stride, node.op.pad, x.zero)
-    op = QAvgPool2d(*shape, target.scale, target.zero, x.zero, int(multiplier[0]), shift)
+    op = QAvgPool2d(*shape, target.scale, target.zero, x.zero, int(multiplier[0]), shift, counted=counted)
     b.emit(op, (x.tensor,), node.outputs)
     b.hold(node.output, node.output, target)
 

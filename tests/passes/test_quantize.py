@@ -202,7 +202,7 @@ def image_net() -> Graph:
     y = b.emit(MaxPool2d((2, 2), (2, 2)), y)
     w = b.normal(3, 3, 1, 8, scale=0.4)
     y = b.emit(Relu6(), b.emit(Conv2d(pad=(1, 1, 1, 1), groups=8), y, w, b.normal(8, scale=0.1)))
-    y = b.emit(AvgPool2d((2, 5), (2, 5)), y)
+    y = b.emit(AvgPool2d((2, 5), (2, 5), (0, 0, 1, 0), counted=(0, 0, 0, 0)), y)
     y = b.emit(Reshape((1, 3, 8)), y)
     return b.build(linear(b, b.emit(Mean(1), y), 4))
 

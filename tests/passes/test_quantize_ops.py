@@ -43,10 +43,11 @@ def run_both(op: Op, types: list[TensorType], values: list[np.ndarray], tmp_path
     stored = [pack(v) if t.dtype is DType.BIT else v for v, t in zip(values, types, strict=True)]
     arrays: dict[str, Any] = dict(zip(params, [*stored, *start], strict=False))
     rest = params[len(arrays) :]
-    arrays |= {n: np.zeros(s, d) for n, s, d in kernel.params if n in rest}
+    arrays |= {n: kernel.consts.get(n, np.zeros(s, d)) for n, s, d in kernel.params if n in rest}
     named = NamedKernel("f", kernel, frozenset([*params[len(stored) :]]))
     got = build_c([named], tmp_path)("f", arrays)
-    expected = dict(zip(params[len(stored) :], [*new, *outs], strict=False))
+    written = [p for p in params[len(stored) :] if p not in kernel.consts]
+    expected = dict(zip(written, [*new, *outs], strict=False))
     for (name, tensor), t in zip(expected.items(), [*states, *outputs], strict=True):
         wanted = pack(tensor.numpy()) if t.dtype is DType.BIT else tensor.numpy()
         np.testing.assert_array_equal(got[name].reshape(-1), wanted.reshape(-1), err_msg=name)
@@ -83,6 +84,7 @@ def test_conv2d(dtype: DType, groups: int, tmp_path: Path) -> None:
     [
         QMaxPool2d((2, 3), (2, 2), (1, 0, 1, 1)),
         QAvgPool2d((2, 2), (2, 1), (0, 1, 1, 0), 9, 0.1, -3, 9, 21011, 16),
+        QAvgPool2d((3, 2), (2, 2), (1, 1, 1, 2), 9, 0.1, -3, 9, 84044, 16, True, (1, 0, 0, 1)),
     ],
 )
 def test_pool(op: Op, tmp_path: Path) -> None:
