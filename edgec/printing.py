@@ -22,7 +22,8 @@ def print_report(report: dict[str, Any]) -> None:
     if totals["instructions_worst"] is not None:
         print_speed(totals, report["how"])
     for what, how in report["how"].items():
-        console.print(f"  {what}: {how}", style="dim", markup=False)
+        style = "yellow" if how.startswith("not counted") else "dim"
+        console.print(f"  {what}: {how}", style=style, markup=False)
 
 
 def print_layers(report: dict[str, Any]) -> None:

@@ -53,7 +53,11 @@ class BoardFlows:
         values |= {"mark": _NOWHERE, "mark_end": _NOWHERE, "ticks": _NOWHERE}
         if counted:
             mark = at["edgec_mark"]
-            values |= {"mark": mark.address, "mark_end": mark.address + mark.size, "ticks": at["node_ticks"].address}
+            values |= {
+                "mark": mark.address,
+                "mark_end": mark.address + mark.size,
+                "ticks": at["edgec_node_ticks"].address,
+            }
         values |= {"code": self._start, "words": self._words, "nodes": self._nodes}
         counts, plugin = work / "flows", work / "board_counter.so"
         header = 2 + self._nodes + self._nodes + 1

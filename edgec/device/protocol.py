@@ -6,7 +6,7 @@ import struct
 from abc import abstractmethod
 
 from edgec.device.base import OUTPUT, Device
-from edgec.errors import ToolchainError
+from edgec.errors import CodegenError
 from edgec.toolchain.manifest import Manifest
 
 _DUMP_MAGIC = 0x504D5544
@@ -56,7 +56,10 @@ class HarnessDevice(Device):
         found = {"state_bytes": state, "arena_bytes": arena}
         if size:
             if used >= size:
-                raise ToolchainError(f"model {self.manifest.name!r} overflowed the stack of {size} bytes")
+                raise CodegenError(
+                    f"model {self.manifest.name!r} overflowed the stack of {size} bytes",
+                    hint="raise stack_bytes in the target file",
+                )
             found |= {"stack_bytes": used, "stack_limit": size}
         return found
 

@@ -63,9 +63,8 @@ def check_budget(report: dict[str, Any], budget: Budget) -> None:
             problems.append(f"{label}: {used:,} bytes used, {limit:,} allowed{least if tried else ''}")
     if budget.latency_ms is not None:
         if totals["latency_ms"] is None:
-            problems.append(
-                "latency: not known, because no emulator counted instructions (pip install 'edgec[emulator]')"
-            )
+            counted = report["how"].get("instructions", "no emulator counts for this target")
+            problems.append(f"latency: not known; instructions: {counted}")
         elif totals["latency_ms"] > budget.latency_ms:
             problems.append(
                 f"latency: {totals['latency_ms']:.3f} ms estimated for the worst frame,"

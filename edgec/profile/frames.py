@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgec.device import Device
+from edgec.errors import EdgecError, ToolchainError
 from edgec.profile.timing import CycleModel
 from edgec.profile.timing_decode import knows_vectors
 from edgec.target import Target
@@ -56,6 +57,15 @@ def how_on_board(target: Target) -> str:
         f"estimate: {t.board_factor:g} times the modelled cycles, fitted to {t.board};"
         f" standard deviation {100 * t.board_error:.0f} %"
     )
+
+
+def why_unmeasured(err: Exception) -> str:
+    """Why there is no figure, in one line. What the model itself is to blame for is raised again: no EdgecError but
+    that of a tool or an emulator stands for a failure to measure."""
+    if isinstance(err, EdgecError) and not isinstance(err, ToolchainError):
+        raise err
+    text = " ".join(str(err).split())
+    return text if isinstance(err, ToolchainError) else f"{type(err).__name__}: {text}".removesuffix(": ")
 
 
 def count_frames(device: Device, inputs: Iterable[Sequence[Any]], target: Target, filling: int = 0) -> Frames:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgec.compiled import frames, to_device
-from edgec.device import counting_kind, open_image
-from edgec.errors import ToolchainError
+from edgec.device import Device, counting_kind, open_image
 from edgec.ir.graph import Graph
 from edgec.ir.types import DType
 from edgec.ops.spiking import Lif
@@ -20,7 +20,7 @@ from edgec.passes.calibrate import evaluate_batches
 from edgec.plan import Call, Plan
 from edgec.plan.memory import region_rows
 from edgec.plan.regions import Region
-from edgec.profile.frames import count_frames, how_modelled, how_on_board, timing_obstacle
+from edgec.profile.frames import Frames, count_frames, how_modelled, how_on_board, timing_obstacle, why_unmeasured
 from edgec.profile.timing import board_milliseconds, milliseconds
 from edgec.target import Target
 from edgec.toolchain import (
@@ -260,20 +260,20 @@ def _count(
     filling: int,
     result: dict[str, Any],
 ) -> None:
-    """Instructions and modelled cycles of the product image, and per layer of a profile build."""
-    how, manifest, kind = result["how"], read_manifest(folder), counting_kind(target)
+    """Instructions and modelled cycles of the product image, and per layer of a profile build. What cannot be measured
+    costs the figure alone: `how` says why it is not there."""
+    how, kind = result["how"], counting_kind(target)
     if kind is None:
         how["instructions"] = f"not counted: no emulator for {target.name}"
         return
-    modelled = timing_obstacle(target) is None
+    run = Run(kind, folder, target, inputs, filling)
     try:
-        device = open_image(kind, elf, manifest, target, counting=True, flow=modelled)
-    except ToolchainError as err:
-        how["instructions"] = f"not counted: {err.message}"
+        with run.open(elf) as device:
+            whole = run.count(device)
+            result["stack"], counted = device.memory().get("stack_bytes"), device.counters.how
+    except Exception as err:  # of whatever kind, it is no reason to have no library
+        how["instructions"] = how["layers"] = f"not counted: {why_unmeasured(err)}"
         return
-    with device:
-        whole = count_frames(device, inputs, target, filling)
-        result["stack"], counted = device.memory().get("stack_bytes"), device.counters.how
     count, mhz = len(whole.instructions), f"{target.clock_hz / 1e6:g} MHz"
     result["worst"], result["mean"] = max(whole.instructions), float(np.mean(whole.instructions))
     how["instructions"] = f"{counted} over {count} frames of {source}"
@@ -284,9 +284,35 @@ def _count(
     if whole.cycles:
         result["cycles_worst"], result["cycles_mean"] = round(max(whole.cycles)), round(float(np.mean(whole.cycles)))
         how["latency"] = f"estimate: worst frame's modelled cycles, {mhz}"
-    profiled = link(folder, target, work / "profile.elf", toolchain, profile=True)
-    with open_image(kind, profiled, manifest, target, profile=True, counting=True, flow=modelled) as device:
-        layers = count_frames(device, inputs, target, filling)
+    try:
+        with run.open(link(folder, target, work / "profile.elf", toolchain, profile=True), profile=True) as device:
+            layers = run.count(device)
+    except Exception as err:  # of whatever kind, it is no reason to have no library
+        how["layers"] = f"not counted: {why_unmeasured(err)}"
+        return
     result["per_node"], result["node_cycles"] = layers.per_node, layers.node_cycles
-    figures = "instructions and cycles" if modelled else "instructions"
+    figures = "instructions and cycles" if run.modelled else "instructions"
     how["layers"] = f"{figures}: mean over the same frames, of a build with a mark behind each layer"
+
+
+@dataclass(frozen=True)
+class Run:
+    """How images of a model run to be counted, on what."""
+
+    kind: str
+    folder: Path
+    target: Target
+    inputs: Sequence[Any]
+    filling: int
+
+    @property
+    def modelled(self) -> bool:
+        return timing_obstacle(self.target) is None
+
+    def open(self, elf: Path, profile: bool = False) -> Device:
+        """The image on its emulator."""
+        manifest = read_manifest(self.folder)
+        return open_image(self.kind, elf, manifest, self.target, profile=profile, counting=True, flow=self.modelled)
+
+    def count(self, device: Device) -> Frames:
+        return count_frames(device, self.inputs, self.target, self.filling)

@@ -27,7 +27,7 @@ from edgec.ir.graph import Const, Graph, Node, State, Value
 from edgec.kernels import candidates, select
 from edgec.ops.base import Array, Kernel, Op, Site
 from edgec.plan import make_plan
-from edgec.profile.frames import count_frames, timing_obstacle
+from edgec.profile.frames import count_frames, timing_obstacle, why_unmeasured
 from edgec.runtime import HEADERS, header_text
 from edgec.target import Target
 from edgec.toolchain.manifest import TensorSpec, read_manifest
@@ -55,6 +55,7 @@ class Tuned:
     unit: str
     costs: Mapping[str, Mapping[str, int]]
     measured: int
+    failed: tuple[str, ...] = ()  # why layers could not be measured: these keep the first variant that fits
     used: dict[str, Mapping[str, int]] = field(default_factory=dict)
 
     def choose(self, op: Op, site: Site) -> tuple[str, Kernel]:
@@ -76,6 +77,8 @@ class Tuned:
             f" {len(self.costs) - self.measured} from the cache; compared: "
             + "; ".join(", ".join(sorted(names)) for names in by_variants)
         )
+        if self.failed:
+            report["how"]["tune"] += f"; {len(self.failed)} not measured: {self.failed[0]}"
 
 
 def tune_kernels(graph: Graph, target: Target, cache: Path, toolchain: str = "zig") -> Tuned:
@@ -93,13 +96,19 @@ def tune_kernels(graph: Graph, target: Target, cache: Path, toolchain: str = "zi
         for layer in layers
         if kept.get(f"{unit}:{layer.key}", {"costs": {}})["costs"].keys() != {v for v, _ in layer.variants}
     ]
+    failed = []
     for layer in fresh:
-        figures = measure(layer, target, kind, toolchain)
+        try:
+            figures = measure(layer, target, kind, toolchain)
+        except Exception as err:  # of whatever kind: the layer then keeps its first variant
+            failed.append(why_unmeasured(err))
+            kept.pop(f"{unit}:{layer.key}", None)
+            continue
         kept[f"{unit}:{layer.key}"] = {"op": layer.op.name, "target": target.name, "costs": figures}
-    if fresh:
+    if len(fresh) > len(failed):
         write_cache(cache, kept)
-    costs = {layer.key: kept[f"{unit}:{layer.key}"]["costs"] for layer in layers}
-    return Tuned(target, unit, costs, len(fresh))
+    costs = {la.key: kept[f"{unit}:{la.key}"]["costs"] for la in layers if f"{unit}:{la.key}" in kept}
+    return Tuned(target, unit, costs, len(fresh) - len(failed), tuple(failed))
 
 
 def places(graph: Graph, target: Target) -> list[Layer]:

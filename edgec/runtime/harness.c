@@ -40,14 +40,15 @@ static void write_outputs(void) {
 }
 
 #ifdef EDGEC_PROFILE
-static uint32_t node_ticks[EDGEC_IMAGE_NODES];
+extern uint32_t edgec_node_ticks[EDGEC_IMAGE_NODES]; /* a counter looks for it by its name */
+uint32_t edgec_node_ticks[EDGEC_IMAGE_NODES];
 static uint32_t mark_ticks;
 static int32_t dump_request; /* node id + 1, DUMP_ALL or 0: none (zero needs no .data) */
 
 /* Kept out of line so that an emulator can count up to its entry and from its return. */
 EDGEC_NOINLINE void edgec_mark(int id) {
     if (id >= 0 && id < (int)EDGEC_IMAGE_NODES)
-        node_ticks[id] += edgec_port_ticks_since(mark_ticks);
+        edgec_node_ticks[id] += edgec_port_ticks_since(mark_ticks);
     if (dump_request == DUMP_ALL || dump_request == id + 1) {
         const int32_t head[2] = {DUMP_MAGIC, id};
         edgec_port_write(head, sizeof head);
@@ -66,7 +67,7 @@ static EDGEC_NOINLINE int32_t call_model(int flush) {
     int32_t rc;
 #ifdef EDGEC_PROFILE
     for (uint32_t i = 0; i < EDGEC_IMAGE_NODES; i++)
-        node_ticks[i] = 0;
+        edgec_node_ticks[i] = 0;
     mark_ticks = edgec_port_ticks();
 #endif
     before = edgec_port_ticks();
@@ -76,7 +77,7 @@ static EDGEC_NOINLINE int32_t call_model(int flush) {
     /* The marks and dumps in between are the harness's, not the model's. */
     last_ticks = edgec_port_ticks_since(mark_ticks);
     for (uint32_t i = 0; i < EDGEC_IMAGE_NODES; i++)
-        last_ticks += node_ticks[i];
+        last_ticks += edgec_node_ticks[i];
 #endif
     return rc;
 }
@@ -132,7 +133,7 @@ static void report_nodes(void) {
 #ifdef EDGEC_PROFILE
     reply(EDGEC_OK);
     for (uint32_t i = 0; i < EDGEC_IMAGE_NODES; i++)
-        reply_word(node_ticks[i]);
+        reply_word(edgec_node_ticks[i]);
 #else
     reply(E_COMMAND);
 #endif

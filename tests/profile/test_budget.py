@@ -5,6 +5,7 @@ from edgec.profile.budget import Budget, arena_for, check_budget, parse_latency,
 
 TOTALS = {"flash": 800, "ram": 400, "state": 100, "arena": 200, "stack": 100, "copied": 0, "fast": 0, "latency_ms": 2.0}
 REPORT = {
+    "how": {"instructions": "not counted: qemu-system-arm is not on the PATH"},
     "part": {"flash": 1000, "ram": 500},
     "layers": [
         {"name": "big", "flash": 700, "ram": 10, "macs": 5},
@@ -58,7 +59,7 @@ def test_the_parts_own_memory_is_a_budget() -> None:
 
 def test_latency_without_an_emulator_is_refused() -> None:
     report = {**REPORT, "totals": {**REPORT["totals"], "latency_ms": None}}
-    with pytest.raises(BudgetError, match="not known"):
+    with pytest.raises(BudgetError, match="latency: not known; instructions: not counted: qemu"):
         check_budget(report, Budget(latency_ms=1.0))
 
 
