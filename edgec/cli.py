@@ -35,8 +35,8 @@ def model_options(c: argparse.ArgumentParser) -> None:
     c.add_argument("--precision", default="int8", choices=("int8", "float32"))
     c.add_argument(
         "--calibration",
-        help=".npz whose first array [N, ...] holds model inputs, or what `edgec calibrate` wrote (default:"
-        " MODEL.ranges.npz or calibration.npz beside the model)",
+        help=".npz with an array [N, ...] of samples for each input by name (for an only input the first array), or"
+        " what `edgec calibrate` wrote (default: MODEL.ranges.npz or calibration.npz beside the model)",
     )
     c.add_argument(
         "--weights",
@@ -134,7 +134,7 @@ def add_calibrate(commands: Any) -> None:
     k = commands.add_parser("calibrate", help="write the statistics of calibration data, to ship in place of the data")
     k.add_argument("model", help="as for compile")
     data = k.add_mutually_exclusive_group(required=True)
-    data.add_argument("--calibration", help=".npz whose first array [N, ...] holds model inputs")
+    data.add_argument("--calibration", help=".npz of samples, as for compile")
     data.add_argument("--data", metavar="DIR", help="of a shipped model: folder with the data set it was trained on")
     k.add_argument("-o", "--out", help="the file to write (default: MODEL.ranges.npz beside the model)")
     k.add_argument("--time-axis", type=int, help="as for compile")
@@ -146,8 +146,8 @@ def add_folder_commands(commands: Any) -> None:
     r.add_argument("folder")
     r.add_argument(
         "clip",
-        help="16-bit mono PCM .wav at the model's rate, .npy with one input, or .csv with a line a sample and a column"
-        " a channel",
+        help="16-bit mono PCM .wav at the model's rate, .npy with one input, .csv with a line a sample and a column a"
+        " channel, or .npz with an array for each input by name",
     )
     r.add_argument("--on", choices=KINDS, help=ON_HELP)
     r.add_argument("--stream", action="store_true", help="print the scores of every frame, not only the last")

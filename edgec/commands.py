@@ -67,41 +67,47 @@ def calibrate_command(a: argparse.Namespace) -> None:
 
 def run_command(a: argparse.Namespace) -> None:
     """`edgec run`."""
-    from edgec.compiled import CompiledModel, frames, to_device
+    from edgec.compiled import CompiledModel, input_frames
     from edgec.device import COUNTING, device_of
     from edgec.target import load_target
 
     model = CompiledModel(a.folder)
-    spec, out_spec = model.manifest.inputs[0], model.manifest.outputs[0]
     x, labels = read_clip(a.clip, model), read_labels(a.labels, model)
     on = device_of(a.on or model.default_device, load_target(model.manifest.target))
-    outputs: list[np.ndarray[Any, Any]] = []
-    ranked = not model.report.get("sliding", False)  # a forecast has no winner
+    outputs: list[list[np.ndarray[Any, Any]]] = []
     with model.device(on, counting=on in COUNTING) as device:
         counts = []
-        for frame in frames(x, spec):
-            out = device.step([to_device(frame, spec)])
+
+        def keep(out: list[np.ndarray[Any, Any]] | None) -> bool:
+            if out is not None:
+                outputs.append(out)
+            if out is not None and a.stream:
+                console.print(f"{len(outputs) - 1:5d}  {describe_all(out, model, labels)}", markup=False)
+            return out is not None
+
+        for frame in input_frames(x, model.manifest.inputs):
+            keep(device.step(frame))
             counts.append(device.counters.instructions)
-            _keep(outputs, out, out_spec, a.stream, labels, ranked)
-        while (out := device.flush()) is not None:
-            _keep(outputs, out, out_spec, a.stream, labels, ranked)
+        while keep(device.flush()):
+            pass
     if not outputs:
         raise InputError(
             f"{a.clip}: too short, the model gave no output", hint=f"its delay is {model.manifest.delay} frames"
         )
-    console.print(f"{len(outputs)} outputs on {on}; the last: {describe(outputs[-1], labels, ranked)}")
+    console.print(f"{len(outputs)} outputs on {on}; the last: {describe_all(outputs[-1], model, labels)}", markup=False)
     if any(counts):
         console.print(f"instructions per frame: {max(counts):,} worst, {np.mean(counts):,.0f} mean (counted)")
 
 
-def _keep(outputs: list[Any], out: Any, spec: Any, stream: bool, labels: list[str], ranked: bool) -> None:
+def describe_all(out: list[np.ndarray[Any, Any]], model: Any, labels: list[str]) -> str:
+    """The outputs of one frame in real values, by name where there are several."""
     from edgec.compiled import to_real
 
-    if out is None:
-        return
-    outputs.append(to_real(out[0], spec).reshape(-1))
-    if stream:
-        console.print(f"{len(outputs) - 1:5d}  {describe(outputs[-1], labels, ranked)}")
+    specs, ranked = model.manifest.outputs, not model.report.get("sliding", False)  # a forecast has no winner
+    texts = [describe(to_real(found, spec).reshape(-1), labels, ranked) for found, spec in zip(out, specs, strict=True)]
+    if len(texts) == 1:
+        return texts[0]
+    return "; ".join(f"{spec.name}: {text}" for spec, text in zip(specs, texts, strict=True))
 
 
 def describe(scores: np.ndarray[Any, Any], labels: list[str], ranked: bool = True) -> str:
@@ -113,8 +119,8 @@ def describe(scores: np.ndarray[Any, Any], labels: list[str], ranked: bool = Tru
     return f"{labels[best] if best < len(labels) else best}  {shown}"
 
 
-def read_clip(path: str, model: Any) -> np.ndarray[Any, Any]:
-    """A wav clip as int16, an array from .npy, or a series from .csv."""
+def read_clip(path: str, model: Any) -> Any:
+    """A wav clip as int16, an array from .npy, a series from .csv, or from .npz an array for each input by name."""
     from edgec.profile.clips import read_input
 
     spec = model.manifest.inputs[0]
@@ -205,12 +211,14 @@ def percent(share: float) -> str:
     return "" if np.isnan(share) else f"{100 * share:.2f} %"
 
 
-def default_input(model: Any) -> np.ndarray[Any, Any]:
-    """The input that compile() kept for profiling."""
-    path = model.folder / "sample.npy"
+def default_input(model: Any) -> dict[str, np.ndarray[Any, Any]]:
+    """The inputs that compile() kept for profiling, by name."""
+    from edgec.profile.clips import read_arrays
+
+    path = model.folder / "sample.npz"
     if not path.is_file():
         raise InputError(f"{model.folder} holds no sample input", hint="give one with --clip")
-    return np.load(path, allow_pickle=False)  # type: ignore[no-any-return]
+    return read_arrays(path)
 
 
 def models_command(a: argparse.Namespace) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 
@@ -18,6 +19,10 @@ from edgec.signal_math import PCM_SCALE
 from edgec.toolchain.manifest import Manifest, TensorSpec, read_manifest
 
 Array = np.ndarray[Any, np.dtype[Any]]
+#: what goes in: an array for each input in order, or all of them by name; the only input's array as it is
+Inputs = Array | Sequence[Any] | Mapping[str, Any]
+#: what comes out: the only output's array, or where there are several a dict of each by its name
+Outputs = Any
 
 
 def to_device(x: Array, spec: TensorSpec) -> Array:
@@ -98,31 +103,41 @@ class CompiledModel:
         """The model on another device: host, unicorn, qemu, qemu-aarch64, cuda, or emulator, its target's own."""
         return open_device(kind, self.folder, self.manifest, **options)
 
-    def step(self, *frame: Array) -> Array | None:
-        """One frame in, the first output in real values out; None while the delay has not passed."""
-        if len(frame) != len(self.manifest.inputs):
-            raise InputError(f"step takes {len(self.manifest.inputs)} inputs, found {len(frame)}")
-        out = self._host.step([to_device(x, spec) for x, spec in zip(frame, self.manifest.inputs, strict=True)])
-        return None if out is None else to_real(out[0], self.manifest.outputs[0])
+    def step(self, *frame: Any) -> Outputs:
+        """One frame of each input, in order or as one mapping by name; real values out, as `run` has them; None while
+        the delay has not passed."""
+        given = by_name(frame[0] if len(frame) == 1 else frame, self.manifest.inputs)
+        out = self._host.step([to_device(given[spec.name], spec) for spec in self.manifest.inputs])
+        return None if out is None else self._real(out)
 
-    def flush(self) -> Array | None:
+    def flush(self) -> Outputs:
         """One more output after the last frame; None when nothing is left."""
         out = self._host.flush()
-        return None if out is None else to_real(out[0], self.manifest.outputs[0])
+        return None if out is None else self._real(out)
 
     def reset(self) -> None:
         """Back to the state before the first frame."""
         self._host.reset()
 
-    def run(self, x: Array) -> Array:
-        """A whole sequence [.., T, ..] from reset to flush: all outputs [frames, ...] in real values."""
+    def run(self, x: Inputs) -> Outputs:
+        """Whole sequences [.., T, ..] from reset to flush: all outputs [frames, ...] in real values.
+
+        x: the only input's array, or one for each input by name or in order, of equally many frames. A network with
+        several outputs gives a dict by their names.
+        """
         self.reset()
-        outs = [self.step(frame) for frame in frames(x, self.manifest.inputs[0])]
-        while (out := self.flush()) is not None:
+        outs = [self._host.step(frame) for frame in input_frames(x, self.manifest.inputs)]
+        while (out := self._host.flush()) is not None:
             outs.append(out)
-        if not any(o is not None for o in outs):
+        found = [out for out in outs if out is not None]
+        if not found:
             raise InputError(f"the input is too short: {len(outs)} frames, and the first output comes later")
-        return np.stack([o for o in outs if o is not None])
+        return self._real([np.stack(column) for column in zip(*found, strict=True)])
+
+    def _real(self, outs: Sequence[Array]) -> Outputs:
+        """The device's outputs in real values, under their names where there are several."""
+        real = {spec.name: to_real(out, spec) for spec, out in zip(self.manifest.outputs, outs, strict=True)}
+        return real if len(real) > 1 else next(iter(real.values()))
 
     def graph(self, name: str = "step") -> Graph:
         """The graph that runs (step), its whole-sequence form (whole), or the float graph of both (reference)."""
@@ -133,30 +148,101 @@ class CompiledModel:
             return parse_graph(text, OPS, dict(data))
 
     def close(self) -> None:
-        """Free the device that step, flush and run use."""
+        """Free the device that step, flush and run use; the next of them starts another."""
         if "_host" in self.__dict__:
-            self._host.close()
+            self.__dict__.pop("_host").close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        m = self.manifest
+        ports = (", ".join(f"{t.name}: {t.dtype}{list(t.shape)}" for t in specs) for specs in (m.inputs, m.outputs))
+        return f"<CompiledModel {m.name} for {m.target}, {' -> '.join(ports)}, delay {m.delay}, in {self.folder}>"
+
+
+def by_name(x: Inputs, specs: Sequence[TensorSpec]) -> dict[str, Array]:
+    """Inputs by name. InputError says which are missing and which there are."""
+    names = [spec.name for spec in specs]
+    if isinstance(x, Mapping):
+        if set(x) != set(names):
+            raise InputError(f"expected the inputs {', '.join(names)}, found {', '.join(map(str, x)) or 'none'}")
+        return {name: np.asarray(x[name]) for name in names}
+    if len(names) == 1:
+        return {names[0]: np.asarray(x)}
+    if not isinstance(x, (list, tuple)) or len(x) != len(names):
+        found = f"{len(x)} arrays" if isinstance(x, (list, tuple)) else f"one {type(x).__name__}"
+        raise InputError(
+            f"expected {len(names)} inputs ({', '.join(names)}), found {found}",
+            hint="give a mapping from each name to its array, or the arrays in this order",
+        )
+    return {name: np.asarray(value) for name, value in zip(names, x, strict=True)}
+
+
+def input_frames(x: Inputs, specs: Sequence[TensorSpec]) -> Iterator[list[Array]]:
+    """Inputs cut into what each step takes: one frame of every input, in order, in the device's numbers.
+
+    InputError where the inputs hold different numbers of frames, or do not fit: see `frames` and `to_device`.
+    """
+    given = by_name(x, specs)
+    cut = [list(frames(given[spec.name], spec)) for spec in specs]
+    if len({len(pieces) for pieces in cut}) > 1:
+        counts = ", ".join(f"{spec.name} {len(pieces)}" for spec, pieces in zip(specs, cut, strict=True))
+        raise InputError(
+            f"the inputs hold different numbers of frames: {counts}",
+            hint="every call takes one frame of each input: repeat an input that stays the same",
+        )
+    for pieces in zip(*cut, strict=True):
+        yield [to_device(piece, spec) for piece, spec in zip(pieces, specs, strict=True)]
 
 
 def frames(x: Array, spec: TensorSpec) -> Iterator[Array]:
-    """A sequence cut into the pieces a step takes; a rest that fills no frame is left out.
+    """A sequence cut into the pieces a step takes, each flat; a rest that fills no frame is left out.
 
     x: flat, one frame, frames along a first axis [N, ...], or frames joined along their time axis; axes of length 1 do
     not count. InputError for any other shape: the same numbers in another order are another input.
     """
     x, size = np.asarray(x), int(np.prod(spec.shape))
     found, frame = long_axes(x.shape), long_axes(spec.shape)
-    time_first = spec.time_axis is not None and not long_axes(spec.shape[: spec.time_axis])
-    joined = time_first and len(found) == len(frame) and found[1:] == frame[1:]
+    axis = joined_axis(x.shape, spec)
     stacked = len(found) <= len(frame) + 1 and found[len(found) - len(frame) :] == frame
     flat = len(found) <= 1 and (len(frame) <= 1 or x.size % size == 0)
-    if not (joined or stacked or flat):
+    if axis and stacked and x.ndim < len(spec.shape) and len(found) > len(frame):
+        raise InputError(
+            f"input {spec.name!r}: {list(x.shape)} may be frames one after another, or joined along axis {axis}",
+            hint=f"give all {len(spec.shape)} axes of the model's input",
+        )
+    if axis is None and not (stacked or flat):
         raise InputError(
             f"input {spec.name!r}: expected {spec.dtype}{list(spec.shape)} or a sequence of such frames,"
             f" found {x.dtype}{list(x.shape)}"
         )
     if x.size < size:
         raise InputError(f"input {spec.name!r}: expected at least one frame of {size} values, found {x.size}")
-    values = x.reshape(-1)
-    for k in range(x.size // size):
-        yield values[k * size : (k + 1) * size]
+    if axis is None or spec.time_axis is None:
+        values = x.reshape(-1)
+        for k in range(x.size // size):
+            yield values[k * size : (k + 1) * size]
+        return
+    hop = spec.shape[spec.time_axis]
+    for k in range(x.shape[axis] // hop):
+        yield x[(slice(None),) * axis + (slice(k * hop, (k + 1) * hop),)].reshape(-1)
+
+
+def joined_axis(shape: tuple[int, ...], spec: TensorSpec) -> int | None:
+    """The axis along which an array holds frames joined along their time axis; None where it holds none so.
+
+    The shape is a frame's but for the time axis; leading axes of length 1 may be missing.
+    """
+    if spec.time_axis is None:
+        return None
+    missing = len(spec.shape) - len(shape)
+    axis = spec.time_axis - missing
+    if missing < 0 or axis < 0 or long_axes(spec.shape[:missing]):
+        return None
+    rest, expected = list(shape), list(spec.shape[missing:])
+    del rest[axis], expected[axis]
+    return axis if rest == expected else None

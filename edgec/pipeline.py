@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,17 +36,20 @@ from edgec.passes.ranges import (
     synthetic_input,
     take_ranges,
 )
+from edgec.passes.samples import Array, first_samples, gather
 from edgec.plan import Plan, Tiling
 from edgec.profile.budget import Budget, arena_for, check_budget
 from edgec.profile.report import CALIBRATION, build_report
 from edgec.profile.tune import tune_kernels
 from edgec.stages import Form, Progress, Stages, assignment_of, kind_of, make_stages, passes_for, transform
 from edgec.target import Target, list_targets, load_target
+from edgec.toolchain import read_manifest
 
 PRECISIONS = ("int8", "float32")
 EMITS = ("c", "image")
 PROFILES = ("dwt",)
 GOALS = ("latency", "size")
+Samples = Mapping[str, Array]
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,8 @@ def compile_model(
     """Compile a model file, shipped model name, torch module or Graph for a target into the folder `out`.
 
     time_axis: the input axis that counts frames; by default axis 1 where the model has ops on sequences.
-    calibration: path of an .npz, an array [N, ...] of model inputs, or their Ranges; the model's own where it ships
+    calibration: samples of the model's inputs as `passes.samples.gather` takes them (an array [N, ...], a mapping by
+    input name, a DataLoader), the path of an .npz with such arrays, or their Ranges; the model's own where it ships
     one. A graph whose inputs name no time axis is compiled as a whole window: one call is one inference. sliding: a
     call takes `hop` new frames (1) of the time axis (1) and runs the network on its whole window of the last ones; by
     default as the model's package says. outputs: which results, as `frontends.load` takes it. place: `fast` moves
@@ -159,7 +164,7 @@ def compile_model(
     check_output(out)
     extras, kind = extras_of(model), kind_of(graph, precision)
     assignment = assignment_of(kind, precision, weights, bits)
-    data = read_calibration(calibration if calibration is not None else extras.calibration, kind)
+    data = read_calibration(calibration if calibration is not None else extras.calibration, kind, graph)
     stepper = form.make(graph, time_axis)
     if streaming and stepper is None:
         progress("whole window")
@@ -198,7 +203,7 @@ def compile_model(
         _write_graphs(stages, folder)
         _write_json(folder / "report.json", report | remarks(graph, stages, form, extras))
         if samples is not None:
-            np.save(folder / "sample.npy", samples[0])
+            _write_sample(folder, first_samples(stages.reference.inputs, samples, 1))
         _move(folder, out)
     return CompiledModel(out)
 
@@ -226,11 +231,11 @@ def fit_ram(generate: Callable[[Tiling], dict[str, Any]], budget: Budget) -> dic
     return report
 
 
-def samples_of(reference: Graph, data: np.ndarray[Any, Any] | Ranges | None) -> tuple[np.ndarray[Any, Any] | None, str]:
-    """Inputs to measure on [N, ...], and what they are: statistics hold none, so a synthetic input stands in."""
+def samples_of(reference: Graph, data: Samples | Ranges | None) -> tuple[Samples | None, str]:
+    """Samples of each input to measure on, and what they are: statistics hold none, so synthetic inputs stand in."""
     if isinstance(data, Ranges):
-        v = reference.inputs[0]
-        return synthetic_input(v, statistics_for(reference, data)[v.name]), SYNTHETIC
+        found = statistics_for(reference, data)
+        return {v.name: synthetic_input(v, found[v.name]) for v in reference.inputs}, SYNTHETIC
     return data, CALIBRATION
 
 
@@ -239,39 +244,48 @@ def calibrate_model(
 ) -> Path:
     """Write the statistics of a model's float graph over inputs, by default where compile finds them.
 
-    calibration: path of an .npz, or an array [N, ...].
+    calibration: as `compile_model` takes it, but for statistics.
     """
     graph = frontends.load(model, time_axis=None if Form().of(model).sliding else time_axis)
-    data = read_calibration(calibration, kind_of(graph, "int8"))
+    data = read_calibration(calibration, kind_of(graph, "int8"), graph)
     if data is None or isinstance(data, Ranges):
         raise InputError(f"{calibration}: expected model inputs, found calibration statistics or nothing")
     before = itertools.takewhile(lambda p: not isinstance(p, Quantize), passes_for("int8", None, None, None))
     folded = transform(graph, list(before), lambda stage: None)[-1]
     path = Path(out) if out is not None else ranges_beside(file_of(model))
-    save_ranges(path, take_ranges(folded, data, f"{len(data)} inputs"))
+    count = len(data[graph.inputs[0].name]) // graph.inputs[0].type.shape[0]
+    save_ranges(path, take_ranges(folded, data, f"{count} inputs"))
     return path
 
 
-def read_calibration(source: Any, precision: str) -> np.ndarray[Any, Any] | Ranges | None:
-    """Calibration inputs as one array [N, ...], or their statistics; a graph that comes quantised needs none."""
+def read_calibration(source: Any, precision: str, graph: Graph) -> Samples | Ranges | None:
+    """Samples of every input of a graph, or their statistics; a graph that comes quantised needs none."""
     if source is None:
         if precision == "int8":
             raise InputError(
                 "int8 needs calibration data and the model ships none",
-                hint=f"{option('calibration', 'data.npz')}, its first array [N, ...] being model inputs,"
-                f" or {option('precision', 'float32')}",
+                hint=f"{option('calibration', 'data.npz')}, an array [N, ...] of samples for each input by name (of an"
+                f" only input the first array), or {option('precision', 'float32')}",
             )
         return None
-    if isinstance(source, Ranges):
-        return source
-    if not isinstance(source, (str, Path)):
-        return np.asarray(source)
-    path = Path(source)
+    if isinstance(source, (str, Path)):
+        source = read_archive(Path(source), [v.name for v in graph.inputs])
+    return source if isinstance(source, Ranges) else gather(graph.inputs, source)
+
+
+def read_archive(path: Path, names: Sequence[str]) -> Any:
+    """Calibration data from an .npz: arrays by input name, of an only input the first array; or statistics."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not getattr(archive, "files", None):
-                raise InputError(f"{path}: expected an .npz whose first array holds model inputs [N, ...]")
-            return read_ranges(archive, path) if is_ranges(archive) else np.asarray(archive[archive.files[0]])
+        archive = np.load(path, allow_pickle=False)
+        if isinstance(archive, np.ndarray):
+            return archive
+        with archive:
+            if not archive.files:
+                raise InputError(f"{path}: expected an .npz with samples [N, ...] of each input, found no array")
+            if is_ranges(archive):
+                return read_ranges(archive, path)
+            found = {name: archive[name] for name in archive.files if name in names}
+            return found if found or len(names) > 1 else {names[0]: archive[archive.files[0]]}
     except EdgecError:
         raise
     except Exception as err:  # numpy raises many kinds for files that are not archives
@@ -280,13 +294,26 @@ def read_calibration(source: Any, precision: str) -> np.ndarray[Any, Any] | Rang
         ) from err
 
 
+def _write_sample(folder: Path, sample: Samples) -> None:
+    """The inputs that `edgec profile` and `edgec verify` run unless told otherwise, by their names in the C."""
+    specs = read_manifest(folder).inputs
+    write_arrays(folder / "sample.npz", {s.name: x for s, x in zip(specs, sample.values(), strict=True)})
+
+
 def _write_graphs(stages: Stages, folder: Path) -> None:
     """The graphs that `edgec verify` compares the device with."""
     (folder / "ir").mkdir()
     for name, graph in (("reference", stages.reference), ("whole", stages.whole), ("step", stages.step)):
         (folder / "ir" / f"{name}.ir").write_text(print_graph(graph, consts=False), encoding="utf-8")
-        consts: dict[str, Any] = {n: c.data for n, c in graph.consts.items()}
-        np.savez_compressed(folder / "ir" / f"{name}.npz", **consts)
+        write_arrays(folder / "ir" / f"{name}.npz", {n: c.data for n, c in graph.consts.items()})
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
+    """An .npz of arrays of any names; numpy.savez takes none called `file`."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
 
 
 def _write_json(path: Path, data: Any) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -61,7 +62,7 @@ class Device(ABC):
         self.profile = profile
         self.counters = Counters()
         self.flows: dict[int, Flow] = {}
-        self._build_dir: Path | None = None
+        self._remove: Callable[[], object] | None = None
         self._selected = 0
         self._watched: frozenset[int] = frozenset()
         self._dumps: dict[int, list[Array]] = {}
@@ -142,12 +143,13 @@ class Device(ABC):
 
     def close(self) -> None:
         """Free what the device holds; it cannot be used afterwards."""
-        if self._build_dir is not None:
-            shutil.rmtree(self._build_dir, ignore_errors=True)
+        if self._remove is not None:
+            self._remove()
 
     def own(self, build_dir: Path | None) -> Self:
-        """Delete this folder when the device is closed."""
-        self._build_dir = build_dir
+        """Delete this folder when the device is closed, or at the latest when it is forgotten or Python ends."""
+        if build_dir is not None:
+            self._remove = weakref.finalize(self, shutil.rmtree, build_dir, True)
         return self
 
     def __enter__(self) -> Self:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,13 +13,12 @@ import torch
 from edgec.errors import InputError
 from edgec.ir.evaluate import Tensors, evaluate_all
 from edgec.ir.graph import Const, Graph, Node, Value
-from edgec.ir.text import print_type
 from edgec.ops.shape import Concat, Reshape
+from edgec.passes.samples import Data, gather
 from edgec.signal_math import PCM_SCALE
 
 Array = npt.NDArray[Any]
 Batch = Mapping[str, Any]
-Data = Iterable[Batch] | Batch | Array | torch.Tensor
 
 BINS = 8192
 #: shares of the range that `clip` tries; less than half would cut off what calibration happened to see rarely
@@ -188,55 +187,18 @@ def _samples(data: Any, v: Value, start: int, count: int) -> torch.Tensor:
     return tensor
 
 
-def check_batches(graph: Graph, batches: Data) -> list[dict[str, Array]]:
-    """The calibration data as one mapping per batch; InputError says what was expected and what was found."""
-    listed: Sequence[Any] = [batches] if isinstance(batches, (np.ndarray, torch.Tensor, Mapping)) else list(batches)
-    if not listed:
-        raise InputError("expected calibration data, found none", hint="64 typical samples are enough")
-    checked = []
-    for number, batch in enumerate(listed):
-        if not isinstance(batch, Mapping):
-            if len(graph.inputs) != 1:
-                names = [v.name for v in graph.inputs]
-                raise InputError(f"expected calibration data by input name {names}, found {type(batch).__name__}")
-            batch = {graph.inputs[0].name: batch}
-        checked.append({v.name: _check(v, batch, f"batch {number}") for v in graph.inputs})
-    return checked
-
-
-def _check(v: Value, batch: Batch, where: str) -> Array:
-    if v.name not in batch:
-        raise InputError(f"calibration {where}: expected data for input %{v.name}, found {sorted(batch)}")
-    data = batch[v.name]
-    array: Array = data.numpy() if isinstance(data, torch.Tensor) else np.asarray(data)
-    expected = f"calibration {where}, input %{v.name}: expected {print_type(v.type)} samples along axis 0"
-    if not v.type.shape or array.ndim != len(v.type.shape) or array.shape[1:] != v.type.shape[1:]:
-        raise InputError(f"{expected}, found shape {array.shape}")
-    if array.shape[0] == 0 or array.shape[0] % v.type.shape[0]:
-        raise InputError(f"{expected}, found {array.shape[0]} rows")
-    if array.dtype not in (np.float32, np.float64, np.int16):
-        raise InputError(f"{expected} as float32 or int16 PCM, found {array.dtype}")
-    if array.dtype != np.int16 and not np.isfinite(array).all():
-        bad = int(np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(1))[0])
-        raise InputError(f"{expected}, found NaN or infinity in sample {bad}")
-    return array
-
-
-def calibrate(graph: Graph, batches: Data, batch: int = 32) -> dict[str, Statistics]:
-    """Statistics of every tensor of a float whole-sequence graph over the data.
-
-    batches: an array [N, ...] for the only input, or mappings from input name to such arrays; int16 is PCM and is
-    scaled by 1/32768. InputError for data that does not fit the inputs, holds NaN or infinity, or is empty.
+def calibrate(graph: Graph, data: Data, batch: int = 32) -> dict[str, Statistics]:
+    """Statistics of every tensor of a float whole-sequence graph over the data, as `samples.gather` takes it; int16 is
+    PCM and is scaled by 1/32768. InputError for data that does not fit the inputs, holds NaN or infinity, or is empty.
     """
     assert not graph.is_step, "calibrate the whole-sequence graph"
     collectors: dict[str, Collector] = {v.name: Collector() for v in graph.inputs}
     collectors.update({o: Collector() for n in graph.nodes for o in n.outputs})
-    pcm = set(collectors)
-    for data in check_batches(graph, batches):
-        pcm &= {name for name, values in data.items() if values.dtype == np.int16}
-        for values in evaluate_batches(graph, data, batch):
-            for name, collector in collectors.items():
-                collector.add(values[name].numpy())
+    samples = gather(graph.inputs, data)
+    pcm = {name for name, values in samples.items() if values.dtype == np.int16}
+    for values in evaluate_batches(graph, samples, batch):
+        for name, collector in collectors.items():
+            collector.add(values[name].numpy())
     found = {name: replace(c.statistics(), pcm=name in pcm) for name, c in collectors.items()}
     broken = [name for name, s in found.items() if not np.isfinite(s.rms)]
     if broken:

@@ -117,7 +117,7 @@ def compare(float_graph: Graph, int_graph: Graph, inputs: Batch, batch: int = 32
     sums, own = {n: Sums() for n in names}, {n: Sums() for n in names}
     for real, got in zip(
         evaluate_batches(float_graph, inputs, batch),
-        evaluate_batches(int_graph, {v.name: _integers(inputs[v.name], v.type) for v in int_graph.inputs}, batch),
+        evaluate_batches(int_graph, {v.name: quantised_input(inputs[v.name], v.type) for v in int_graph.inputs}, batch),
         strict=True,
     ):
         for name in names:
@@ -127,10 +127,10 @@ def compare(float_graph: Graph, int_graph: Graph, inputs: Batch, batch: int = 32
     return [_row(int_graph, name, sums[name], own[name]) for name in names]
 
 
-def _integers(data: Any, t: TensorType) -> Any:
-    """Input data for the integer graph."""
+def quantised_input(data: Any, t: TensorType) -> Any:
+    """Input data for an integer graph: real values, or int16 PCM; what a float graph or its own type takes stays."""
     tensor = data if isinstance(data, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(data))
-    if tensor.dtype is torch.int16 and t.dtype is DType.I16:
+    if t.dtype.is_float or (tensor.dtype is torch.int16 and t.dtype is DType.I16) or tensor.dtype is torch.int8:
         return tensor
     real = tensor.double() * (PCM_SCALE if tensor.dtype is torch.int16 else 1.0)
     return requantized(real, t)

@@ -19,7 +19,8 @@ from edgec.errors import InputError
 from edgec.ir.graph import Graph, Value
 from edgec.ir.text import print_node, print_type
 from edgec.ir.types import TensorType
-from edgec.passes.calibrate import BINS, CLIPS, Data, Statistics, calibrate
+from edgec.passes.calibrate import BINS, CLIPS, Statistics, calibrate
+from edgec.passes.samples import Data
 from edgec.signal_math import PCM_SCALE
 
 Array = npt.NDArray[Any]

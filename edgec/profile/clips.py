@@ -71,10 +71,25 @@ def number(cell: str) -> float | None:
         return None
 
 
-def read_input(path: str | Path, rate: int | None, columns: int = 1) -> Array:
-    """A .wav clip, a .npy array, or a .csv table of so many columns."""
+def read_arrays(path: str | Path) -> dict[str, Array]:
+    """The arrays of an .npz by name."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise InputError(f"{path}: expected an .npz with an array for each input, found one array")
+            return {name: archive[name] for name in archive.files}
+    except InputError:
+        raise
+    except Exception as err:  # a damaged archive raises what zipfile, zlib or numpy please
+        raise InputError(f"{path} cannot be read as an .npz of arrays: {err}") from err
+
+
+def read_input(path: str | Path, rate: int | None, columns: int = 1) -> Array | dict[str, Array]:
+    """A .wav clip, a .npy array, a .csv table of so many columns, or an .npz of arrays by input name."""
     if str(path).endswith(".csv"):
         return read_series(path, columns)
+    if str(path).endswith(".npz"):
+        return read_arrays(path)
     if str(path).endswith(".npy"):
         try:
             return np.asarray(np.load(path, allow_pickle=False))

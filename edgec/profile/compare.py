@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from edgec.compiled import CompiledModel, frames, to_device
+from edgec.compiled import CompiledModel, Inputs, by_name, input_frames
 from edgec.ir.evaluate import StepRunner
 from edgec.ir.graph import Graph
 from edgec.ir.types import DType, TensorType
@@ -85,41 +85,44 @@ def _add_device(sums: _Sums, expected: Array, found: Array) -> None:
     sums.device_error = max(sums.device_error, float(error.max(initial=0.0)))
 
 
-def verify_model(model: CompiledModel, x: Array, kind: str = "host") -> Verification:
+def verify_model(model: CompiledModel, x: Inputs, kind: str = "host") -> Verification:
     """Stream x through the device and its reference side by side, and compare integer builds with the float model."""
     step = model.graph("step")
-    runner, spec, nodes = StepRunner(step), model.manifest.inputs[0], model.manifest.nodes
+    runner, specs, nodes = StepRunner(step), model.manifest.inputs, model.manifest.nodes
+    names = [v.name for v in step.inputs]
     sums: dict[int, _Sums] = {n.id: _Sums() for n in nodes}
     count = 0
     with model.device(kind, profile=True) as device:
         whole = [n for n in nodes if n.outputs]
         device.watch([n.id for n in whole])
-        for frame in frames(x, spec):
-            data = to_device(frame, spec)
-            device.step([data])
-            runner.step({step.inputs[0].name: torch.from_numpy(data)})
+        for frame in input_frames(x, specs):
+            device.step(frame)
+            runner.step({name: torch.from_numpy(data) for name, data in zip(names, frame, strict=True)})
             count += 1
             for n in whole:
                 node = step.nodes[n.id]
                 if node.outputs[0] in runner.values:
                     for name, t, found in zip(node.outputs, node.types, device.dump(n.id), strict=True):
                         _add_device(sums[n.id], as_stored(runner.values[name], t), found)
-    return _conclude(step, nodes, sums, against_float(model, x), f"{kind} against the reference over {count} frames")
+    return _conclude(
+        step, nodes, sums, against_float(model, by_name(x, specs)), f"{kind} against the reference over {count} frames"
+    )
 
 
-def against_float(model: CompiledModel, x: Array) -> dict[str, quantize_compare.Row]:
-    """Each tensor of an integer build against the float graph it came from, over one window of x.
+def against_float(model: CompiledModel, x: Mapping[str, Array]) -> dict[str, quantize_compare.Row]:
+    """Each tensor of an integer build against the float graph it came from, over one window of each input.
 
     Nothing where there are no two: a float build, or a model that came quantised.
     """
     whole, reference = model.graph("whole"), model.graph("reference")
-    t = whole.inputs[0].type
-    if t.dtype.is_float or not reference.nodes[0].types[0].dtype.is_float:
+    if all(v.type.dtype.is_float for v in whole.inputs) or not reference.nodes[0].types[0].dtype.is_float:
         return {}
-    window = np.zeros(t.size, x.dtype)
-    window[: x.size] = x.reshape(-1)[: t.size]
-    rows = quantize_compare.compare(reference, whole, {whole.inputs[0].name: window.reshape(t.shape)})
-    return {r.name: r for r in rows}
+    windows = {}
+    for v, given in zip(whole.inputs, x.values(), strict=True):
+        window = np.zeros(v.type.size, given.dtype)
+        window[: given.size] = given.reshape(-1)[: v.type.size]
+        windows[v.name] = window.reshape(v.type.shape)
+    return {r.name: r for r in quantize_compare.compare(reference, whole, windows)}
 
 
 def drift(quantised: Mapping[str, quantize_compare.Row]) -> str:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from edgec.backends.environment import environment
-from edgec.compiled import CompiledModel, frames, to_device
+from edgec.compiled import CompiledModel, Inputs, input_frames
 from edgec.device import counting_kind
 from edgec.errors import TargetError
 from edgec.profile.frames import Frames, count_frames, how_modelled, how_on_board, timing_obstacle
@@ -50,15 +49,15 @@ class Profile:
     how_board: str
 
 
-def profile(model: CompiledModel, x: np.ndarray[Any, Any]) -> Profile:
-    """Run x frame by frame on the emulator and count. The marks between layers are not part of the counts, nor are the
-    frames that only fill a sliding window."""
-    spec, target = model.manifest.inputs[0], load_target(model.manifest.target)
+def profile(model: CompiledModel, x: Inputs) -> Profile:
+    """Run x, as `CompiledModel.run` takes it, frame by frame on the emulator and count. The marks between layers are
+    not part of the counts, nor are the frames that only fill a sliding window."""
+    target = load_target(model.manifest.target)
     kind, modelled = counting_kind(target), timing_obstacle(target) is None
     if kind is None:
         raise TargetError(f"no emulator counts instructions for {target.name}")
     with model.device(kind, profile=True, counting=True, flow=modelled) as device:
-        inputs = [[to_device(frame, spec)] for frame in frames(x, spec)]
+        inputs = list(input_frames(x, model.manifest.inputs))
         filling = model.manifest.delay if model.report.get("sliding", False) else 0
         found = count_frames(device, inputs, target, filling)
         how = device.counters.how

@@ -10,13 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from edgec.compiled import frames, to_device
+from edgec.compiled import input_frames
 from edgec.device import Device, counting_kind, open_image
 from edgec.ir.graph import Graph
 from edgec.ir.types import DType
 from edgec.ops.spiking import Lif
 from edgec.ops.timeline import Window
 from edgec.passes.calibrate import evaluate_batches
+from edgec.passes.quantize_compare import quantised_input
+from edgec.passes.samples import first_samples
 from edgec.plan import Call, Plan
 from edgec.plan.memory import region_rows
 from edgec.plan.regions import Region
@@ -34,18 +36,19 @@ from edgec.toolchain import (
     symbols,
 )
 
+Array = np.ndarray[Any, np.dtype[Any]]
 SPIKE_SAMPLES = 8
 CALIBRATION = "calibration input 0"
 
 
-def spike_rates(whole: Graph, data: np.ndarray[Any, Any] | None) -> dict[str, float]:
+def spike_rates(whole: Graph, data: Mapping[str, Array] | None) -> dict[str, float]:
     """Mean of every spike tensor of a whole-sequence graph over the first calibration samples."""
-    if data is None or len(whole.inputs) != 1:
-        return {}
     names = [n.outputs[0] for n in whole.nodes if n.types[0].dtype is DType.BIT or isinstance(n.op, Lif)]
+    if data is None or not names:
+        return {}
     sums: dict[str, list[float]] = {n: [] for n in names}
-    batch = {whole.inputs[0].name: data[:SPIKE_SAMPLES]}
-    for values in evaluate_batches(whole, batch):
+    samples = first_samples(whole.inputs, data, SPIKE_SAMPLES)
+    for values in evaluate_batches(whole, {v.name: quantised_input(samples[v.name], v.type) for v in whole.inputs}):
         for name in names:
             sums[name].append(float(values[name].float().mean()))
     return {n: float(np.mean(v)) for n, v in sums.items() if v}
@@ -56,7 +59,7 @@ def build_report(
     target: Target,
     plan: Plan,
     whole: Graph,
-    data: np.ndarray[Any, Any] | None,
+    data: Mapping[str, Array] | None,
     *,
     precision: str,
     toolchain: str,
@@ -65,7 +68,7 @@ def build_report(
 ) -> dict[str, Any]:
     """Layers, totals, and how each figure was obtained. With keep_image the linked image stays in the folder.
 
-    `source` says in words what data[0] is.
+    data: samples of every input, as `gather` returns them; `source` says in words what the first is.
     """
     rates = spike_rates(whole, data)
     filling = plan.graph.delay if any(isinstance(n.op, Window) for n in plan.graph.nodes) else 0
@@ -74,7 +77,8 @@ def build_report(
         measured = unmeasured(source)
         measured["how"]["flash"] = "sum of the constants: no image is linked for a part that cannot hold it"
     else:
-        measured = measure(folder, target, data, toolchain, keep_image, silent, source, filling)
+        first = None if data is None else first_samples(whole.inputs, data, 1)
+        measured = measure(folder, target, first, toolchain, keep_image, silent, source, filling)
     code: Mapping[str, int] = measured.pop("code")
     memory = region_rows(plan.items, target)
     fast = sum(r["bytes"] for r in memory if r["region"] not in ("flash", "ram"))
@@ -181,7 +185,7 @@ def _charge_once(plan: Plan, layers: list[dict[str, Any]], code: Mapping[str, in
 def measure(
     folder: Path,
     target: Target,
-    data: np.ndarray[Any, Any] | None,
+    data: Mapping[str, Array] | None,
     toolchain: str,
     keep_image: bool,
     silent_frames: int = 8,
@@ -190,7 +194,8 @@ def measure(
 ) -> dict[str, Any]:
     """Flash of the linked image, stack by painting and instructions per frame, where this machine can find them out.
 
-    The first `filling` frames only fill a sliding window: they are not counted.
+    data: one sample of every input, in order; without it `silent_frames` of zeros. The first `filling` frames only fill
+    a sliding window: they are not counted.
     """
     result = unmeasured(source)
     how = result["how"]
@@ -208,9 +213,11 @@ def measure(
             result["flash"] = image_sizes(elf).flash
             result["code"] = {s.name: s.size for s in symbols(elf) if s.is_function}
             how["flash"] = f"text + rodata + data of the model in the linked image ({toolchain})"
-        spec = read_manifest(folder).inputs[0]
-        first = np.zeros(int(np.prod(spec.shape)) * silent_frames, dtype=spec.dtype) if data is None else data[0]
-        inputs = [[to_device(frame, spec)] for frame in frames(first, spec)]
+        specs = read_manifest(folder).inputs
+        silent = [np.zeros((silent_frames, *spec.shape), spec.dtype) for spec in specs]
+        given = silent if data is None else data.values()
+        named = {spec.name: x for spec, x in zip(specs, given, strict=True)}
+        inputs = list(input_frames(named, specs))
         shown = "silence" if data is None else source
         _count(Path(work), elf, folder, target, toolchain, inputs, shown, filling, result)
     return result

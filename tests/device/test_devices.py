@@ -1,6 +1,8 @@
 """One model, every device: the same bytes, instances apart, delay, flush, dumps and the errors."""
 
+import gc
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -153,12 +155,19 @@ def test_a_crash_is_reported(fake: Path, tmp_path: Path, kind: str, which: int, 
             assert "fake_step" in str(e.value)
 
 
-def test_a_temporary_build_is_removed_and_a_named_one_stays(fake: Path, tmp_path: Path) -> None:
-    with start(fake, "host", "host") as device:
-        assert device._build_dir is not None
-        kept = device._build_dir
+def test_a_temporary_build_is_removed_and_a_named_one_stays(
+    fake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with start(fake, "host", "host"):
+        (kept,) = tmp_path.glob("edgec-device-*")
         assert kept.is_dir()
     assert not kept.exists()
+    forgotten = start(fake, "host", "host")
+    assert list(tmp_path.glob("edgec-device-*"))
+    del forgotten
+    gc.collect()
+    assert not list(tmp_path.glob("edgec-device-*"))
     with open_device("host", fake, target="host", build_dir=tmp_path / "out"):
         pass
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["fake-host.so"]
