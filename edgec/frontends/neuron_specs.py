@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from edgec.frontends.neuron_overrides import overrides
 from edgec.ops.snntorch import AlphaNeuron, SnnTorchNeuron
 from edgec.ops.spiking import Lif
 
@@ -67,8 +68,9 @@ def read_neuron(module: nn.Module, path: str) -> NeuronSpec | None:
     readers = SNNTORCH_READERS if library == "snntorch" else SPIKINGJELLY_READERS
     if cls.__name__ not in readers:
         raise Unsupported(f"{library}'s {cls.__name__} is not supported; supported are {', '.join(sorted(readers))}")
-    if getattr(type(module), "forward", None) is not getattr(cls, "forward", None):
-        raise Unsupported(f"{type(module).__name__} changes the forward of {library}'s {cls.__name__}")
+    changes = overrides(module, cls)
+    if changes:
+        raise Unsupported(f"it is no longer {library}'s {cls.__name__}: {'; '.join(changes)}")
     spec: NeuronSpec = readers[cls.__name__](module, path)
     return spec
 
@@ -102,12 +104,13 @@ def check_snntorch(module: Any) -> str:
     return stored
 
 
-def check_heaviside(function: Any) -> list[str]:
-    """The forward of a surrogate gradient must be the step at 0; a stochastic one is not."""
-    probe = torch.linspace(-2, 2, 401)
+def check_heaviside(function: Any, at_zero: bool = False) -> list[str]:
+    """The forward of a surrogate gradient must be the step at 0; a stochastic one is not. at_zero: 0 spikes."""
+    probe = torch.arange(-200, 201) / 100
+    step = (probe >= 0 if at_zero else probe > 0).float()
     with torch.no_grad():
-        same = all(torch.equal(function(probe).float(), (probe > 0).float()) for _ in range(3))
-    return [] if same else ["its spike function is not the step `membrane > threshold`"]
+        same = all(torch.equal(function(probe).float(), step) for _ in range(3))
+    return [] if same else [f"its spike function is not the step `membrane {'>=' if at_zero else '>'} threshold`"]
 
 
 def clamped(module: Any, name: str) -> tuple[str, Array]:
@@ -209,15 +212,19 @@ def spikingjelly(module: Any, path: str) -> NeuronSpec:
 
     The leak is (X - V) / tau there and (X - V) * (1 - beta) here: the same bits where tau is a power of two.
     """
-    problems = []
+    problems = check_heaviside(module.surrogate_function, at_zero=True)
     if getattr(module.surrogate_function, "spiking", True) is not True:
         problems.append("surrogate_function.spiking is False: the output is no spike")
-    kind = type(module).__name__
+    found = neuron_class(module)
+    assert found is not None
+    kind = found[1].__name__
     beta, decays, leaks = 1.0, False, "IF" not in kind or "LIF" in kind
     if leaks:
         beta = 1.0 - (float(torch.sigmoid(module.w.detach())) if hasattr(module, "w") else 1.0 / float(module.tau))
         decays = bool(getattr(module, "decay_input", True))
-    v_reset = module.v_reset
+    v_reset, start = module.v_reset, module._memories_rv.get("v")
+    if start != (v_reset or 0.0):
+        problems.append(f"a membrane that starts at {start}, expected {v_reset or 0.0}")
     if leaks and v_reset not in (None, 0.0):
         problems.append(f"v_reset {v_reset} with a leak; only 0 or None")
     if problems:
