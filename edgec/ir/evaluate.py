@@ -90,6 +90,7 @@ class StepRunner:
             self.frame += 1
             if out is not None:
                 return out
+        self.flushed = max(1, self.flushed)  # where nothing was left the sequence has ended all the same
         return None
 
     def run(self, inputs: Mapping[str, torch.Tensor]) -> Iterator[tuple[torch.Tensor, ...]]:

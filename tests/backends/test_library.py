@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 
 from edgec.backends.emit import write_folder
 from edgec.device import Device, open_device
+from edgec.device.host import HostDevice
 from edgec.errors import EdgecError
 from edgec.ir.evaluate import StepRunner, evaluate
 from edgec.ir.graph import Graph
@@ -80,15 +81,47 @@ def test_interleaved_instances_do_not_disturb_each_other(folder: Path) -> None:
         np.testing.assert_array_equal(np.stack(found[k]), np.stack(expected[k]))
 
 
-def test_step_after_flush_is_refused_until_reset(folder: Path) -> None:
+@pytest.fixture(scope="module")
+def immediate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network without delay."""
+    b = Builder(seed=3)
+    x = b.input("x", 1, 12, 4)
+    path = tmp_path_factory.mktemp("immediate")
+    write_folder(MakeStreaming().run(b.build(conv(b, x, 2, 3, (2, 0)))), HOST, path)
+    return path
+
+
+@pytest.mark.parametrize("flushes", [1, 3])
+@pytest.mark.parametrize("name", ["folder", "immediate"])
+def test_step_after_flush_is_refused_until_reset(name: str, flushes: int, request: pytest.FixtureRequest) -> None:
     frame = [np.zeros((1, 1, 4), np.float32)]
-    with open_device("host", folder) as device:
-        device.step(frame)
-        device.flush()
+    with open_device("host", request.getfixturevalue(name)) as device:
+        first = device.step(frame)
+        for _ in range(flushes):
+            device.flush()
         with pytest.raises(EdgecError, match="EDGEC_E_FLUSHED"):
             device.step(frame)
         device.reset()
-        assert device.step(frame) is None
+        again = device.step(frame)
+        assert (again is None) == (first is None) == (device.manifest.delay > 0)
+
+
+@pytest.mark.parametrize("which", ["state", "arena"])
+def test_misaligned_memory_is_refused_by_step_and_flush(which: str, folder: Path) -> None:
+    with open_device("host", folder) as device:
+        assert isinstance(device, HostDevice)
+        state, arena = device._states[0], device._arena
+        away = np.zeros(state.size + arena.size + 72, np.uint8)
+        away = away[-away.ctypes.data % 64 + 4 :][: state.size + arena.size]  # a multiple of 4, not of 8
+        if which == "state":
+            away[: state.size] = state
+            state = away
+        else:
+            arena = away
+        ports = [*device._inputs, *device._outputs]
+        assert device._call("step", state, [arena, *ports]) == -1
+        assert device._call("flush", state, [arena, *device._outputs]) == -1
+        assert device._call("step", device._states[0], [device._arena, *ports]) == 0
 
 
 def test_code_is_the_same_every_time(folder: Path, tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ int small_float_reset(small_float_state *s)
 
 int small_float_step(small_float_state *s, void *arena, const float x[3], float t3[4])
 {
-    if (s == NULL || arena == NULL || !EDGEC_ALIGNED(arena, 8u) || x == NULL || t3 == NULL) {
+    if (s == NULL || arena == NULL || !EDGEC_ALIGNED((uintptr_t)s | (uintptr_t)arena, 8u) || x == NULL || t3 == NULL) {
         return EDGEC_E_ARG;
     }
     if (s->magic != MAGIC) {
@@ -189,7 +189,7 @@ int small_float_step(small_float_state *s, void *arena, const float x[3], float 
 
 int small_float_flush(small_float_state *s, void *arena, float t3[4])
 {
-    if (s == NULL || arena == NULL || !EDGEC_ALIGNED(arena, 8u) || t3 == NULL) {
+    if (s == NULL || arena == NULL || !EDGEC_ALIGNED((uintptr_t)s | (uintptr_t)arena, 8u) || t3 == NULL) {
         return EDGEC_E_ARG;
     }
     if (s->magic != MAGIC) {

@@ -9,8 +9,8 @@
 extern "C" {
 #endif
 
-/* Persistent memory of one instance: 144 bytes. */
-typedef struct {
+/* Persistent memory of one instance: 144 bytes, aligned to 8. */
+typedef struct EDGEC_ALIGN(8) {
     uint32_t magic;    /* set by small_float_init */
     uint32_t frame;    /* frames consumed since the last reset */
     uint32_t flushed;  /* flush steps taken since the end of the input */
@@ -35,7 +35,7 @@ int small_float_init(small_float_state *s);
 int small_float_reset(small_float_state *s);
 /* One frame in. 1: the outputs were written; 0: not yet; negative: an error, nothing was written. */
 int small_float_step(small_float_state *s, void *arena, const float x[3], float t3[4]);
-/* After the last frame: one more output per call (1) until nothing is left (0). */
+/* After the last frame: one more output per call (1) until nothing is left (0). Reset before the next step. */
 int small_float_flush(small_float_state *s, void *arena, float t3[4]);
 
 #ifdef __cplusplus

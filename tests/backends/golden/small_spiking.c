@@ -305,7 +305,7 @@ int small_spiking_reset(small_spiking_state *s)
 
 int small_spiking_step(small_spiking_state *s, void *arena, const int8_t x[4], int8_t t5[5])
 {
-    if (s == NULL || arena == NULL || !EDGEC_ALIGNED(arena, 8u) || x == NULL || t5 == NULL) {
+    if (s == NULL || arena == NULL || !EDGEC_ALIGNED((uintptr_t)s | (uintptr_t)arena, 8u) || x == NULL || t5 == NULL) {
         return EDGEC_E_ARG;
     }
     if (s->magic != MAGIC) {
@@ -323,7 +323,7 @@ int small_spiking_step(small_spiking_state *s, void *arena, const int8_t x[4], i
 
 int small_spiking_flush(small_spiking_state *s, void *arena, int8_t t5[5])
 {
-    if (s == NULL || arena == NULL || !EDGEC_ALIGNED(arena, 8u) || t5 == NULL) {
+    if (s == NULL || arena == NULL || !EDGEC_ALIGNED((uintptr_t)s | (uintptr_t)arena, 8u) || t5 == NULL) {
         return EDGEC_E_ARG;
     }
     if (s->magic != MAGIC) {

@@ -9,8 +9,8 @@
 extern "C" {
 #endif
 
-/* Persistent memory of one instance: 280 bytes. */
-typedef struct {
+/* Persistent memory of one instance: 280 bytes, aligned to 8. */
+typedef struct EDGEC_ALIGN(8) {
     uint32_t magic;    /* set by small_spiking_init */
     uint32_t frame;    /* frames consumed since the last reset */
     uint32_t flushed;  /* flush steps taken since the end of the input */
@@ -36,7 +36,7 @@ int small_spiking_init(small_spiking_state *s);
 int small_spiking_reset(small_spiking_state *s);
 /* One frame in. 1: the outputs were written; 0: not yet; negative: an error, nothing was written. */
 int small_spiking_step(small_spiking_state *s, void *arena, const int8_t x[4], int8_t t5[5]);
-/* After the last frame: one more output per call (1) until nothing is left (0). */
+/* After the last frame: one more output per call (1) until nothing is left (0). Reset before the next step. */
 int small_spiking_flush(small_spiking_state *s, void *arena, int8_t t5[5]);
 
 #ifdef __cplusplus
