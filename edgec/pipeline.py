@@ -195,6 +195,7 @@ def compile_model(
             )  # fmt: skip
 
         report = fit_ram(generate, budget or Budget())
+        report["how"].update(stages.how)
         if (window := form.window(graph, stages.step)) is not None:
             report["how"]["window"] = window
         if tuned is not None:

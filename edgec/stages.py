@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edgec.errors import InputError, option
 from edgec.frontends.checkpoint import slides
 from edgec.frontends.shipped import file_of
-from edgec.ir.graph import Graph
+from edgec.ir.graph import Graph, Node
 from edgec.ir.text import print_graph
 from edgec.ir.verify import verify
 from edgec.passes.assign_layout import AssignLayout
@@ -23,11 +23,12 @@ from edgec.passes.fold_transpose import FoldTranspose
 from edgec.passes.fuse import Fuse
 from edgec.passes.fuse_requantize import FuseRequantize
 from edgec.passes.make_sliding import MakeSliding
-from edgec.passes.make_streaming import MakeStreaming
+from edgec.passes.make_streaming import MakeStreaming, mean_readouts
 from edgec.passes.quantize import Quantize
 from edgec.passes.recognize_eca import RecognizeEca
 from edgec.passes.recognize_scaler import RecognizeScaler
 from edgec.passes.split_linear import SplitLinear
+from edgec.passes.streaming_compare import check_streaming
 
 QUANTISED = "quantised"  # the precision of a graph that holds no float tensor: it stays as it is
 WHOLE_WINDOW = "whole window, as no input names a time axis: one call is one inference"
@@ -38,12 +39,14 @@ Progress = Callable[[str], None]
 @dataclass(frozen=True)
 class Stages:
     """The graph as the user meant it, whole-sequence and float; the same with all its channels in the form it runs
-    in; the graph that runs; and what dropping constant channels saved, where that was asked for."""
+    in; the graph that runs; what dropping constant channels saved, where that was asked for; and for the report, what
+    streaming made of the network and how that was checked."""
 
     reference: Graph
     whole: Graph
     step: Graph
     dropped: Mapping[str, Any] | None = None
+    how: Mapping[str, str] = field(default_factory=dict)
 
 
 def float_passes() -> list[Pass]:
@@ -139,10 +142,12 @@ def assignment_of(kind: str, precision: str, weights: int, bits: Mapping[str, st
     return assignment
 
 
-def transform(graph: Graph, passes: Sequence[Pass], progress: Progress, dump: Path | None = None) -> list[Graph]:
-    """The graph after each pass, verified; written to `dump` as text when asked for."""
+def transform(
+    graph: Graph, passes: Sequence[Pass], progress: Progress, dump: Path | None = None, first: int = 1
+) -> list[Graph]:
+    """The graph after each pass, verified; written to `dump` as text when asked for, numbered from `first` on."""
     graphs = [graph]
-    for number, step in enumerate(passes, 1):
+    for number, step in enumerate(passes, first):
         progress(step.name)
         graphs.append(step.run(graphs[-1]))
         verify(graphs[-1])
@@ -156,10 +161,25 @@ def make_stages(
     graph: Graph, kind: str, calibration: Any, streaming: Pass | None, drop: Pass | None, assignment: Assignment,
     progress: Progress, dump: Path | None,
 ) -> Stages:  # fmt: skip
-    """Run the passes of `passes_for`; each graph is written to `dump` as text when asked for."""
+    """Run the passes of `passes_for`; each graph is written to `dump` as text when asked for. A network that streams is
+    compared with its whole sequence before it is quantised."""
     passes = passes_for(kind, calibration, streaming, drop, assignment)
-    graphs = transform(graph, passes, progress, dump)
-    reference = graphs[0 if kind == QUANTISED else len(float_passes())]
+    ahead = 0 if kind == QUANTISED else len(float_passes())
+    graphs = transform(graph, passes[:ahead], progress, dump)
+    reference, how = graphs[-1], {}
+    if isinstance(streaming, MakeStreaming):
+        progress("check_streaming")
+        how["streaming"] = check_streaming(reference)
+    graphs += transform(reference, passes[ahead:], progress, dump, ahead + 1)[1:]
+    if readouts := mean_readouts(graphs[-1]):
+        how["readout"] = "; ".join(map(describe_readout, readouts))
     first_late = len(passes) - (streaming is not None) - (drop is not None)
     dropped = savings(graphs[first_late], graphs[first_late + 1]) if drop else None
-    return Stages(reference, graphs[first_late], graphs[-1], dropped)
+    return Stages(reference, graphs[first_late], graphs[-1], dropped, how)
+
+
+def describe_readout(node: Node) -> str:
+    """What a frame of a running mean holds, in words."""
+    frames = f"last {node.op.window} frames" if node.op.window else "frames so far"
+    where = f" ({'; '.join(node.source)})" if node.source else ""
+    return f"frame t of %{node.outputs[0]}{where} holds the mean of the {frames}, not of the whole sequence"

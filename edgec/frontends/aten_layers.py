@@ -234,16 +234,16 @@ def adaptive_avg_pool(call: Call) -> str:
     raise ValueError(f"adaptive pooling to {size}; only to 1 is supported, use AvgPool with a fixed window")
 
 
-def mean_over(call: Call, x: str, axes: tuple[int, ...], keepdim: bool) -> str:
-    """Mean over some axes. All spatial axes together are one mean over positions, channels last."""
+def mean_over(call: Call, x: str, axes: tuple[int, ...], keepdim: bool, of_sum: bool = False) -> str:
+    """Mean over some axes, or that of a sum. All spatial axes together are one mean over positions, channels last."""
     shape = call.type_of(x).shape
     kept = tuple(1 if k in axes else n for k, n in enumerate(shape))
     rank = len(shape) - 2
     if rank >= 1 and axes == tuple(range(2, rank + 2)) and call.type_of(x).time_axis in (None, 0):
         y = channels_last(call, x, rank)
-        y = call.emit(Mean(axis=1), call.reshape(y, (shape[0], prod(shape[2:]), shape[1])))
+        y = call.emit(Mean(1, of_sum), call.reshape(y, (shape[0], prod(shape[2:]), shape[1])))
     else:
         y = x
         for axis in sorted(axes, reverse=True):
-            y = call.emit(Mean(axis=axis), y)
+            y = call.emit(Mean(axis, of_sum), y)
     return call.reshape(y, kept if keepdim else call.type_of(y).shape)

@@ -178,7 +178,8 @@ def total(call: Call) -> str:
     shape = call.type_of(x).shape
     axes = reduced_axes(call, len(shape))
     count = float(np.prod([shape[k] for k in axes]))
-    return call.emit(Mul(), mean_over(call, x, axes, bool(call.args.get("keepdim"))), scalar(call, count))
+    mean = mean_over(call, x, axes, bool(call.args.get("keepdim")), of_sum=True)
+    return call.emit(Mul(), mean, scalar(call, count))
 
 
 def transpose(call: Call) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -62,10 +62,10 @@ def evaluate(graph: Graph, inputs: Mapping[str, torch.Tensor]) -> tuple[torch.Te
 
 class StepRunner:
     """A step graph on its references, frame by frame: the oracle for the generated C. A graph that takes a whole window
-    is one with a single frame."""
+    is one with a single frame. `after` sees each node that ran and all tensors so far, and may replace them."""
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
+    def __init__(self, graph: Graph, after: Callable[[Node, Tensors], None] | None = None) -> None:
+        self.graph, self.after = graph, after
         self.consts = {n: as_tensor(c.data, c.type) for n, c in graph.consts.items()}
         self.reset()
 
@@ -130,5 +130,7 @@ class StepRunner:
                         fill = getattr(node.op, "fill", 0)
                         values[name] = as_tensor(torch.full(t.shape, fill), t)
                 run_node(node, values, self.states)
+                if self.after is not None:
+                    self.after(node, values)
         self.values = values
         return tuple(values[o] for o in graph.outputs) if all(o in values for o in graph.outputs) else None

@@ -15,15 +15,22 @@ import torch.nn.functional as F
 from edgec.ir.types import DType, TensorType
 from edgec.ops.base import Kernel, Op, Site, need
 from edgec.ops.conv import out_extent
+from edgec.ops.shape import Permute
 from edgec.ops.timeline import RunningMean
+
+SUM_OVER_TIME = "a sum over time grows with the stream; take the mean, times the number of frames where that is meant"
 
 
 @dataclass(frozen=True)
 class Mean(Op):
-    """Mean over one axis, which goes. Over the time axis it streams as a running mean (any-time readout)."""
+    """Mean over one axis, which goes. Over the time axis it streams as a running mean (any-time readout).
+
+    `of_sum`: its reader multiplies it by the number of positions, which a stream does not know.
+    """
 
     name: ClassVar[str] = "mean"
     axis: int = 1
+    of_sum: bool = False
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         (x,) = types
@@ -41,7 +48,13 @@ class Mean(Op):
         t = step.type_of(x)
         if t.time_axis != self.axis:
             return step.emit(self, x)  # type: ignore[no-any-return]
-        return step.emit(Mean(self.axis), step.emit(RunningMean(), x))  # type: ignore[no-any-return]
+        if self.of_sum:
+            step.refuse(SUM_OVER_TIME)
+        last = len(t.shape) - 2
+        if self.axis != last and last >= 0:  # where a running mean has its time axis
+            rest = [k for k in range(len(t.shape)) if k != self.axis]
+            x = step.emit(Permute((*rest[:-1], self.axis, rest[-1])), x)
+        return step.emit(replace(self, axis=last), step.emit(RunningMean(), x))  # type: ignore[no-any-return]
 
     def lower(self, site: Site) -> Kernel:
         shape = site.inputs[0].shape

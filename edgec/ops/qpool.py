@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from edgec.ir.types import DType, QuantParams, TensorType
 from edgec.ops.base import Kernel, Op, Site, need
 from edgec.ops.conv import out_extent
-from edgec.ops.pool import Sides, check_counted, count_text, counts_of
+from edgec.ops.pool import SUM_OVER_TIME, Sides, check_counted, count_text, counts_of
 from edgec.ops.qspiking import QRunningMean
 from edgec.ops.quantized import exact
 
@@ -149,7 +149,7 @@ class QMean(Op):
 
     multiplier and shift (>= 9) int32 [C] or [1]; total = sum over the n positions - n * x_zero;
     t = (total * multiplier) >> (shift - 8); y = clamp(zero_point + floor((t + 128 n) / (256 n)), -128, 127).
-    Over the time axis it streams as a QRunningMean (any-time readout) and then reads accumulators.
+    Over the time axis it streams as a QRunningMean (any-time readout) and then reads accumulators. `of_sum` as in Mean.
     """
 
     name: ClassVar[str] = "qmean"
@@ -157,6 +157,7 @@ class QMean(Op):
     scale: float = 1.0
     zero_point: int = 0
     x_zero: int = 0
+    of_sum: bool = False
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         x, multiplier, shift = types
@@ -182,6 +183,8 @@ class QMean(Op):
         """A running mean of the frames so far; the mean over its one frame then is that frame."""
         if step.type_of(x).time_axis != self.axis:
             return step.emit(self, x, multiplier, shift)  # type: ignore[no-any-return]
+        if self.of_sum:
+            step.refuse(SUM_OVER_TIME)
         mean = step.emit(QRunningMean(0, self.scale, self.zero_point), x, multiplier, shift)
         multiplier = step.const("qmean_multiplier", np.array([1 << 30], np.int32))
         shift = step.const("qmean_shift", np.array([30], np.int32))

@@ -58,6 +58,7 @@ class Sinker:
     types: dict[str, TensorType] = field(default_factory=dict)
     pending: dict[str, tuple[str, Perm]] = field(default_factory=dict)
     made: dict[str, str] = field(default_factory=dict)  # permuted tensors that had to be computed
+    copies: dict[tuple[str, Perm], str] = field(default_factory=dict)  # the same by what was permuted, and how
     used: set[str] = field(default_factory=set)
     replaced: dict[str, Node] = field(default_factory=dict)  # readers of a flattening, with their weights moved
 
@@ -119,7 +120,7 @@ class Sinker:
             new = name if name not in self.types else self.fresh(f"{name}_permuted")
             self.nodes.append(Node(op, (base,), (new,), (target,), () if node is None else node.source))
             self.types[new] = target
-            self.made[name] = new
+            self.made[name] = self.copies[base, perm] = new
         return self.made[name]
 
     def const(self, stem: str, data: Array) -> str:
@@ -157,6 +158,8 @@ class Sinker:
         if name in self.consts and (broadcasts or len(t.shape) == len(perm)):
             return "const"
         back = compose(own, inverse(perm)) if len(own) == len(perm) else None
+        if back is not None and (base, back) in self.copies:
+            return "copy"
         return "view" if back is not None and is_free(back, t.shape) else None
 
     def realise(self, name: str, perm: Perm, plan: str | None, node: Node) -> str:
@@ -164,6 +167,8 @@ class Sinker:
         base, own = self.split(name)
         if plan == "base":
             return base
+        if plan == "copy":
+            return self.copies[base, compose(own, inverse(perm))]
         if plan == "single":
             return self.reshaped(base, (1,) * len(perm), node)
         if plan == "const":
@@ -187,7 +192,7 @@ class Sinker:
     def sink_mean(self, node: Node, perm: Perm) -> bool:
         """mean(permute(x), k) = permute(mean(x, perm[k])) with the axis gone from both."""
         axis = perm[node.op.axis]
-        self.emit(Mean(axis), (self.split(node.inputs[0])[0],), node)
+        self.emit(replace(node.op, axis=axis), (self.split(node.inputs[0])[0],), node)
         left = tuple(p - (p > axis) for p in perm if p != axis)
         self.pending[node.output] = (node.output, left)
         return True

@@ -3,20 +3,24 @@
 Every op says with its stream rule how it works on one frame: a convolution keeps a delay line, a neuron its membrane,
 a mean over time a running mean. Right (non-causal) padding becomes delay; branches of different delay are aligned; a
 stride along time becomes a period at which a node runs.
+
+A mean over time is known at the end of the sequence only. Where nothing that still has frames reads it, it is a
+readout: at frame t the network's answer for the frames so far. Where frames meet it, the network cannot stream.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 
 from edgec.errors import PassError, join_problems, option
 from edgec.ir.graph import Const, Graph, Node, State, Value, When, numbered
 from edgec.ir.types import DType, TensorType
-from edgec.ops.timeline import Delay, DelayLine, with_frames
+from edgec.ops.qspiking import QRunningMean
+from edgec.ops.timeline import Delay, DelayLine, RunningMean, with_frames
 from edgec.passes.base import Pass
 
 
@@ -34,10 +38,15 @@ class StepBuilder:
     states: list[State] = field(default_factory=list)
     consts: dict[str, Const] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
+    readouts: dict[str, str] = field(default_factory=dict)  # of what comes behind a mean over time: that mean, in words
     node: Node | None = None
 
     def type_of(self, name: str) -> TensorType:
         return self.types[name]
+
+    def refuse(self, reason: str) -> NoReturn:
+        """What a stream rule does where its op cannot stream."""
+        raise CannotStream(reason)
 
     def fresh(self, stem: str) -> str:
         """A name not used in the step graph yet."""
@@ -58,7 +67,8 @@ class StepBuilder:
         The filter's output j needs x up to element j * stride + length - 1 - left, so it comes that much later than x.
         """
         t, at = self.types[x], self.when[x]
-        assert t.time_axis is not None
+        if t.time_axis is None:
+            raise CannotStream("it keeps a history of what has no frames")
         new = t.shape[t.time_axis]
         lag, rest = divmod(length - new - left, new)
         if rest or lag < 0:
@@ -119,13 +129,52 @@ def samples_per_frame(graph: Graph) -> int:
     return hops.pop() if hops else 1
 
 
-def _stream_node(step: StepBuilder, node: Node, inputs: Sequence[str]) -> tuple[str, ...]:
+def _stream_node(step: StepBuilder, graph: Graph, node: Node, inputs: Sequence[str]) -> tuple[str, ...]:
+    """The node on one frame. Without frames among its operands it runs as it is: a weight's arithmetic, a readout's."""
     step.node = node
+    timed = [i for i in inputs if step.types[i].time_axis is not None]
+    readouts = [step.readouts[i] for i in inputs if i in step.readouts]
+    if timed and readouts:
+        raise CannotStream(
+            f"frames meet the mean over time of {readouts[0]}: it is that of the whole sequence, and a stream knows"
+            " only the frames so far"
+        )
+    _check_lengths(graph, node)
     rule = type(node.op).stream
-    if rule is None and not node.op.framewise and any(step.types[i].time_axis is not None for i in inputs):
+    if not timed:
+        if node.op.state_types([step.types[i] for i in inputs]):
+            raise CannotStream("it keeps a state along an axis that is not the stream's")
+        rule = None
+    elif rule is None and not node.op.framewise:
         raise CannotStream("the op has no per-frame form")
     out = step.emit(node.op, *inputs) if rule is None else node.op.stream(step, *inputs)
-    return out if isinstance(out, tuple) else (out,)
+    outs = out if isinstance(out, tuple) else (out,)
+    for name, t in zip(outs, node.types, strict=True):
+        _check_frame(step, name, t, max((step.types[i].frames or 1 for i in timed), default=1))
+        if step.types[name].time_axis is None and (timed or readouts):
+            step.readouts[name] = readouts[0] if readouts else _where(node)
+    return outs
+
+
+def _check_lengths(graph: Graph, node: Node) -> None:
+    """Operands with frames have the same number of them: broadcasting along time repeats one frame for all."""
+    lengths = sorted({t.frames for t in graph.input_types(node) if t.frames is not None})
+    if len(lengths) > 1:
+        raise CannotStream(f"operands have {' and '.join(map(str, lengths))} frames")
+
+
+def _check_frame(step: StepBuilder, name: str, whole: TensorType, frames: int) -> None:
+    """A step's tensor is a piece of the whole sequence's along time, and of no more frames than what it is made of."""
+    t = step.types[name]
+    if t.time_axis != whole.time_axis:
+        raise CannotStream("the op has no per-frame form")
+    wanted = whole if t.frames is None else with_frames(whole, t.frames)
+    if t.shape != wanted.shape or (t.frames or 1) > frames:
+        raise CannotStream("a constant operand differs from frame to frame, and a stream has no frame number")
+
+
+def _where(node: Node) -> str:
+    return f"%{node.outputs[0]}" + (f" ({'; '.join(node.source)})" if node.source else "")
 
 
 def restore_names(graph: Graph, names: Mapping[str, str]) -> Graph:
@@ -140,6 +189,33 @@ def restore_names(graph: Graph, names: Mapping[str, str]) -> Graph:
     return replace(graph, nodes=nodes, outputs=rename(graph.outputs))
 
 
+def _check_inputs(graph: Graph) -> None:
+    """Every input has frames, and all equally many; PassError."""
+    for v in graph.inputs:
+        if v.type.time_axis is None:
+            raise PassError(
+                f"input %{v.name} names no time axis, so there is nothing to stream; compile with {option('whole')}"
+            )
+    lengths = {v.name: v.type.frames for v in graph.inputs}
+    if len(set(lengths.values())) > 1:
+        found = ", ".join(f"%{name} {n}" for name, n in lengths.items())
+        raise PassError(
+            f"a step takes a frame of every input, but they have different numbers of frames: {found}",
+            hint=f"give them one length along time, or compile the whole window with {option('whole')}",
+        )
+
+
+def describe(when: When) -> str:
+    """The frames at which a tensor comes, in words."""
+    every = "every frame" if when.period == 1 else f"every {when.period} frames"
+    return f"{every} from frame {when.first} on"
+
+
+def mean_readouts(step: Graph) -> list[Node]:
+    """The nodes of a step graph that hold a mean of the frames so far."""
+    return [n for n in step.nodes if isinstance(n.op, (RunningMean, QRunningMean))]
+
+
 @dataclass(frozen=True)
 class MakeStreaming(Pass):
     """Whole-sequence graph to step graph. What cannot stream is reported, all of it, with the reason."""
@@ -148,13 +224,10 @@ class MakeStreaming(Pass):
 
     def run(self, graph: Graph) -> Graph:
         hop = samples_per_frame(graph)
+        _check_inputs(graph)
         step, problems = StepBuilder(), []
         renamed: dict[str, str] = {}
         for v in graph.inputs:
-            if v.type.time_axis is None:
-                raise PassError(
-                    f"input %{v.name} names no time axis, so there is nothing to stream; compile with {option('whole')}"
-                )
             step.types[v.name], step.when[v.name] = with_frames(v.type, hop), When()
         step.used |= {v.name for v in graph.inputs} | set(graph.consts)
         step.consts.update(graph.consts)
@@ -164,7 +237,7 @@ class MakeStreaming(Pass):
             if any(i not in step.types for i in inputs):
                 continue  # follows a node that is already reported
             try:
-                outs = _stream_node(step, node, inputs)
+                outs = _stream_node(step, graph, node, inputs)
             except CannotStream as err:
                 where = "; ".join(node.source) or f"%{node.outputs[0]}"
                 problems.append(f"{node.op.name} ({where}): {err}")
@@ -174,15 +247,23 @@ class MakeStreaming(Pass):
             raise PassError(
                 join_problems("these nodes cannot run frame by frame:", problems),
                 hint=f"compile the whole window with {option('whole')},"
-                f" or slide it over the stream with {option('sliding')}",
+                f" or slide it over the stream with {option('sliding')}"
+                + ("; edgec.nn.RunningMean makes it a mean of the frames so far" if step.readouts else ""),
             )
-        built = self._finish(graph, step, [renamed[o] for o in graph.outputs])
+        built = self._finish(graph, step, [renamed.get(o, o) for o in graph.outputs])
         return restore_names(built, {new: old for old, new in renamed.items()})
 
     def _finish(self, graph: Graph, step: StepBuilder, outputs: list[str]) -> Graph:
+        fixed = [o for o in outputs if o not in step.when]
+        if fixed:
+            raise PassError(f"output %{fixed[0]} does not depend on the input", hint="leave it out")
         whens = {step.when[o] for o in outputs}
         if len(whens) > 1:
-            raise PassError(f"outputs have different delays {sorted(w.first for w in whens)}")
+            listed = ", ".join(f"%{o} {describe(step.when[o])}" for o in outputs)
+            raise PassError(
+                f"a step gives all outputs at once, but they come at different frames: {listed}",
+                hint=f"compile them one by one ({option('output')}), or the whole window with {option('whole')}",
+            )
         (when,) = whens
         inputs = tuple(Value(v.name, step.types[v.name]) for v in graph.inputs)
         built = replace(

@@ -84,5 +84,5 @@ def mean(b: Builder, node: Node) -> None:
         raise Refusal(f"its axis has {shape[op.axis]} positions, more than {MEAN_FRAMES}")
     multiplier, shift = mean_ratio(source, target, 1 if last else shape[-1], frames)
     names = (b.const(f"{node.output}_multiplier", multiplier), b.const(f"{node.output}_shift", shift))
-    b.emit(QMean(op.axis, target.scale, target.zero, source.zero), (source.tensor, *names), node.outputs)
+    b.emit(QMean(op.axis, target.scale, target.zero, source.zero, op.of_sum), (source.tensor, *names), node.outputs)
     b.hold(node.output, node.output, target)

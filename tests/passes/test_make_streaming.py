@@ -93,7 +93,7 @@ def test_everything_that_cannot_stream_is_reported_at_once() -> None:
     graph = b.build(y, z)
     with pytest.raises(PassError) as info:
         MakeStreaming().run(graph)
-    message = str(info.value)
+    message = info.value.for_shell()
     assert "matmul (net.py:1): the op has no per-frame form" in message
     assert "conv1d (net.py:2): left padding 3 does not fit a span of 2" in message
     assert "--whole" in message
@@ -104,6 +104,31 @@ def test_an_input_without_time_cannot_stream() -> None:
     graph = b.build(b.emit(Add(), b.input("x", 1, 4, time=None), b.normal(1, 4)))
     with pytest.raises(PassError, match="names no time axis"):
         MakeStreaming().run(graph)
+
+
+def test_inputs_of_different_length_cannot_stream() -> None:
+    """One frame that stands beside every other is no stream."""
+    b = Builder()
+    graph = b.build(b.emit(Add(), b.input("x", 1, 8, 4), b.input("h", 1, 1, 4)))
+    with pytest.raises(PassError, match="different numbers of frames: %x 8, %h 1"):
+        MakeStreaming().run(graph)
+
+
+def test_outputs_that_come_at_different_frames_are_named() -> None:
+    b = Builder()
+    x = b.input("x", 1, 9, 2)
+    graph = b.build(conv(b, x, 2, 3, (1, 1)), conv(b, x, 2, 3, (2, 0)))
+    with pytest.raises(PassError, match="%t0 every frame from frame 1 on, %t1 every frame from frame 0 on"):
+        MakeStreaming().run(graph)
+
+
+def test_an_output_that_is_the_input_or_a_constant() -> None:
+    b = Builder()
+    x, c = b.input("x", 1, 9, 2), b.normal(1, 9, 2)
+    data = torch.randn(1, 9, 2)
+    torch.testing.assert_close(streamed(b.build(x), data), data)
+    with pytest.raises(PassError, match=f"output %{c} does not depend on the input"):
+        MakeStreaming().run(b.build(c))
 
 
 def test_the_recurrent_memory_keeps_its_state() -> None:
