@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_leaves
 
 from edgec.errors import FrontendError
 
@@ -98,6 +99,7 @@ def clean_archive(path: Path) -> io.BytesIO:
         kept[name] = members.get(name, b"")
         if not re.fullmatch(rb"\d{1,3}\n?", kept[name]):
             raise FrontendError(f"{path}: {name} is not a number, found {kept[name][:20]!r}")
+    check_inputs(str(path), sample_inputs(members.get("data/sample_inputs/model.pt", b"")))
     kept["models/model.json"] = json.dumps(clean_program(path, parsed(path, members, "models/model.json"))).encode()
     for kind, pattern in (("weights", _WEIGHT), ("constants", _CONSTANT)):
         config_name = f"data/{kind}/model_{kind}_config.json"
@@ -113,6 +115,26 @@ def clean_archive(path: Path) -> io.BytesIO:
             archive.writestr(zipfile.ZipInfo(f"model/{name}"), data)
     out.seek(0)
     return out
+
+
+def sample_inputs(data: bytes) -> Any:
+    """The tensors a program was exported with, plain data only; nothing where they cannot be read so."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            packed = any(m.compress_type != zipfile.ZIP_STORED for m in archive.infolist())
+        return () if packed else torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception:  # any damage: the program is complete without them
+        return ()
+
+
+def check_inputs(name: str, inputs: Any) -> None:
+    """FrontendError where one tensor was given for two inputs of an exported program."""
+    tensors = [t for t in tree_leaves(inputs) if isinstance(t, torch.Tensor)]
+    if len({id(t) for t in tensors}) < len(tensors):
+        raise FrontendError(
+            f"{name}: the program was exported with the same tensor as two of its inputs, which torch.export takes for one",
+            hint="export it with a tensor of its own for each input",
+        )
 
 
 def refuse_binaries(path: Path, members: dict[str, bytes]) -> None:

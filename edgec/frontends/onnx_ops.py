@@ -131,6 +131,16 @@ def same(call: Call) -> Value:
     return call.value(0)
 
 
+def dropout(call: Call) -> Value:
+    """Nothing at inference; in training mode it is random, but for ratio 0."""
+    training = call.value(2) if call.has(2) else Constant(np.zeros(1, bool))
+    if not isinstance(training, Constant) or training.real.any():
+        ratio = call.value(1) if call.has(1) else Constant(np.full(1, 0.5))
+        if not isinstance(ratio, Constant) or ratio.real.any():
+            raise ValueError("training_mode is not a constant false: export the model in eval mode")
+    return call.value(0)
+
+
 def reshaped(call: Call, shape: tuple[int, ...]) -> Value:
     """The elements in their order. An image that is flattened keeps its channels last where it can."""
     value = call.value(0)
@@ -265,7 +275,7 @@ CONVERTERS: dict[str, Callable[[Call], Value]] = {
     "Clip": clip,
     "Concat": concat,
     "Conv": convolution,
-    "Dropout": same,
+    "Dropout": dropout,
     "Flatten": before_rounding(flatten),
     "Gemm": gemm,
     "GlobalAveragePool": mean,

@@ -11,8 +11,10 @@ import torch
 from torch import fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
+from torch.utils._pytree import tree_map_only
 
 from edgec.errors import FrontendError, join_problems
+from edgec.frontends.archive import check_inputs
 from edgec.frontends.aten import CONVERTERS, HINTS, IGNORED
 from edgec.frontends.aten_call import Call, Constant
 from edgec.frontends.builder import GraphBuilder
@@ -74,7 +76,11 @@ def check_ready(module: nn.Module, name: str) -> None:
 
 
 def export(module: nn.Module, example_inputs: tuple[torch.Tensor, ...], name: str) -> ExportedProgram:
-    """torch.export with its failure told in one error."""
+    """torch.export with its failure told in one error.
+
+    Each input is copied: the exporter takes two inputs that are one tensor for one input.
+    """
+    example_inputs = tree_map_only(torch.Tensor, lambda x: x.detach().clone(), example_inputs)
     try:
         with torch.no_grad(), quiet():
             ep: ExportedProgram = torch.export.export(module, example_inputs, strict=False)
@@ -93,6 +99,7 @@ def from_exported(
     ep: ExportedProgram, name: str = "model", time_axis: TimeAxis = GUESS, outputs: Outputs = None
 ) -> Graph:
     """Import an exported program (training IR or functional ATen)."""
+    check_inputs(name, ep.example_inputs)
     return Importer(without_mutation(ep), name, outputs=outputs).run(time_axis)
 
 

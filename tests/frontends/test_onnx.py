@@ -197,6 +197,37 @@ def test_trained_networks(name: str, vectors: str, most: int, tmp_path: Path) ->
 # ---- files that cannot be imported ----
 
 
+def dropout(path: Path, ratio: float, training: bool | None, computed: bool = False) -> Path:
+    """A quantised product of what a Dropout leaves."""
+    net = Net(1, 4)
+    net.dense(4, 3)
+    model = onnx.load(net.quantized(path))
+    product = next(n for n in model.graph.node if n.op_type == "Gemm")
+    inputs = [product.input[0], "ratio"] + ([] if training is None else ["not_training" if computed else "training"])
+    added = [onnx.helper.make_node("Not", ["training"], ["not_training"])] if computed else []
+    for node in (*added, onnx.helper.make_node("Dropout", inputs, ["kept"])):
+        model.graph.node.insert(list(model.graph.node).index(product), node)
+    product.input[0] = "kept"
+    values = {"ratio": np.array(ratio, np.float32), "training": np.array(bool(training))}
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(v, name) for name, v in values.items())
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize("training", [True, False, None])
+@pytest.mark.parametrize("ratio", [0.0, 0.5])
+def test_dropout(ratio: float, training: bool | None, tmp_path: Path) -> None:
+    path = dropout(tmp_path / "net.onnx", ratio, training)
+    if training and ratio:
+        assert "training_mode is not a constant false" in refused(path)
+    else:
+        assert not differences(path, normal(np.random.default_rng(0), (1, 4))).any()
+
+
+def test_dropout_whose_mode_is_computed_is_refused(tmp_path: Path) -> None:
+    assert "Not" in refused(dropout(tmp_path / "net.onnx", 0.5, False, computed=True))
+
+
 def refused(path: Path) -> str:
     with pytest.raises(FrontendError) as err:
         frontends.load(path)

@@ -308,6 +308,71 @@ def test_refusals(name):
     assert message in str(caught.value)
 
 
+class Mixed(nn.Module):
+    """a - 2 b + 4 c of inputs in a tuple, a dict or side by side."""
+
+    def forward(self, a, more):
+        b, c = (more["b"], more["c"]) if isinstance(more, dict) else (more[0], more[1])
+        return a - 2 * b + 4 * c
+
+
+@pytest.mark.parametrize("kind", ["tuple", "dict", "views"])
+def test_one_tensor_for_several_inputs(kind):
+    x = r(2, 3)
+    first = x[:1]
+    more = {"tuple": (first, first), "dict": {"b": first, "c": first}, "views": (x[:1], x[1:])}[kind]
+    module = Mixed().eval()
+    graph = load(module, (first, more))
+    values = [r(1, 3) for _ in graph.inputs]
+    (found,) = evaluate(graph, {v.name: value for v, value in zip(graph.inputs, values, strict=True)})
+    a, b, c = values
+    torch.testing.assert_close(found, a - 2 * b + 4 * c)
+    assert x[0].tolist() == first[0].tolist()
+
+
+def test_a_parameter_as_example_input():
+    module = nn.Linear(3, 3, bias=False).eval()
+    x = r(3, 3)[:1]
+    graph = load(Call(lambda y: module(y) + module.weight[:1]).eval(), (module.weight[:1],))
+    expected = module(x) + module.weight[:1]
+    torch.testing.assert_close(evaluate(graph, {graph.inputs[0].name: x})[0], expected.detach())
+
+
+def test_a_program_exported_with_one_tensor_twice_is_refused(tmp_path):
+    x = r(1, 3)
+    program = torch.export.export(Mixed().eval(), (r(1, 3), {"b": x, "c": x}))
+    for model in (program, tmp_path / "net.pt2"):
+        if model is not program:
+            torch.export.save(program, model)
+        with pytest.raises(FrontendError, match="exported with the same tensor as two of its inputs"):
+            load(model)
+
+
+class Training(nn.Module):
+    """Dropout or batch norm as in training, in a module that is in eval mode."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.norm = kind, nn.BatchNorm1d(3)
+
+    def forward(self, x):
+        if self.kind == "norm":
+            return F.batch_norm(x, self.norm.running_mean, self.norm.running_var, training=True)
+        return F.dropout(x, self.kind, training=True)
+
+
+def test_training_inside_a_module_in_eval_mode():
+    x = r(1, 3, 8)
+    graph = load(Training(0.0).eval(), (x,))
+    assert torch.equal(evaluate(graph, {"x": x})[0] if graph.nodes else x, x)
+    for kind, message in ((0.3, "dropout in training mode"), ("norm", "atch")):
+        with pytest.raises(FrontendError, match=message):
+            load(Training(kind).eval(), (x,))
+    program = torch.export.export(nn.Sequential(nn.Conv1d(3, 3, 1), nn.BatchNorm1d(3), nn.Dropout()).train(), (x,))
+    with pytest.raises(FrontendError):
+        load(program)
+
+
 def test_weights_that_are_no_numbers_are_refused():
     module = nn.Linear(3, 2).eval()
     module.weight.data[0, 1] = float("nan")
