@@ -132,7 +132,7 @@ def check_inputs(name: str, inputs: Any) -> None:
     tensors = [t for t in tree_leaves(inputs) if isinstance(t, torch.Tensor)]
     if len({id(t) for t in tensors}) < len(tensors):
         raise FrontendError(
-            f"{name}: the program was exported with the same tensor as two of its inputs, which torch.export takes for one",
+            f"{name}: exported with the same tensor as two of its inputs, which torch.export takes for one",
             hint="export it with a tensor of its own for each input",
         )
 
