@@ -2,9 +2,15 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-# PyTorch's own index holds the CPU build; the general index's Linux build pulls gigabytes of CUDA.
+# The CPU build of one version, with the torchvision that belongs to it; edgec itself takes the range in pyproject.toml.
+TORCH       ?= torch==2.13.*
+TORCHVISION ?= torchvision==0.28.*
+# PyTorch's own index holds the CPU builds; the general index's Linux builds pull gigabytes of CUDA. Whether it answers is
+# asked once: pip would ask again, and complain, for each package.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
-PIP    := $(BIN)/pip --disable-pip-version-check -q
+CPU_BUILDS   = $$($(PYTHON) -c "import urllib.request; urllib.request.urlopen('$(TORCH_INDEX)/torch/', timeout=20)" \
+    2>/dev/null && echo --extra-index-url $(TORCH_INDEX) || echo "$(TORCH_INDEX): no answer, torch from pip's index" >&2)
+PIP    := $(BIN)/pip --disable-pip-version-check -qq
 JOBS   ?= 2
 
 .PHONY: help setup demo test test-qemu nightly check bench goldens sizes docs misra clean
@@ -12,12 +18,14 @@ JOBS   ?= 2
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-$(VENV)/.ready: pyproject.toml tests/packages.txt
-	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --retries 1 --timeout 60 --extra-index-url $(TORCH_INDEX) 'torch>=2.13,<2.14'
-	$(PIP) install -e '.[test]'
-	$(PIP) install --no-deps -r tests/packages.txt
-	touch $@
+$(VENV)/.ready: pyproject.toml tests/packages.txt tests/torchvision_on_cpu.py
+	@echo "setting up $(VENV): about a gigabyte, once"
+	@$(PYTHON) -m venv $(VENV)
+	@index=$(CPU_BUILDS); $(PIP) install $$index '$(TORCH)' && $(PIP) install --no-deps $$index '$(TORCHVISION)'
+	@$(PIP) install -e '.[test]'
+	@$(PIP) install --no-deps -r tests/packages.txt
+	@$(BIN)/python tests/torchvision_on_cpu.py
+	@touch $@
 
 setup: $(VENV)/.ready ## create .venv with everything
 

@@ -13,11 +13,11 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import timm
 import torch
 
 import edgec
 from edgec.profile.counts import Row, profile
-from tests.timm_import import import_timm
 
 PEERS = (("LiteRT, XNNPACK", 715e6), ("onnxruntime", 478e6))
 SHOWN = 8  # ops in the table
@@ -34,7 +34,7 @@ def by_op(rows: tuple[Row, ...]) -> list[tuple[str, str, float, int]]:
 
 def main() -> None:
     torch.manual_seed(0)
-    module = import_timm().create_model("deit_tiny_patch16_224", pretrained=False).eval()
+    module = timm.create_model("deit_tiny_patch16_224", pretrained=False).eval()
     image = torch.randn(1, 3, 224, 224)
     with tempfile.TemporaryDirectory() as work:
         out = Path(work) / "deit"

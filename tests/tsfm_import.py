@@ -13,16 +13,12 @@ from types import ModuleType
 
 import pytest
 
-from tests.timm_import import declare_operators
-
 
 def import_quietly(package: str, module: str) -> ModuleType:
     """Return a module of an optional package, without its import warnings; skips the test where it is not installed."""
     for needed in ("transformers", package):
         if importlib.util.find_spec(needed) is None:
             pytest.skip(f"{needed} is not installed")
-    if importlib.util.find_spec("torchvision") is not None:
-        declare_operators()  # transformers imports torchvision where it is installed
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return importlib.import_module(module)

@@ -21,7 +21,6 @@ from edgec.toolchain import build_cuda, read_manifest
 from models.vit.model import Config, VisionTransformer
 from tests.conftest import needs
 from tests.models.on_cpu import build_on_cpu
-from tests.timm_import import import_timm
 
 PARAMETERS = 5_717_416
 TOLERANCE = 1e-4
@@ -30,7 +29,8 @@ TOLERANCE = 1e-4
 def module(**options: int) -> torch.nn.Module:
     """The module with random weights, as timm makes it."""
     torch.manual_seed(0)
-    made: torch.nn.Module = import_timm().create_model("deit_tiny_patch16_224", pretrained=False, **options)
+    timm = pytest.importorskip("timm")
+    made: torch.nn.Module = timm.create_model("deit_tiny_patch16_224", pretrained=False, **options)
     return made.eval()
 
 

@@ -13,7 +13,6 @@ from torch import nn
 
 from models.eca_mobilenetv2 import build, example_inputs
 from models.eca_mobilenetv2.model import Config, Eca, EcaMobileNetV2, InvertedResidual
-from tests.timm_import import declare_operators, import_timm
 
 FLASH, RAM = 1_600_000, 512 * 1024
 
@@ -45,9 +44,7 @@ def test_published_counts() -> None:
 
 def test_without_attention_it_is_torchvisions_mobilenet_v2() -> None:
     """With its weights at 0 the gate is 1/2 in every block, which torchvision's last norm of a block can hold."""
-    import_timm()
-    declare_operators()
-    theirs = importlib.import_module("torchvision").models.mobilenet_v2()
+    theirs = pytest.importorskip("torchvision").models.mobilenet_v2()
     randomise(theirs)
     ours = EcaMobileNetV2(Config.published()).eval()
     names = [name for name in ours.state_dict() if ".eca." not in name]
@@ -66,7 +63,7 @@ def test_without_attention_it_is_torchvisions_mobilenet_v2() -> None:
 @given(channels=st.integers(1, 40), size=st.integers(1, 9), kernel=st.sampled_from((1, 3)), seed=st.integers(0, 99))
 @settings(max_examples=25, deadline=None)
 def test_attention_is_timms(channels: int, size: int, kernel: int, seed: int) -> None:
-    import_timm()
+    pytest.importorskip("timm")
     theirs = importlib.import_module("timm.layers").EcaModule(kernel_size=3)
     ours = Eca(kernel)
     with torch.no_grad():

@@ -13,7 +13,6 @@ from torch import nn
 
 from models.vit import build, example_inputs
 from models.vit.model import Config, VisionTransformer
-from tests.timm_import import import_timm
 
 FLASH = 1_600_000
 
@@ -32,7 +31,7 @@ def randomise(model: nn.Module, seed: int = 1) -> nn.Module:
 
 def timm_twin(config: Config, model: nn.Module) -> nn.Module:
     """timm's transformer of the same sizes with the weights of ours."""
-    import_timm()
+    pytest.importorskip("timm")
     theirs = importlib.import_module("timm.models.vision_transformer").VisionTransformer(
         img_size=config.size, patch_size=config.patch, num_classes=config.classes, embed_dim=config.dim,
         depth=config.depth, num_heads=config.heads, mlp_ratio=config.mlp_ratio,
@@ -46,7 +45,7 @@ def timm_twin(config: Config, model: nn.Module) -> nn.Module:
 
 
 def test_deit_tiny_is_timms() -> None:
-    timm = import_timm()
+    timm = pytest.importorskip("timm")
     config = Config.deit_tiny()
     ours = build(asdict(config))
     theirs = timm.create_model("deit_tiny_patch16_224")

@@ -13,7 +13,6 @@ from edgec.ops.eca import Eca, QEca, gates, sigmoid_table
 from edgec.passes.quantize_eca import filter_of, fitted
 from edgec.passes.quantize_numbers import Refusal
 from tests.backends.kernel_tools import Case, build_c, f32, prepare
-from tests.timm_import import import_timm
 
 SHAPES = [(1, 8, 8, 32), (2, 3, 5, 7), (1, 1, 1, 3), (1, 9, 2, 1), (3, 4, 4, 65)]
 
@@ -23,7 +22,7 @@ PAIRS = [(x, y) for x in (DType.I8, DType.I16) for y in (DType.I8, DType.I16)]
 @pytest.mark.parametrize("taps", [1, 3, 5, 7])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_reference_is_timms_module(shape: tuple[int, ...], taps: int) -> None:
-    import_timm()
+    pytest.importorskip("timm")
     from timm.layers.eca import EcaModule
 
     torch.manual_seed(taps)
