@@ -43,14 +43,16 @@ class Library:
         return copies
 
 
-def build(text: str, kernels: Sequence[NamedKernel], folder: Path, cc: str = "gcc", name: str = "kernels") -> Library:
+def build(
+    text: str, kernels: Sequence[NamedKernel], folder: Path, cc: str | None = None, name: str = "kernels"
+) -> Library:
     """Compile C text with every warning an error."""
     source = folder / f"{name}.c"
     source.write_text(INCLUDES + text, encoding="utf-8")
     return Library(build_plain_shared(source, folder / f"{name}_{cc}.so", cc=cc, flags=RUNTIME), kernels)
 
 
-def build_c(kernels: Sequence[NamedKernel], folder: Path, cc: str = "gcc") -> Library:
+def build_c(kernels: Sequence[NamedKernel], folder: Path, cc: str | None = None) -> Library:
     return build(emit_c(kernels, storage=""), kernels, folder, cc)
 
 

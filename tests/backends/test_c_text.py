@@ -7,6 +7,7 @@ from kernel_tools import build_c, kernel
 from edgec.backends.c import declarations, emit_c
 from edgec.backends.kernel import NamedKernel
 from edgec.errors import CodegenError
+from tests.conftest import needs
 
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32")
 
@@ -46,7 +47,9 @@ def test_text_is_the_same_every_time():
     assert emit_c([k]) == emit_c([k])
 
 
-@pytest.mark.parametrize("cc", ["gcc", "clang", "zig"])
+@pytest.mark.parametrize(
+    "cc", [pytest.param("gcc", marks=needs("gcc")), pytest.param("clang", marks=needs("clang")), "zig"]
+)
 def test_arithmetic_of_every_integer_type(cc, tmp_path):
     """Sums, products, shifts, masks, divisions and selections wrap and round as numpy's do."""
     kernels, data = [], {}

@@ -135,7 +135,7 @@ def test_the_library_gives_the_bytes_of_the_c_library(tmp_path):
             files = write_library(plan, emit_c(kernels), symbols, summary="", target="host", headers=headers)
             for name, text in files.items():
                 (folder / name).write_text(text, encoding="utf-8")
-            path = build_plain_shared(folder / "net.c", folder / "net.so", cc="gcc", flags=RUNTIME)
+            path = build_plain_shared(folder / "net.c", folder / "net.so", flags=RUNTIME)
         results.append(outputs_of(ctypes.CDLL(str(path)), frames))
     np.testing.assert_array_equal(results[0], results[1])
     assert set(results[0][:, 0]) == {0.0, 1.0}

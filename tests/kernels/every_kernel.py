@@ -320,7 +320,7 @@ class Bench:
         target: str,
         isa: tuple[str, ...] = (),
         toolchain: str = "zig",
-        cc: str = "gcc",
+        cc: str | None = None,
         make: Make = every_kernel,
     ) -> None:
         self.make = make

@@ -161,7 +161,7 @@ def check(b: Builder, device: str, target: str, toolchain: str = "zig") -> list[
     graph, rng = b.graph(), np.random.default_rng(1)
     with tempfile.TemporaryDirectory() as work:
         plan = write_folder(graph, dataclasses.replace(load_target("cortex-m55"), name=target), Path(work))
-        options = {"cc": "gcc" if shutil.which("gcc") else "zig"} if device == "host" else {"toolchain": toolchain}
+        options = {} if device == "host" else {"toolchain": toolchain}
         manifest = read_manifest(work)
         with open_device(device, work, manifest, load_target(target), **options) as opened:  # type: ignore[arg-type]
             for rate in (0.0, 1.0):  # anything, then the ends of the range

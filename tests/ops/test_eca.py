@@ -12,7 +12,8 @@ from edgec.ir.types import DType, TensorType
 from edgec.ops.eca import Eca, QEca, gates, sigmoid_table
 from edgec.passes.quantize_eca import filter_of, fitted
 from edgec.passes.quantize_numbers import Refusal
-from tests.backends.kernel_tools import Case, build_c, f32, prepare
+from tests.backends.kernel_tools import Case, build_c, prepare
+from tests.op_families import f32
 
 SHAPES = [(1, 8, 8, 32), (2, 3, 5, 7), (1, 1, 1, 3), (1, 9, 2, 1), (3, 4, 4, 65)]
 

@@ -15,7 +15,8 @@ from edgec.ops.qscaler import LONGEST, QStdScale, QStdUnscale, fraction_bits
 from edgec.ops.scaler import StdScale, StdUnscale
 from edgec.passes.quantize_numbers import Refusal
 from edgec.passes.quantize_scaler import integer_scale, integer_unscale
-from tests.backends.kernel_tools import Case, build_c, f32, prepare
+from tests.backends.kernel_tools import Case, build_c, prepare
+from tests.op_families import f32
 
 UNIT = 0.01  # of the series in most tests here
 
