@@ -42,7 +42,7 @@ from edgec.ops.qlinear import QLinear, QLinearRequantize
 from edgec.ops.qnorm import QLayerNorm
 from edgec.ops.qproduct import QMatMul, QMul
 from edgec.ops.qsoftmax import QSoftmax
-from edgec.ops.qspiking import QLif
+from edgec.ops.qspiking import QLif, QUnpack
 from edgec.ops.quantized import QConv1d, QLut, Requantize
 from edgec.ops.shape import Concat, Permute, Slice
 from edgec.ops.signal import QLogMel
@@ -110,6 +110,7 @@ TABLES: Mapping[str, Mapping[type[Op], tuple[tuple[str, Rule], ...]]] = {
         QConv1d: (("event", event.unsigned), ("dense", generic.dense)),
         QLinear: (("event", event.unsigned), ("dense", generic.dense)),
         QLinearRequantize: (("dense", generic.dense_requantize),),
+        QUnpack: (("unpack", event.unpack),),
         Requantize: (("requantize", arm_dsp.requantize),),
     },
     "cuda": {

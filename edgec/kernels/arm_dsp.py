@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
+from math import lcm, prod
 
 import numpy as np
 
@@ -234,7 +234,8 @@ def lif(op: Op, site: Site) -> Kernel | None:
     channels = x.shape[-1]
     if op.delayed_reset or op.membrane or x.size != channels or not {1, 2, 3} <= set(site.consts):
         return None
-    gain, bias, threshold = (site.consts[k].astype(np.int64) for k in (1, 2, 3))
+    length = min(lcm(site.consts[1].size, 32), channels)  # rows of the table: whole words of neurons that repeat
+    gain, bias, threshold = (np.resize(site.consts[k].astype(np.int64), length) for k in (1, 2, 3))
     lowest = threshold + int(op.strict)  # the least integer membrane that fires
     if lowest.max() > 2**31 - 1 or (op.strict and op.reset == "subtract") or not 0 < op.decay <= 1 << 15:
         return None
@@ -245,8 +246,10 @@ def lif(op: Op, site: Site) -> Kernel | None:
     kind = f"i{x.bytes * 8 // x.size}"
 
     def call(word: str, count: int) -> str:
-        first = f"{word} * 32"
-        pointers = f"T.address_of(x[{first}]), T.address_of(table[{first}, 0]), T.address_of(v[{first}])"
+        first = row = f"{word} * 32"
+        if length < channels:
+            row = f"{word} * 32 % {length}" if length > 32 else "0"
+        pointers = f"T.address_of(x[{first}]), T.address_of(table[{row}, 0]), T.address_of(v[{first}])"
         if count == 32 and op.decay_input and kind != "i8":
             name = f"edgec_lif32_{kind}_{op.reset}_{'x' if whole else 'v'}"
             return f'spikes[{word}] = T.call_extern("uint32", "{name}", {pointers}, {rate})'

@@ -13,7 +13,8 @@ import numpy as np
 from edgec.ir.types import DType
 from edgec.ops.base import Array, Kernel, Op, Site
 from edgec.ops.qlinear import QLinear
-from edgec.ops.quantized import QConv1d
+from edgec.ops.qspiking import QUnpack
+from edgec.ops.quantized import QConv1d, rows_of
 
 BLOCK, SMALL_BLOCK = 16, 4
 MAX_ROWS = 32767  # row numbers are int16 and -1 ends a list
@@ -172,3 +173,15 @@ def silent(op: Op, site: Site) -> Kernel | None:
 def unsigned(op: Op, site: Site) -> Kernel | None:
     """For cores without: bytes with an offset, four to a word."""
     return _kernel(op, site, unsigned=True)
+
+
+def unpack(op: Op, site: Site) -> Kernel | None:
+    """QUnpack to int8, four spikes to a word."""
+    assert isinstance(op, QUnpack)
+    x, channels = site.inputs[0], site.inputs[0].shape[-1]
+    if op.dtype != "int8":
+        return None
+    rows, words = rows_of(x)
+    where = f"T.address_of(x[r * {words}]), {channels}, {op.low}, {op.high}, T.address_of(y[r * {channels}])"
+    body = f'for r in T.parallel({rows}):\n    T.call_extern("void", "edgec_spike_levels", {where})'
+    return Kernel(body, (("x", (rows * words,), "uint32"), ("y", (rows * channels,), "int8")))

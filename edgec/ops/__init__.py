@@ -19,7 +19,7 @@ from edgec.ops.qpool import QAvgPool2d, QMaxPool2d, QMean
 from edgec.ops.qproduct import QMatMul, QMul
 from edgec.ops.qscaler import QStdScale, QStdUnscale
 from edgec.ops.qsoftmax import QSoftmax
-from edgec.ops.qspiking import QLif, QRunningMean
+from edgec.ops.qspiking import QLif, QRunningMean, QUnpack
 from edgec.ops.quantized import QAdd, QConv1d, QLut, Requantize
 from edgec.ops.recurrent import LmuMemory, LmuTaps
 from edgec.ops.scaler import StdScale, StdUnscale
@@ -80,6 +80,7 @@ OPS: dict[str, type[Op]] = {
     "qsoftmax": QSoftmax,
     "qstd_scale": QStdScale,
     "qstd_unscale": QStdUnscale,
+    "qunpack": QUnpack,
     "relu": Relu,
     "relu6": Relu6,
     "requantize": Requantize,

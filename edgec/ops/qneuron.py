@@ -12,7 +12,7 @@ from edgec.ops.qspiking import IntegerNeuron
 
 @dataclass(frozen=True)
 class QLifSaturating(IntegerNeuron):
-    """As QLif, with decay int32 [C] as a fifth input, 0 for no leak, and H clamped to +-limit before it is compared.
+    """As QLif, with decay int32 [P] as a fifth input, 0 for no leak, and H clamped to +-limit before it is compared.
 
     The pass that makes one proves that limit + |X| + |threshold| fits int32.
     """
@@ -30,8 +30,8 @@ class QLifSaturating(IntegerNeuron):
         threshold, decay = vectors
         return self.after(x, v, threshold, decay, self.limit)
 
-    def leaked(self, change: str) -> str:
-        product = f'T.cast({change}, "int64") * T.cast(decay[c], "int64")'
+    def leaked(self, change: str, channel: str) -> str:
+        product = f'T.cast({change}, "int64") * T.cast(decay[{channel}], "int64")'
         return f'T.cast(T.shift_right({product}, T.int64(15)), "int32")'
 
     def held(self, value: str) -> list[str]:

@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 
 from edgec.ir.types import DType, QuantParams, TensorType
-from edgec.ops.base import Kernel, Op, Site, need
+from edgec.ops.base import Kernel, Op, Site, ctype, need
 from edgec.ops.conv import out_extent
 from edgec.ops.pool import SUM_OVER_TIME, Sides, check_counted, count_text, counts_of
-from edgec.ops.qspiking import QRunningMean
-from edgec.ops.quantized import exact
+from edgec.ops.qspiking import DIFFERENCE, QRunningMean
+from edgec.ops.quantized import element, exact, rows_of
 
 
 @dataclass(frozen=True)
@@ -145,11 +145,11 @@ class QAvgPool2d(QPool2d):
 
 @dataclass(frozen=True)
 class QMean(Op):
-    """Mean over one axis, which goes, of accumulators or int8, requantised to int8 exactly as QRunningMean does it.
+    """Mean over one axis, which goes, of integers or spikes, requantised to int8 exactly as QRunningMean does it.
 
     multiplier and shift (>= 9) int32 [C] or [1]; total = sum over the n positions - n * x_zero;
     t = (total * multiplier) >> (shift - 8); y = clamp(zero_point + floor((t + 128 n) / (256 n)), -128, 127).
-    Over the time axis it streams as a QRunningMean (any-time readout) and then reads accumulators. `of_sum` as in Mean.
+    Over the time axis it streams as a QRunningMean (any-time readout). `of_sum` as in Mean.
     """
 
     name: ClassVar[str] = "qmean"
@@ -161,7 +161,8 @@ class QMean(Op):
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         x, multiplier, shift = types
-        need(x.dtype in (DType.I8, DType.I32), f"expected int8 or int32, found {x.dtype.value}")
+        need(x.dtype in DIFFERENCE, f"expected spikes or integers, found {x.dtype.value}")
+        need(x.dtype is not DType.BIT or self.axis < len(x.shape) - 1, "packed spikes along their axis")
         need(0 <= self.axis < len(x.shape), f"axis {self.axis} is not an axis of {x.shape}")
         rest = tuple(n for k, n in enumerate(x.shape) if k != self.axis)
         channels = x.shape[-1] if self.axis != len(x.shape) - 1 else 1
@@ -185,28 +186,36 @@ class QMean(Op):
             return step.emit(self, x, multiplier, shift)  # type: ignore[no-any-return]
         if self.of_sum:
             step.refuse(SUM_OVER_TIME)
-        mean = step.emit(QRunningMean(0, self.scale, self.zero_point), x, multiplier, shift)
+        mean = step.emit(QRunningMean(0, self.scale, self.zero_point, self.x_zero), x, multiplier, shift)
         multiplier = step.const("qmean_multiplier", np.array([1 << 30], np.int32))
         shift = step.const("qmean_shift", np.array([30], np.int32))
         return step.emit(replace(self, x_zero=self.zero_point), mean, multiplier, shift)  # type: ignore[no-any-return]
 
     def lower(self, site: Site) -> Kernel:
         x, multiplier, _ = site.inputs
-        shape = x.shape
+        shape, channels = x.shape, x.shape[-1]
         outer, n, inner = prod(shape[: self.axis]), shape[self.axis], prod(shape[self.axis + 1 :])
         c = f"i % {multiplier.size}" if multiplier.size > 1 else "0"
         product = f'total[i] * T.cast(multiplier[{c}], "int64")'
+        units: tuple[int, ...] = (outer, n, inner)
+        load = "x[r, k, i]"
+        if x.dtype is DType.BIT:  # rows of packed channels
+            load = element(x, f"(r * {n} + k) * {inner // channels} + i // {channels}", f"i % {channels}")
+            units = rows_of(x)
         body = f"""for r in T.serial({outer}):
     for i in T.serial({inner}):
         total[i] = T.int64({-n * self.x_zero})
     for k, i in T.grid({n}, {inner}):
-        total[i] = total[i] + T.cast(x[r, k, i], "int64")
+        total[i] = total[i] + T.cast({load}, "int64")
     for i in T.serial({inner}):
         t: T.let[T.int64] = T.shift_right({product}, T.cast(shift[{c}] - 8, "int64"))
         eighth: T.let[T.int64] = T.shift_right(t + T.int64({128 * n}), T.int64(8))
         bounded: T.let[T.int64] = T.max(T.min(eighth, T.int64({256 * n})), T.int64({-256 * n}))
         quotient: T.let[T.int32] = T.floordiv(T.cast(bounded, "int32"), {n})
         y[r, i] = T.cast(T.max(T.min(quotient + {self.zero_point}, 127), -128), "int8")"""
-        params = [("x", (outer, n, inner), x.dtype.value), ("multiplier", multiplier.shape, "int32")]
+        params: list[tuple[str, tuple[int, ...], str]] = [
+            ("x", units, ctype(x.dtype)),
+            ("multiplier", multiplier.shape, "int32"),
+        ]
         params += [("shift", multiplier.shape, "int32"), ("y", (outer, inner), "int8"), ("total", (inner,), "int64")]
         return Kernel(body, tuple(params), scratch=8 * inner)

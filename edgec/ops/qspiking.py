@@ -1,4 +1,7 @@
-"""Integer ops with state: the running mean and the leaky integrate-and-fire neuron. References are exact, on int64."""
+"""Integer ops of spiking networks: spikes as integers, the running mean and the leaky integrate-and-fire neuron.
+
+References are exact, on int64.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,53 @@ from typing import Any, ClassVar
 import torch
 
 from edgec.ir.types import DType, QuantParams, TensorType
-from edgec.ops.base import Kernel, Op, Site, need
+from edgec.ops.base import Kernel, Op, Site, ctype, need
+from edgec.ops.quantized import element, rows_of
 from edgec.ops.timeline import with_frames
 
 
 @dataclass(frozen=True)
-class QRunningMean(Op):
-    """Mean of int32 accumulators over all frames so far, or over the last `window`, requantised to int8.
+class QUnpack(Op):
+    """Spikes as integers: y = high where x [..., C] spikes, low elsewhere."""
 
-    x [B,T,C] int32; multiplier, shift int32 [C] (shift >= 9). With total and count over the frames:
+    name: ClassVar[str] = "qunpack"
+    framewise: ClassVar[bool] = True
+    dtype: str = "int8"
+    scale: float = 1.0
+    zero_point: int = 0
+    low: int = 0
+    high: int = 1
+
+    def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        (x,) = types
+        least, most = DType(self.dtype).range
+        need(x.dtype is DType.BIT, f"expected spikes, found {x.dtype.value}")
+        need(all(least <= v <= most for v in (self.low, self.high)), f"{self.low}, {self.high} are no {self.dtype}")
+        return (replace(x, dtype=DType(self.dtype), quant=QuantParams((self.scale,), self.zero_point)),)
+
+    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
+        return self.low + tensors[0] * (self.high - self.low)
+
+    def lower(self, site: Site) -> Kernel:
+        (x,), channels = site.inputs, site.inputs[0].shape[-1]
+        rows, words = rows_of(x)
+        value = f"{self.low} + {element(x, 'r', 'c')} * {self.high - self.low}"
+        body = f"""for r in T.parallel({rows}):
+    for c in T.serial({channels}):
+        y[r, c] = T.cast({value}, "{self.dtype}")"""
+        return Kernel(body, (("x", (rows, words), "uint32"), ("y", (rows, channels), self.dtype)))
+
+
+#: what holds the difference of two values of a type
+DIFFERENCE = {DType.BIT: DType.I8, DType.I8: DType.I16, DType.I16: DType.I32, DType.I32: DType.I32}
+
+
+@dataclass(frozen=True)
+class QRunningMean(Op):
+    """Mean of integers over all frames so far, or over the last `window`, requantised to int8.
+
+    x [B,T,C] spikes, int8, int16 or int32; multiplier, shift int32 [C] (shift >= 9). With total (of x - x_zero) and
+    count over the frames:
     t = (total * multiplier) >> (shift - 8),
     y = clamp(zero_point + floor((t + 128 * count) / (256 * count)), -128, 127).
     Without a window, total and count halve (floor) when count reaches 2**16: neither overflows on an endless stream.
@@ -27,16 +68,17 @@ class QRunningMean(Op):
     window: int = 0
     scale: float = 1.0
     zero_point: int = 0
+    x_zero: int = 0
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         x, multiplier, _ = types
-        fits = x.dtype is DType.I32 and x.time_axis == len(x.shape) - 2
-        need(fits, "expected int32 with time on the last but one axis")
+        fits = x.dtype in DIFFERENCE and x.time_axis == len(x.shape) - 2
+        need(fits, "expected spikes, int8, int16 or int32 with time on the last but one axis")
         need(multiplier.shape == (x.shape[-1],), f"multiplier {multiplier.shape} does not fit {x.shape}")
         return (replace(x, dtype=DType.I8, quant=QuantParams((self.scale,), self.zero_point)),)
 
     def state_types(self, types: Sequence[TensorType]) -> tuple[tuple[TensorType, float], ...]:
-        x = replace(with_frames(types[0], 1), quant=None, time_axis=None)
+        x = replace(with_frames(types[0], 1), dtype=DIFFERENCE[types[0].dtype], quant=None, time_axis=None)
         total, count = replace(x, dtype=DType.I64), TensorType((1,), DType.I32)
         if not self.window:
             return (total, 0), (count, 0)
@@ -51,7 +93,7 @@ class QRunningMean(Op):
         state = list(states) or [torch.zeros(t.shape, dtype=torch.int64) for t, _ in self.state_types(types)]
         frames = []
         for frame in x.chunk(x.shape[-2], -2):
-            state = self.update(frame, state)
+            state = self.update(frame - self.x_zero, state)
             t = (state[0] * multiplier) >> (shift - 8)
             count = state[1]
             quotient = torch.div(t + 128 * count, 256 * count, rounding_mode="floor")
@@ -75,7 +117,8 @@ class QRunningMean(Op):
         n, channels = x.size, x.shape[-1]
         one = site.states != () and x.frames == 1 and n == channels
         need(one, "a running mean is lowered one frame of one sequence at a time")
-        before, now, after = self._updates()
+        value = element(x, "0", "c") + (f" - {self.x_zero}" if self.x_zero else "")
+        before, now, after = self._updates(value, DIFFERENCE[x.dtype].value)
         body = f"""{before}
 frames: T.let[T.int64] = T.cast(count[0], "int64")
 for c in T.parallel({n}):
@@ -87,33 +130,39 @@ for c in T.parallel({n}):
     y[c] = T.cast(T.max(T.min(quotient + {self.zero_point}, 127), -128), "int8")
 {after}"""
         params: list[tuple[str, tuple[int, ...], str]] = [
-            (name, (n,), "int32") for name in ("x", "multiplier", "shift")
-        ]
+            ("x", (1, x.storage_shape[-1]), ctype(x.dtype)), *((k, (n,), "int32") for k in ("multiplier", "shift")),
+        ]  # fmt: skip
         params += [("total", (n,), "int64"), ("count", (1,), "int32")]
         if self.window:
-            params += [("ring", (self.window, n), "int32"), ("position", (1,), "int32")]
+            params += [("ring", (self.window, n), DIFFERENCE[x.dtype].value), ("position", (1,), "int32")]
         return Kernel(body.strip(), (*params, ("y", (n,), "int8")))
 
-    def _updates(self) -> tuple[str, str, str]:
-        """Statements before the loop over the channels, at its start and after it."""
+    def _updates(self, value: str, kind: str) -> tuple[str, str, str]:
+        """Statements before the loop over the channels, at its start and after it, that add `value`, held as `kind`."""
         if self.window:
             before = f"count[0] = T.min(count[0] + 1, {self.window})\nat: T.let[T.int32] = position[0]"
-            now = """    total[c] = total[c] + T.cast(x[c], "int64") - T.cast(ring[at, c], "int64")
-    ring[at, c] = x[c]"""
+            now = f"""    total[c] = total[c] + T.cast({value}, "int64") - T.cast(ring[at, c], "int64")
+    ring[at, c] = T.cast({value}, "{kind}")"""
             return before, now, f"position[0] = T.if_then_else(at + 1 == {self.window}, 0, at + 1)"
         before = """halve: T.let[T.int32] = T.if_then_else(count[0] >= 65535, 1, 0)
 count[0] = T.shift_right(count[0] + 1, halve)"""
-        return before, '    total[c] = T.shift_right(total[c] + T.cast(x[c], "int64"), T.cast(halve, "int64"))', ""
+        now = f'    total[c] = T.shift_right(total[c] + T.cast({value}, "int64"), T.cast(halve, "int64"))'
+        return before, now, ""
 
     def stream(self, step: Any, x: str, multiplier: str, shift: str) -> str:
         return step.emit(self, x, multiplier, shift)  # type: ignore[no-any-return]
 
 
+def channel_of(period: int, channels: int) -> str:
+    """TVMScript for where the parameters of channel c lie."""
+    return "c" if period == channels else "0" if period == 1 else f"c % {period}"
+
+
 class IntegerNeuron(Op):
     """What the integer neurons share: X = x * gain[c] + bias[c], a leak, a threshold and the resets of `Lif`, to 0.
 
-    x [B,T,C] int8, int16 or int32, and `vectors`, int32 [C]. Output: packed spikes, and the int32 membrane when
-    `membrane` is set.
+    x [B,T,C] int8, int16 or int32, and `vectors`, int32 [P]: P divides C, and channel c has element c % P. Output:
+    packed spikes, and the int32 membrane when `membrane` is set.
     """
 
     vectors: ClassVar[tuple[str, ...]] = ("gain", "bias", "threshold")
@@ -128,8 +177,8 @@ class IntegerNeuron(Op):
         """One frame: spikes (0 or 1) and the new membrane. x: X of the frame; vectors: from the threshold on."""
         raise NotImplementedError
 
-    def leaked(self, change: str) -> str:
-        """TVMScript for change * decay >> 15."""
+    def leaked(self, change: str, channel: str) -> str:
+        """TVMScript for change * decay >> 15; `channel` indexes the vectors."""
         raise NotImplementedError
 
     def held(self, value: str) -> list[str]:
@@ -141,7 +190,9 @@ class IntegerNeuron(Op):
         need(x.dtype in (DType.I8, DType.I16, DType.I32), f"expected integers, found {x.dtype.value}")
         need(x.time_axis is not None and x.time_axis == len(x.shape) - 2, "expected a time axis before the channels")
         for label, t in zip(self.vectors, vectors, strict=True):
-            need(t.shape == (x.shape[-1],), f"expected {label} of shape ({x.shape[-1]},), found {t.shape}")
+            fits = len(t.shape) == 1 and x.shape[-1] % t.size == 0
+            need(fits, f"expected {label} of shape ({x.shape[-1]},) or a divisor of it, found {t.shape}")
+            need(t.shape == vectors[0].shape, f"{label} is not as long as {self.vectors[0]}")
         spikes = TensorType(x.shape, DType.BIT, QuantParams((1.0,)), x.time_axis)
         return (spikes, TensorType(x.shape, DType.I32, None, x.time_axis)) if self.membrane else (spikes,)
 
@@ -151,7 +202,7 @@ class IntegerNeuron(Op):
     def run(
         self, tensors: Sequence[torch.Tensor], states: Sequence[torch.Tensor] = ()
     ) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
-        x, gain, bias, *vectors = tensors
+        x, gain, bias, *vectors = [tensors[0], *(v.repeat(tensors[0].shape[-1] // len(v)) for v in tensors[1:])]
         drive = x * gain + bias
         v = states[0] if states else torch.zeros_like(drive.narrow(-2, 0, 1))
         spikes, membranes = [], []
@@ -189,7 +240,8 @@ class IntegerNeuron(Op):
         channels = x.shape[-1]
         rows, words = x.size // channels, -(-channels // 32)
         need(site.states != () and x.frames == 1, "a neuron is lowered one frame at a time")
-        inner = "\n".join(f"            {line}" for line in self._step_lines())
+        period = site.inputs[1].size
+        inner = "\n".join(f"            {line}" for line in self._step_lines(channel_of(period, channels)))
         extent = "32" if channels % 32 == 0 else f"T.min(32, {channels} - word * 32)"
         body = f"""for word in T.parallel({words}):
     for r in T.serial({rows}):
@@ -197,29 +249,29 @@ class IntegerNeuron(Op):
         for bit in T.serial({extent}):
             c: T.let[T.int32] = word * 32 + bit
 {inner}"""
-        vector, frame = ((channels,), "int32"), ((rows, channels), "int32")
+        vector, frame = ((period,), "int32"), ((rows, channels), "int32")
         params = [("x", (rows, channels), x.dtype.value), *((name, *vector) for name in self.vectors)]
         params += [("v", *frame), ("spikes", (rows, words), "uint32")]
         return Kernel(body, (*params, ("membrane", *frame)) if self.membrane else tuple(params))
 
-    def _step_lines(self) -> list[str]:
-        """TVMScript for one neuron of one frame; the same steps as `after`."""
+    def _step_lines(self, k: str) -> list[str]:
+        """TVMScript for neuron c of one frame, whose parameters are at `k`; the same steps as `after`."""
         compare, old = ">" if self.strict else ">=", "v[r, c]"
-        lines = ['drive: T.let[T.int32] = T.cast(x[r, c], "int32") * gain[c] + bias[c]']
+        lines = [f'drive: T.let[T.int32] = T.cast(x[r, c], "int32") * gain[{k}] + bias[{k}]']
         if self.delayed_reset and self.reset != "none":
-            lines.append(f"fired: T.let[T.bool] = v[r, c] {compare} threshold[c]")
+            lines.append(f"fired: T.let[T.bool] = v[r, c] {compare} threshold[{k}]")
         if self.delayed_reset and self.reset == "hard":
             lines.append("old: T.let[T.int32] = T.if_then_else(fired, 0, v[r, c])")
             old = "old"
         change, base = (f"(drive - {old})", old) if self.decay_input else (old, f"{old} + drive")
-        value = f"{base} {'+' if self.decay_input else '-'} {self.leaked(change)}"
+        value = f"{base} {'+' if self.decay_input else '-'} {self.leaked(change, k)}"
         if self.delayed_reset and self.reset == "subtract":
-            value += " - T.if_then_else(fired, threshold[c], 0)"
-        lines += [*self.held(value), f"spike: T.let[T.bool] = h {compare} threshold[c]"]
+            value += f" - T.if_then_else(fired, threshold[{k}], 0)"
+        lines += [*self.held(value), f"spike: T.let[T.bool] = h {compare} threshold[{k}]"]
         lines.append('spikes[r, word] = spikes[r, word] | T.shift_left(T.cast(spike, "uint32"), T.cast(bit, "uint32"))')
         kept = "h"
         if not self.delayed_reset and self.reset != "none":
-            kept = f"T.if_then_else(spike, {'0' if self.reset == 'hard' else 'h - threshold[c]'}, h)"
+            kept = f"T.if_then_else(spike, {'0' if self.reset == 'hard' else f'h - threshold[{k}]'}, h)"
         return [*lines, f"v[r, c] = {kept}", *(["membrane[r, c] = v[r, c]"] if self.membrane else [])]
 
     def stream(self, step: Any, x: str, *vectors: str) -> Any:
@@ -246,7 +298,7 @@ class QLif(IntegerNeuron):
         (threshold,) = vectors
         return self.after(x, v, threshold, self.decay)
 
-    def leaked(self, change: str) -> str:
+    def leaked(self, change: str, channel: str) -> str:
         if self.decay == 1 << 14:
             return f"T.shift_right({change}, 1)"
         product = f'T.cast({change}, "int64") * T.int64({self.decay})'

@@ -196,6 +196,8 @@ class QConv1d(Op):
         return Kernel(body, (*params, ("y", (b, frames, o), "int32")), packed)
 
     def stream(self, step: Any, x: str, w: str, bias: str) -> str:
+        if step.type_of(x).time_axis != 1:  # the filter runs along another axis: frames do not mix
+            return step.emit(self, x, w, bias)  # type: ignore[no-any-return]
         span = self.dilation * (step.type_of(w).shape[0] - 1) + 1
         left, right = self.pad
         line = step.delay_line(x, length=span, left=left, right=right, stride=self.stride, fill=self.pad_value)

@@ -10,7 +10,7 @@ import numpy as np
 from edgec.ir.graph import Const, Graph, Node, Value, numbered
 from edgec.ir.types import DType, QuantParams, TensorType
 from edgec.ops.qelementwise import QAffine
-from edgec.ops.qlinear import QLinear
+from edgec.ops.qspiking import QUnpack
 from edgec.ops.quantized import Requantize
 from edgec.passes.quantize_numbers import (
     BIAS_LIMIT,
@@ -156,24 +156,18 @@ class Builder:
                 return self.operand(name)
         return self.store(name, DType.I8, self.plan.int8[name])
 
-    def accumulator(self, name: str) -> Source:
-        """A tensor in int32, for consumers that average or requantise; spikes and int8 pass an identity matrix."""
+    def summand(self, name: str) -> Source:
+        """A tensor as sums over positions read it: accumulators as they are, else what a product would read."""
         source = self.sources[name]
         if self.dtype(source) is DType.I32 and source.clip == EVERYTHING and not source.is_mapped:
             return source
-        x = self.activation(name)
-        channels = self.types[x.tensor].shape[-1]
-        w = self.const(f"{name}_identity", np.eye(channels, dtype=np.int8))
-        bias = self.const(f"{name}_zero", np.full(channels, -x.zero, np.int32))
-        out = self.fresh(name, "i32")
-        self.emit(QLinear(), (x.tensor, w, bias), (out,))
-        return Source(out, name, x.scale, np.minimum(x.lo, 0) - x.zero, np.maximum(x.hi, 0) - x.zero)
+        return self.activation(name)
 
     def widened(self, source: Source) -> Source:
-        """The same over int32 where the integers are packed spikes, which no requantisation reads."""
+        """The same over int8 where the integers are packed spikes, which no arithmetic reads."""
         if self.dtype(source) is not DType.BIT:
             return source
-        base = self.accumulator(source.origin)
+        base = self.store(source.origin, DType.I8, Scale(1.0))
         return replace(source, tensor=base.tensor, lo=base.lo, hi=base.hi)
 
     def range_of(self, source: Source) -> tuple[int, int]:
@@ -192,12 +186,14 @@ class Builder:
         return self.stored[name, dtype, target]
 
     def _requantized(self, name: str, source: Source, dtype: DType, target: Scale) -> Source:
+        if self.dtype(source) is DType.BIT and source.scale.size == source.shift.size == 1:
+            return self._unpacked(name, source, dtype, target)
         source = self.widened(source)
         low, high = dtype.range
         lo, hi = (target.quantized(c, low, high) for c in source.clip)
         if source.is_mapped and self.dtype(source) is DType.I32:
             source = self._through_int16(source)
-        out = self.fresh(name) if name not in self.types else self.fresh(name, f"i{dtype.value.removeprefix('int')}")
+        out = self._stored_name(name, dtype)
         if source.zero == 0 and not source.is_mapped:
             multiplier, shift = ratio(source.scale / target.scale)
             consts = (self.const(f"{out}_multiplier", multiplier), self.const(f"{out}_shift", shift))
@@ -208,6 +204,18 @@ class Builder:
             op = QAffine(dtype.value, target.scale, target.zero, places, lo, hi)
         self.emit(op, (source.tensor, *consts), (out,), source.via)
         return replace(self._held(out, name, target), lo=np.array([lo]), hi=np.array([hi]))
+
+    def _stored_name(self, name: str, dtype: DType) -> str:
+        return self.fresh(name) if name not in self.types else self.fresh(name, f"i{dtype.value.removeprefix('int')}")
+
+    def _unpacked(self, name: str, source: Source, dtype: DType, target: Scale) -> Source:
+        """Spikes under one map for all channels: two values."""
+        off = float(source.shift[0])
+        reals = np.clip([off, off + float(source.scale[0])], *source.clip)
+        low, high = (target.quantized(float(v), *dtype.range) for v in reals)
+        out = self._stored_name(name, dtype)
+        self.emit(QUnpack(dtype.value, target.scale, target.zero, low, high), (source.tensor,), (out,), source.via)
+        return replace(self._held(out, name, target), lo=np.array([min(low, high)]), hi=np.array([max(low, high)]))
 
     def _held(self, tensor: str, name: str, scale: Scale) -> Source:
         return Source(tensor, name, np.array([scale.scale]), np.zeros(1), np.zeros(1), scale.zero)

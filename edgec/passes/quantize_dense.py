@@ -97,7 +97,7 @@ def lmu_memory(b: Builder, node: Node) -> None:
 
 
 def conv2d(b: Builder, node: Node) -> None:
-    """As `conv1d`."""
+    """As `conv1d`; spikes are read as int8: no kernel gathers windows of packed ones."""
     op: Conv2d = node.op
-    x = read(b, node)
+    x = b.widened(read(b, node))
     layer(b, node, x, QConv2d(op.stride, op.pad, op.dilation, op.groups, pad_value=x.zero))

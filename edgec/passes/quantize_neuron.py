@@ -127,6 +127,13 @@ def integer_neuron(op: Lif, decay: Array, drive: tuple[Array, Array, Array, Arra
     return QLifSaturating(*modes, LIMIT), choose_units(*drive, Fits(op, decay, True))
 
 
+def period_of(vectors: Array) -> int:
+    """The least divisor P of C with which vectors [..., C] repeat: neurons of an image differ by channel at most."""
+    channels = vectors.shape[-1]
+    divisors = [p for p in range(1, channels + 1) if channels % p == 0]
+    return next(p for p in divisors if (vectors == np.tile(vectors[:, :p], channels // p)).all())
+
+
 def lif(b: Builder, node: Node) -> None:
     """A layer of neurons on whatever integers its input is."""
     op: Lif = node.op
@@ -140,9 +147,11 @@ def lif(b: Builder, node: Node) -> None:
     top = np.maximum(np.abs(source.lo), np.abs(source.hi)).astype(np.float64)
     decay = np.floor((1.0 - beta) * 2.0**15 + 0.5).astype(np.int32)
     quantized, units = integer_neuron(op, decay, (source.scale, shift, threshold, top))
-    names = [b.const(f"{node.outputs[0]}_{k}", getattr(units, k)) for k in ("gain", "bias", "threshold")]
+    vectors = {k: getattr(units, k) for k in ("gain", "bias", "threshold")}
     if isinstance(quantized, QLifSaturating):
-        names.append(b.const(f"{node.outputs[0]}_decay", decay))
+        vectors["decay"] = decay
+    period = period_of(np.stack(list(vectors.values())))
+    names = [b.const(f"{node.outputs[0]}_{k}", v[:period]) for k, v in vectors.items()]
     b.emit(quantized, (source.tensor, *names), node.outputs, source.via)
     b.hold(node.outputs[0], node.outputs[0], Scale(1.0))
     if op.membrane:

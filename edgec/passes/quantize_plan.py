@@ -116,16 +116,17 @@ def coarse_tensors(graph: Graph, ranges: Mapping[str, Statistics]) -> frozenset[
 
 
 def wide_tensors(graph: Graph, coarse: frozenset[str]) -> frozenset[str]:
-    """What a layer norm, a softmax, a product or a forecast's scaler reads, and what is `coarse`, also before it was
-    only moved or mapped.
+    """What a layer norm, a softmax, a product, a neuron or a forecast's scaler reads, and what is `coarse`, also before
+    it was only moved or mapped.
 
-    A layer norm or softmax over small differences, a gate of small values, and a forecast lose too much at 8 bits.
+    A layer norm or softmax over small differences, a gate of small values, a membrane, which adds up what it is driven
+    by, and a forecast lose too much at 8 bits.
     """
     found = set(coarse)
     for node in reversed(graph.nodes):
         passed_on = isinstance(node.op, MOVERS) or is_map(graph, node)
         if (
-            isinstance(node.op, (LayerNorm, Softmax, StdUnscale))
+            isinstance(node.op, (LayerNorm, Lif, Softmax, StdUnscale))
             or is_product(graph, node)
             or (passed_on and node.outputs[0] in found)
         ):
@@ -183,6 +184,16 @@ def factors(graph: Graph) -> set[str]:
     return found
 
 
+def spike_tensors(graph: Graph) -> frozenset[str]:
+    """Spikes, also where they were only moved or pooled: what is 0 or 1."""
+    found: set[str] = set()
+    for node in graph.nodes:
+        kept = isinstance(node.op, (*MOVERS, MaxPool2d)) and found.issuperset(node.inputs)
+        if kept or isinstance(node.op, Lif):
+            found.add(node.outputs[0])
+    return frozenset(found)
+
+
 def int8_scales(graph: Graph, ranges: Mapping[str, Statistics]) -> dict[str, Scale]:
     """Scale and zero point of every tensor; ops that only move or pick elements keep theirs from input to output."""
     found = {n: asymmetric(*(s.extremes() if n in graph.outputs else s.clip())) for n, s in ranges.items()}
@@ -191,6 +202,7 @@ def int8_scales(graph: Graph, ranges: Mapping[str, Statistics]) -> dict[str, Sca
     for node in graph.nodes:
         if type(node.op) in BOUNDED:
             found[node.output] = BOUNDED[type(node.op)]
+    found.update(dict.fromkeys(spike_tensors(graph), Scale(1.0)))
     for node in reversed(graph.nodes):
         if isinstance(node.op, (Concat, Reshape, Permute)):
             found.update({i: found[node.output] for i in node.inputs if i in found})

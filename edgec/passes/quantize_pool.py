@@ -57,19 +57,19 @@ def mean_ratio(source: Source, target: Scale, channels: int, frames: int) -> tup
 
 
 def running_mean(b: Builder, node: Node) -> None:
-    """Means of int32 accumulators, so that spikes are counted before they are weighed."""
+    """Means of accumulators, spikes or activations: what is added is not rounded first."""
     if node.type.time_axis != len(node.type.shape) - 2:
         raise Refusal("its time axis is not the last but one")
-    x, target = b.accumulator(node.inputs[0]), b.plan.int8[node.output]
+    x, target = b.summand(node.inputs[0]), b.plan.int8[node.output]
     window = node.op.window
     multiplier, shift = mean_ratio(x, target, node.type.shape[-1], window + 1 if window else MEAN_FRAMES)
     names = (b.const(f"{node.output}_multiplier", multiplier), b.const(f"{node.output}_shift", shift))
-    b.emit(QRunningMean(node.op.window, target.scale, target.zero), (x.tensor, *names), node.outputs)
+    b.emit(QRunningMean(node.op.window, target.scale, target.zero, x.zero), (x.tensor, *names), node.outputs)
     b.hold(node.output, node.output, target)
 
 
 def mean(b: Builder, node: Node) -> None:
-    """Over time it reads accumulators, as its streaming form does; over another axis accumulators or int8."""
+    """Over time it reads what its streaming form does; over another axis accumulators or int8."""
     op: Mean = node.op
     shape, target = b.graph.type_of(node.inputs[0]).shape, b.plan.int8[node.output]
     source, last = b.sources[node.inputs[0]], op.axis == len(shape) - 1
@@ -77,7 +77,7 @@ def mean(b: Builder, node: Node) -> None:
     if b.graph.type_of(node.inputs[0]).time_axis == op.axis:
         if op.axis != len(shape) - 2:
             raise Refusal("its time axis is not the last but one")
-        source, frames = b.accumulator(node.inputs[0]), MEAN_FRAMES
+        source, frames = b.summand(node.inputs[0]), MEAN_FRAMES
     else:
         source, frames = source if summed else int8(b, node.inputs[0]), shape[op.axis]
     if shape[op.axis] > MEAN_FRAMES:

@@ -121,6 +121,24 @@ EDGEC_INLINE void edgec_spike_bytes(const uint32_t *x, int32_t groups, int32_t s
     }
 }
 
+/* `width` spikes as int8: `high` where there is one, `low` elsewhere. */
+EDGEC_INLINE void edgec_spike_levels(const uint32_t *x, int32_t width, int32_t low, int32_t high,
+                                     int8_t *to) {
+    uint32_t silent = (uint32_t)(uint8_t)low, change = (uint32_t)(uint8_t)(low ^ high);
+    uint32_t base = silent * 0x01010101u, word = 0;
+    int32_t k = 0;
+    for (; k + 4 <= width; k += 4, word >>= 4) {
+        if (k % 32 == 0)
+            word = *x++;
+        uint32_t ones = (word & 15u) * 0x00204081u & 0x01010101u;
+        edgec_write_s8x4(to + k, (int32_t)(base ^ ones * change));
+    }
+    if (k % 32 == 0 && k < width)
+        word = *x;
+    for (; k < width; ++k, word >>= 1)
+        to[k] = (int8_t)(word & 1u ? high : low);
+}
+
 /* ---- signed weights, for cores with DSP instructions ---- */
 
 #if EDGEC_HAS_DSP

@@ -32,8 +32,10 @@ from edgec.ops import (
     QLinearRequantize,
     QLut,
     QMatMul,
+    QMean,
     QMul,
     QRunningMean,
+    QUnpack,
     Requantize,
     TfliteAdd,
     TfliteAvgPool2d,
@@ -263,6 +265,28 @@ def add_gates(b: Builder) -> None:
             b.add(op, (TensorType(shape, x), 1 << 15), filters, (sigmoid_table(), "int16"))
 
 
+def add_spikes(b: Builder) -> None:
+    """Spikes as integers, means of spikes and activations, and neurons whose parameters repeat."""
+    for op, shape in (
+        (QUnpack(), (1, 1, 64)), (QUnpack("int8", 1.0, -128, -128, 127), (1, 3, 37)),
+        (QUnpack("int8", 1.0, 0, 90, -7), (1, 2, 3)), (QUnpack("int16", 1.0, 0, -999, 32767), (1, 2, 40)),
+    ):  # fmt: skip
+        b.add(op, (frame_type(DType.BIT, *shape), 1))
+    for dtype, c, zero in ((DType.BIT, 40, 0), (DType.I8, 12, -128), (DType.I16, 5, 0)):
+        for window in (0, 3):
+            scales = (b.ints(1 << 30, 1 << 31, c), "int32"), (b.ints(30, 36, c), "int32")
+            b.add(QRunningMean(window, 1.0, -11, zero), (frame_type(dtype, 1, 1, c), 1 << 15), *scales)
+        scales = (b.ints(1 << 30, 1 << 31, c), "int32"), (b.ints(28, 34, c), "int32")
+        b.add(QMean(1, 1.0, 4, zero), (TensorType((2, 5, 3, c), dtype), 1 << 15), *scales)
+    for c, period in ((96, 1), (37, 1), (128, 64), (96, 12), (192, 48), (300, 100), (64, 64)):
+        for op, dtype in (
+            (QLif(29999), DType.I16), (QLif(12345, False, "subtract", True, True), DType.I8),
+            (QLif(1 << 14, True, "subtract"), DType.I32), (QLif(12345, False, "none", membrane=True), DType.I16),
+        ):  # fmt: skip
+            vectors = [(b.ints(*ends, period), "int32") for ends in ((1, 30), (-99, 999), (1, 9000))]
+            b.add(op, (frame_type(dtype, 1, 1, c), 128 if dtype is DType.I8 else 1000), *vectors)
+
+
 def every_kernel() -> tuple[Graph, dict[str, int]]:
     """The graph, and how far the values of each input reach."""
     b = Builder()
@@ -273,6 +297,7 @@ def every_kernel() -> tuple[Graph, dict[str, int]]:
     add_images(b)
     add_gates(b)
     add_attention(b)
+    add_spikes(b)
     return b.graph(), b.reach
 
 
