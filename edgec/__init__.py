@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from typing import TYPE_CHECKING
 
 from edgec.errors import EdgecError
+from edgec.guard import guarded
 
 if TYPE_CHECKING:
     from edgec import nn
@@ -50,4 +52,9 @@ if not TYPE_CHECKING:  # a type checker would take every name for Any
             raise AttributeError(f"module 'edgec' has no attribute {name!r}")
         module, member = _LAZY[name]
         found = importlib.import_module(module)
-        return found if member is None else getattr(found, member)
+        if member is not None:
+            found = getattr(found, member)
+        if inspect.isfunction(found):
+            found = guarded(found, name)
+        globals()[name] = found
+        return found

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from types import FrameType
 from typing import Any
 
 import edgec
-from edgec.errors import EdgecError
+from edgec.errors import EdgecError, InternalError
+from edgec.guard import guarding
 from edgec.target import KINDS
 
 ON_HELP = (
@@ -204,18 +209,48 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code."""
-    arguments = parser().parse_args(argv)
-    from edgec import commands
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end a command as an exception does: temporary folders go, the exit code is 128 + signal."""
 
+    def end(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_IGN)  # a second one must not stop the cleaning up
+        sys.exit(128 + number)
+
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # Python takes signals there alone
+        known = [getattr(signal, n) for n in ("SIGTERM", "SIGHUP") if hasattr(signal, n)]
+        before = {n: signal.signal(n, end) for n in known if signal.getsignal(n) is signal.SIG_DFL}
     try:
-        getattr(commands, f"{arguments.command}_command")(arguments)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def print_any_text() -> None:
+    """Names that the terminal's encoding lacks are printed with escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code: 2 for what the user can mend, 70 for a fault of edgec's own."""
+    print_any_text()
+    arguments = parser().parse_args(argv)
+    try:
+        with ended_by_signals(), guarding(f"edgec {arguments.command}", vars(arguments)):
+            from edgec import commands
+
+            getattr(commands, f"{arguments.command}_command")(arguments)
+            sys.stdout.flush()
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # nobody reads on: nor what is flushed at exit  # noqa: SIM115
+        return 1
     except EdgecError as err:
         print(f"edgec: error: {err.for_shell()}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:
-        return 1
+        return 70 if isinstance(err, InternalError) else 2
     except KeyboardInterrupt:
         print("edgec: interrupted", file=sys.stderr)
         return 130

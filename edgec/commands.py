@@ -17,14 +17,19 @@ from edgec.printing import console, print_report
 
 def compile_command(a: argparse.Namespace) -> None:
     """`edgec compile`."""
+    from edgec.checks import check_request
     from edgec.profile.budget import Budget, parse_latency, parse_size
 
-    budget = Budget(
-        parse_size(a.flash) if a.flash else None,
-        parse_size(a.ram) if a.ram else None,
-        parse_latency(a.latency) if a.latency else None,
-    )
     start = time.monotonic()
+    budget = Budget(
+        None if a.flash is None else parse_size(a.flash, "--flash"),
+        None if a.ram is None else parse_size(a.ram, "--ram"),
+        None if a.latency is None else parse_latency(a.latency, "--latency"),
+    )
+    check_request(
+        a.model, a.target, a.out, precision=a.precision, calibration=a.calibration, emit_kind=a.emit, goal=a.goal,
+        place=a.place, toolchain=a.toolchain, profile=a.profile, dump_ir=a.dump_ir,
+    )  # fmt: skip
     with console.status("starting"):
         stages: list[tuple[float, str]] = []
 
@@ -53,14 +58,17 @@ def compile_command(a: argparse.Namespace) -> None:
 
 def calibrate_command(a: argparse.Namespace) -> None:
     """`edgec calibrate`."""
-    from edgec.pipeline import calibrate_model
+    from edgec.checks import check_calibrating
 
-    time_axis = "guess" if a.time_axis is None else a.time_axis
     data = a.calibration
+    check_calibrating(a.model, data, a.out)
     if a.data is not None:
         from edgec.zoo.family import load_calibration_set
 
         data = load_calibration_set(a.model, a.data)
+    from edgec.pipeline import calibrate_model
+
+    time_axis = "guess" if a.time_axis is None else a.time_axis
     path = calibrate_model(a.model, data, a.out, time_axis=time_axis)
     console.print(f"wrote {path}, {path.stat().st_size:,} bytes; compile takes it with --calibration {path}")
 
@@ -132,10 +140,14 @@ def read_labels(path: str | None, model: Any) -> list[str]:
     """Class names from a file, or those the report carries."""
     if path is None:
         return list(model.report.get("labels", []))
-    try:
-        return Path(path).read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as err:
-        raise InputError(f"labels file {path} cannot be read: {err}") from err
+    from edgec.files import read_lines
+
+    names = read_lines(path, "class names, one a line,")
+    scores = dict.fromkeys(int(np.prod(spec.shape)) for spec in model.manifest.outputs)
+    if len(names) not in scores:
+        expected = " or ".join(map(str, scores))
+        raise InputError(f"{path}: expected {expected} class names, one a line, as the model has, found {len(names)}")
+    return list(names)
 
 
 def profile_command(a: argparse.Namespace) -> None:
@@ -170,7 +182,10 @@ def profile_command(a: argparse.Namespace) -> None:
     if result.ms_board is not None:
         console.print(f"on a board the worst takes {result.ms_board:.3f} ms; {result.how_board}")
     if a.html:
-        Path(a.html).write_text(html_page(model.manifest.name, result), encoding="utf-8")
+        try:
+            Path(a.html).write_text(html_page(model.manifest.name, result), encoding="utf-8")
+        except OSError as err:
+            raise InputError(f"{a.html} cannot be written: {err.strerror}", hint="give another with --html") from err
         console.print(f"wrote {a.html}")
 
 
@@ -213,12 +228,12 @@ def percent(share: float) -> str:
 
 def default_input(model: Any) -> dict[str, np.ndarray[Any, Any]]:
     """The inputs that compile() kept for profiling, by name."""
-    from edgec.profile.clips import read_arrays
+    from edgec.files import read_arrays
 
     path = model.folder / "sample.npz"
     if not path.is_file():
         raise InputError(f"{model.folder} holds no sample input", hint="give one with --clip")
-    return read_arrays(path)
+    return read_arrays(path, hint="give another input with --clip")
 
 
 def models_command(a: argparse.Namespace) -> None:
@@ -242,15 +257,18 @@ def models_command(a: argparse.Namespace) -> None:
 
 def card_command(a: argparse.Namespace) -> None:
     """`edgec card`."""
-    from edgec.pipeline import PRECISIONS, check_choices
-    from edgec.zoo.card import make_card, renew_targets
-    from edgec.zoo.page import section
+    from edgec.checks import PRECISIONS, check_choices
+    from edgec.zoo.family import checkpoint_of
 
     precisions = a.precision.split(",")
     for precision in precisions:
         check_choices(precision=(precision, PRECISIONS))
     if a.targets_only and a.quick:
         raise InputError("--quick measures on test inputs, --targets-only without them", hint="leave one of them out")
+    checkpoint_of(a.name)
+    from edgec.zoo.card import make_card, renew_targets
+    from edgec.zoo.page import section
+
     with console.status("starting") as status:
         if a.targets_only:
             card = renew_targets(a.name, precisions, status.update)
@@ -296,15 +314,13 @@ def ops_command(a: argparse.Namespace) -> None:
 
 def opt_command(a: argparse.Namespace) -> None:
     """`edgec opt`."""
+    from edgec.files import read_text
     from edgec.ir.text import parse_graph, print_graph
     from edgec.ir.verify import verify
     from edgec.ops import OPS
     from edgec.passes import PASSES
 
-    try:
-        text = sys.stdin.read() if a.file == "-" else Path(a.file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as err:
-        raise InputError(f"{a.file} cannot be read: {err}") from err
+    text = read_text("/dev/stdin" if a.file == "-" else a.file, "a graph")
     graph = parse_graph(text, OPS)
     verify(graph)
     for name in filter(None, a.passes.split(",")):

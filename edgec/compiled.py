@@ -13,6 +13,7 @@ import numpy as np
 
 from edgec.device import Device, default_kind, open_device
 from edgec.errors import InputError
+from edgec.guard import guarded_methods
 from edgec.ir.graph import Graph
 from edgec.ir.text import parse_graph
 from edgec.signal_math import PCM_SCALE
@@ -78,6 +79,7 @@ def to_real(x: Array, spec: TensorSpec) -> Array:
     return ((x.astype(np.float32) - (spec.zero_point or 0)) * np.float32(spec.scale or 1.0)).astype(np.float32)
 
 
+@guarded_methods
 class CompiledModel:
     """A compiled folder. `step`, `flush`, `run` call the generated C on `default_device`; `device` opens any other."""
 

@@ -1,4 +1,5 @@
-"""Errors a user can cause. Each says where, what was expected, what was found and the next step.
+"""Errors a user can cause, and the one that edgec causes. Each says where, what was expected, what was found and the
+next step.
 
 What the next step names is an option on the command line and an argument in Python: `option` stands for both.
 """
@@ -88,6 +89,19 @@ class ToolchainError(EdgecError):
 
 class InputError(EdgecError):
     """Data handed to the compiler or to a compiled model has the wrong form."""
+
+
+class MachineError(EdgecError):
+    """The computer refuses what is needed: a full disk, no permission, too little memory."""
+
+
+class InternalError(EdgecError):
+    """A fault of edgec's own, raised from the exception that shows it; the CLI exits with code 70. `report` is a file
+    with what a bug report needs."""
+
+    def __init__(self, message: str, *, hint: str | None = None, report: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.report = report
 
 
 def join_problems(head: str, problems: Sequence[str]) -> str:

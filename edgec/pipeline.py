@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
@@ -10,6 +11,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,18 @@ import numpy as np
 
 from edgec import frontends
 from edgec.backends import emit
+from edgec.checks import (
+    calibration_beside,
+    check_calibrating,
+    check_output,
+    check_request,
+    default_output,
+    no_calibration,
+    ranges_beside,
+)
 from edgec.compiled import CompiledModel
-from edgec.errors import EdgecError, InputError, option
+from edgec.errors import InputError, option
+from edgec.files import read_array, read_arrays, read_lines
 from edgec.frontends.checkpoint import labels_of
 from edgec.frontends.shipped import file_of
 from edgec.ir.graph import Graph
@@ -42,13 +54,9 @@ from edgec.profile.budget import Budget, arena_for, check_budget
 from edgec.profile.report import CALIBRATION, build_report
 from edgec.profile.tune import tune_kernels
 from edgec.stages import Form, Progress, Stages, assignment_of, kind_of, make_stages, passes_for, transform
-from edgec.target import Target, list_targets, load_target
+from edgec.target import Target
 from edgec.toolchain import read_manifest
 
-PRECISIONS = ("int8", "float32")
-EMITS = ("c", "image")
-PROFILES = ("dwt",)
-GOALS = ("latency", "size")
 Samples = Mapping[str, Array]
 
 
@@ -66,48 +74,9 @@ def extras_of(model: Any) -> Extras:
     if not isinstance(model, (str, Path)):
         return Extras()
     path = file_of(model)
-    calibration = next((p for p in (ranges_beside(path), path.parent / "calibration.npz") if p.is_file()), None)
     labels = path.parent / "labels.txt"
-    names = tuple(labels.read_text(encoding="utf-8").split()) if labels.is_file() else labels_of(path)
-    return Extras(calibration, names)
-
-
-def ranges_beside(path: Path) -> Path:
-    """Where the calibration statistics of a model file lie: net.ranges.npz beside net.pt."""
-    return path.with_name(f"{path.stem}.ranges.npz")
-
-
-def check_output(out: Path) -> None:
-    """The output folder must be absent or empty, and its parent writable."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(
-            f"output folder {out} is not empty", hint=f"give another folder with {option('out')}, or remove this one"
-        )
-    parent = next(p for p in [out, *out.resolve().parents] if p.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise InputError(
-            f"output folder {out} cannot be written: {parent} is not a writable folder",
-            hint=f"give another with {option('out')}",
-        )
-
-
-def check_choices(**choices: tuple[str, Sequence[str]]) -> None:
-    """Each choice, with those there are, must be one of them."""
-    for what, (chosen, known) in choices.items():
-        if chosen not in known:
-            raise InputError(f"unknown {what.replace('_', ' ')} {chosen!r}", hint=f"one of {', '.join(known)}")
-
-
-def check_profile(profile: str | None, target: Target) -> None:
-    """A profile must be known, and the target's core must have what it reads."""
-    if profile is not None:
-        check_choices(profile=(profile, PROFILES))
-    if profile == "dwt" and not target.cycle_counter:
-        having = ", ".join(n for n in list_targets() if load_target(n).cycle_counter)
-        raise InputError(
-            f"{target.name} has no cycle counter (DWT->CYCCNT) to profile with; cores that have one: {having}",
-            hint=f"leave out {option('profile')}; `edgec profile` counts on the emulated core",
-        )
+    names = read_lines(labels, "class names, one a line,") if labels.is_file() else labels_of(path)
+    return Extras(calibration_beside(path), names)
 
 
 def compile_model(
@@ -151,16 +120,17 @@ def compile_model(
     fits is run on the emulator, and the fastest kept. Raises an EdgecError for anything the user can mend; then `out`
     is left as it was.
     """
-    check_choices(precision=(precision, PRECISIONS), output_kind=(emit_kind, EMITS), goal=(goal, GOALS))
-    part = load_target(target) if isinstance(target, str) else target
-    check_profile(profile, part)
+    part = check_request(
+        model, target, out, precision=precision, calibration=calibration, emit_kind=emit_kind, goal=goal, place=place,
+        toolchain=toolchain, profile=profile, dump_ir=dump_ir,
+    )  # fmt: skip
     progress("import")
     form = Form(streaming, sliding, hop).of(model)
     axis = None if form.sliding else time_axis
     graph = (
         model if isinstance(model, Graph) else frontends.load(model, example_inputs, time_axis=axis, outputs=outputs)
     )
-    out = Path(out) if out is not None else Path("out") / f"{graph.name}-{part.name}"
+    out = Path(out) if out is not None else default_output(graph.name, part)
     check_output(out)
     extras, kind = extras_of(model), kind_of(graph, precision)
     assignment = assignment_of(kind, precision, weights, bits)
@@ -177,7 +147,8 @@ def compile_model(
         progress("tune")
         tuned = tune_kernels(stages.step, part, Path(tune), toolchain)
     with tempfile.TemporaryDirectory(prefix="edgec-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
+        folder = Path(name) / "model"
+        folder.mkdir()
 
         def generate(tiling: Tiling) -> dict[str, Any]:
             """Write the folder and measure it."""
@@ -202,19 +173,29 @@ def compile_model(
             tuned.describe(report)
         check_budget(report, budget or Budget())
         _write_graphs(stages, folder)
-        _write_json(folder / "report.json", report | remarks(graph, stages, form, extras))
+        labels = labels_for(stages.step, extras.labels, report)
+        _write_json(folder / "report.json", report | remarks(graph, stages, form, labels))
         if samples is not None:
             _write_sample(folder, first_samples(stages.reference.inputs, samples, 1))
         _move(folder, out)
     return CompiledModel(out)
 
 
-def remarks(graph: Graph, stages: Stages, form: Form, extras: Extras) -> dict[str, Any]:
+def remarks(graph: Graph, stages: Stages, form: Form, names: tuple[str, ...]) -> dict[str, Any]:
     """What the report says of the model beside what was measured."""
     dropped = {} if stages.dropped is None else {"dropped": stages.dropped}
     rates = [n.op.sample_rate for n in graph.nodes if hasattr(n.op, "sample_rate")]
-    labels = {"labels": extras.labels, "sample_rate": rates[0] if rates else None}
+    labels = {"labels": names, "sample_rate": rates[0] if rates else None}
     return {"sliding": bool(form.sliding), **dropped, **labels}
+
+
+def labels_for(step: Graph, names: tuple[str, ...], report: dict[str, Any]) -> tuple[str, ...]:
+    """The class names that came with a model, where it has as many scores; else none, which the report says."""
+    shape = step.type_of(step.outputs[0]).shape
+    if names and len(names) not in (prod(shape), shape[-1] if shape else 1):
+        report["how"]["labels"] = f"{len(names)} class names came with it, left out as it has {prod(shape)} scores"
+        return ()
+    return names
 
 
 def fit_ram(generate: Callable[[Tiling], dict[str, Any]], budget: Budget) -> dict[str, Any]:
@@ -247,6 +228,7 @@ def calibrate_model(
 
     calibration: as `compile_model` takes it, but for statistics.
     """
+    check_calibrating(model, calibration, out)
     graph = frontends.load(model, time_axis=None if Form().of(model).sliding else time_axis)
     data = read_calibration(calibration, kind_of(graph, "int8"), graph)
     if data is None or isinstance(data, Ranges):
@@ -263,11 +245,7 @@ def read_calibration(source: Any, precision: str, graph: Graph) -> Samples | Ran
     """Samples of every input of a graph, or their statistics; a graph that comes quantised needs none."""
     if source is None:
         if precision == "int8":
-            raise InputError(
-                "int8 needs calibration data and the model ships none",
-                hint=f"{option('calibration', 'data.npz')}, an array [N, ...] of samples for each input by name (of an"
-                f" only input the first array), or {option('precision', 'float32')}",
-            )
+            raise no_calibration()
         return None
     if isinstance(source, (str, Path)):
         source = read_archive(Path(source), [v.name for v in graph.inputs])
@@ -276,23 +254,14 @@ def read_calibration(source: Any, precision: str, graph: Graph) -> Samples | Ran
 
 def read_archive(path: Path, names: Sequence[str]) -> Any:
     """Calibration data from an .npz: arrays by input name, of an only input the first array; or statistics."""
-    try:
-        archive = np.load(path, allow_pickle=False)
-        if isinstance(archive, np.ndarray):
-            return archive
-        with archive:
-            if not archive.files:
-                raise InputError(f"{path}: expected an .npz with samples [N, ...] of each input, found no array")
-            if is_ranges(archive):
-                return read_ranges(archive, path)
-            found = {name: archive[name] for name in archive.files if name in names}
-            return found if found or len(names) > 1 else {names[0]: archive[archive.files[0]]}
-    except EdgecError:
-        raise
-    except Exception as err:  # numpy raises many kinds for files that are not archives
-        raise InputError(
-            f"calibration file {path} cannot be read: {err}", hint="expected an .npz written by numpy.savez"
-        ) from err
+    hint = "expected an .npz written by numpy.savez"
+    if not zipfile.is_zipfile(path):
+        return read_array(path, hint)
+    arrays = read_arrays(path, hint)
+    if is_ranges(arrays):
+        return read_ranges(arrays, path)
+    found = {name: array for name, array in arrays.items() if name in names}
+    return found if found or len(names) > 1 else {names[0]: next(iter(arrays.values()))}
 
 
 def _write_sample(folder: Path, sample: Samples) -> None:
@@ -322,16 +291,28 @@ def _write_json(path: Path, data: Any) -> None:
 
 
 def _move(folder: Path, out: Path) -> None:
-    """Put the finished folder in place in one step, so that nothing half-written is ever seen."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    """Put the finished folder in place in one step, so that nothing half-written is ever seen; of two compiles into the
+    same folder, the second ends in an InputError."""
+    place = out.resolve()  # a symbolic link stays one
+    beside = None
     try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=".edgec-", dir=place.parent))
         shutil.copytree(folder, beside / "new")
-        if out.exists():
-            out.rmdir()
-        (beside / "new").rename(out)
+        if os.name == "nt" and place.is_dir():  # elsewhere an empty folder is replaced in the same step
+            place.rmdir()
+        (beside / "new").rename(place)
+    except OSError as err:
+        if err.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            reason = "it was filled while this compile ran, as another one into the same folder would"
+        else:
+            reason = err.strerror or "; ".join(dict.fromkeys(str(e[2]) for e in err.args[0]))  # of copytree: a list
+        raise InputError(
+            f"output folder {out} cannot be written: {reason}", hint=f"give another with {option('out')}"
+        ) from err
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        if beside is not None:
+            shutil.rmtree(beside, ignore_errors=True)
 
 
 __all__ = ["CompiledModel", "Plan", "compile_model"]

@@ -8,8 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-# tables need about 130 columns; a pipe has no width of its own
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+# tables need about 130 columns; a pipe has no width of its own. Names are the user's: they are no markup
+console = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 140)
 
 
 def print_report(report: dict[str, Any]) -> None:
@@ -23,7 +23,7 @@ def print_report(report: dict[str, Any]) -> None:
         print_speed(totals, report["how"])
     for what, how in report["how"].items():
         style = "yellow" if how.startswith("not counted") else "dim"
-        console.print(f"  {what}: {how}", style=style, markup=False)
+        console.print(f"  {what}: {how}", style=style)
 
 
 def print_layers(report: dict[str, Any]) -> None:

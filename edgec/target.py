@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import difflib
 import functools
+import itertools
+import os
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from edgec.errors import TargetError, join_problems
+from edgec.errors import InputError, TargetError, join_problems
+from edgec.files import read_text
+from edgec.schema import checked
 
 ARCHS = ("arm-m", "aarch64", "x86_64", "cuda")
 BACKENDS = ("c", "llvm", "cuda")
@@ -23,6 +28,8 @@ ORDINARY = ("code", "rodata", "ram")  # memories of every part; all others are f
 DEVICES = ("host", "unicorn", "qemu", "qemu-aarch64", "cuda")
 EMULATOR = "emulator"  # the first device of a target that emulates its core
 KINDS = ("host", EMULATOR, *DEVICES[1:])  # what a user may name
+MAX_BYTES, MAX_HZ = 1 << 44, 1_000_000_000_000
+MAX_ADDRESS = 1 << 32
 
 
 @dataclass(frozen=True)
@@ -123,35 +130,63 @@ class Target:
         raise TargetError(f"target {self.name!r} has no memory region {name!r}; it has: {known}")
 
 
-# key -> (type, required). Tables of the file: the top level, then [zig], [gcc], [llvm], [qemu], [timing],
-# [cost] and [memory.<name>].
-_TOP: dict[str, tuple[str, bool]] = {
-    "summary": ("string", True), "arch": ("string", True), "cpu": ("string", True),
-    "isa": ("strings", True), "backend": ("string", True), "devices": ("strings", True),
-    "clock_hz": ("int", True), "flash_bytes": ("int", True), "ram_bytes": ("int", True),
-    "frame_budget_ms": ("number", False), "has_fpu": ("bool", False), "cycle_counter": ("bool", False),
-    "stack_bytes": ("int", False),
-    "cflags": ("strings", False), "zig": ("table", False), "gcc": ("table", False), "llvm": ("table", False),
-    "qemu": ("table", False), "memory": ("table", False), "timing": ("table", False),
-    "cost": ("table", False),
-}  # fmt: skip
-_SUB: dict[str, dict[str, tuple[str, bool]]] = {
-    "zig": {"triple": ("string", True), "mcpu": ("string", True)},
-    "gcc": {"flags": ("strings", True)},
-    "llvm": {"triple": ("string", True), "mcpu": ("string", True), "mattr": ("strings", False)},
-    "qemu": {"machine": ("string", False), "cpu": ("string", False), "hz": ("int", False)},
-}
-_TIMING: dict[str, tuple[str, bool]] = {
-    f.name: ({"int": "int", "float": "number", "str": "string"}[str(f.type)], f.name in ("source", "error"))
-    for f in fields(Timing)
-}
-_COST: dict[str, tuple[str, bool]] = {f.name: ("number", True) for f in fields(Cost)}
-_REGION: dict[str, tuple[str, bool]] = {"origin": ("int", True), "length": ("int", True), "wait_states": ("int", False)}
-_FLAT = {
-    ("zig", "triple"): "zig_triple", ("zig", "mcpu"): "zig_mcpu", ("gcc", "flags"): "gcc_flags",
-    ("llvm", "triple"): "llvm_triple", ("llvm", "mcpu"): "llvm_mcpu", ("llvm", "mattr"): "llvm_mattr",
-    ("qemu", "machine"): "qemu_machine", ("qemu", "cpu"): "qemu_cpu", ("qemu", "hz"): "qemu_hz",
-}  # fmt: skip
+@dataclass(frozen=True)
+class _Zig:
+    triple: str
+    mcpu: str
+
+
+@dataclass(frozen=True)
+class _Gcc:
+    flags: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Llvm:
+    triple: str
+    mcpu: str
+    mattr: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Qemu:
+    machine: str = ""
+    cpu: str = ""
+    hz: int = 0
+
+
+@dataclass(frozen=True)
+class _Memory:
+    origin: int
+    length: int
+    wait_states: int = 0
+
+
+@dataclass(frozen=True)
+class _File:
+    """A target file: its keys and tables, those without a default being required."""
+
+    summary: str
+    arch: str
+    cpu: str
+    isa: tuple[str, ...]
+    backend: str
+    devices: tuple[str, ...]
+    clock_hz: int
+    flash_bytes: int
+    ram_bytes: int
+    frame_budget_ms: float = 10.0
+    has_fpu: bool = True
+    cycle_counter: bool = False
+    stack_bytes: int = 32768
+    cflags: tuple[str, ...] = ()
+    zig: _Zig | None = None
+    gcc: _Gcc | None = None
+    llvm: _Llvm | None = None
+    qemu: _Qemu = _Qemu()
+    memory: Mapping[str, _Memory] = field(default_factory=dict)
+    timing: Timing | None = None
+    cost: Cost | None = None
 
 
 def list_targets() -> list[str]:
@@ -159,22 +194,27 @@ def list_targets() -> list[str]:
     return sorted(_shipped())
 
 
-@functools.cache
 def load_target(name_or_path: str | Path) -> Target:
     """The target of that name, or of that .toml file."""
-    text = str(name_or_path)
+    text = os.fspath(name_or_path) if isinstance(name_or_path, (str, Path)) else repr(name_or_path)
     if text.endswith(".toml"):
-        path = Path(text)
-        if not path.is_file():
-            raise TargetError(f"target file {text!r} does not exist", hint="edgec targets lists the shipped ones")
-        return parse_target(path.stem, path.read_text(encoding="utf-8"), text)
+        try:
+            return parse_target(Path(text).stem, read_text(text, "a target file"), text)
+        except InputError as err:
+            raise TargetError(f"target file {err.message}", hint="edgec targets lists the shipped ones") from err
+    return _load_shipped(text)
+
+
+@functools.cache
+def _load_shipped(name: str) -> Target:
+    """A shipped target by its name."""
     shipped = _shipped()
-    if text not in shipped:
-        near = difflib.get_close_matches(text, shipped, n=3, cutoff=0.5)
+    if name not in shipped:
+        near = difflib.get_close_matches(name, shipped, n=3, cutoff=0.5)
         known = ", ".join(sorted(shipped))
         hint = f"did you mean {' or '.join(near)}?" if near else "or pass the path of a .toml file"
-        raise TargetError(f"unknown target {text!r}; known targets: {known}", hint=hint)
-    return parse_target(text, shipped[text], f"{text}.toml")
+        raise TargetError(f"unknown target {name!r}; known targets: {known}", hint=hint)
+    return parse_target(name, shipped[name], f"{name}.toml")
 
 
 @functools.cache
@@ -196,89 +236,92 @@ def parse_target(name: str, text: str, where: str) -> Target:
     """Build a Target from the text of a target file; `where` names the file in errors."""
     try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as e:
+    except (ValueError, RecursionError) as e:
         raise TargetError(f"{where}: not valid TOML: {e}") from e
-    problems = _check_table(data, _TOP, "")
-    parsed: dict[str, Any] = {"name": name}
-    regions: list[Region] = []
-    for key, value in data.items():
-        if key in _SUB and isinstance(value, dict):
-            problems += _check_table(value, _SUB[key], f"{key}.")
-            parsed |= {_FLAT[key, k]: _freeze(v) for k, v in value.items() if (key, k) in _FLAT}
-        elif key == "memory" and isinstance(value, dict):
-            regions, found = _read_regions(value)
-            problems += found
-        elif key == "timing" and isinstance(value, dict):
-            found = _check_table(value, _TIMING, "timing.")
-            problems += found
-            parsed["timing"] = None if found else Timing(**value)
-        elif key == "cost" and isinstance(value, dict):
-            found = _check_table(value, _COST, "cost.")
-            problems += found
-            parsed["cost"] = None if found else Cost(**value)
-        elif key in _TOP:
-            parsed[key] = _freeze(value)
-    if not problems:
-        problems = _check_values(parsed, regions)
+    head = f"{where}: not a valid target"
+    file = checked(_File, data, head, strict=True, error=TargetError)
+    problems = [*_choice_problems(file), *_number_problems(file), *_text_problems(data, "")]
+    if file.arch == "arm-m":
+        problems += _memory_problems(file.memory)
+        if file.zig is None:
+            problems.append("arch 'arm-m' needs the table [zig] with triple and mcpu")
     if problems:
-        raise TargetError(join_problems(f"{where}: not a valid target", problems))
-    return Target(regions=tuple(regions), **parsed)
+        raise TargetError(join_problems(head, problems))
+    tables = ("zig", "gcc", "llvm", "qemu", "memory")
+    flat = {f.name: getattr(file, f.name) for f in fields(file) if f.name not in tables}
+    for table in tables[:4]:
+        part = getattr(file, table)
+        flat |= {} if part is None else {f"{table}_{f.name}": getattr(part, f.name) for f in fields(part)}
+    regions = tuple(Region(name, m.origin, m.length, m.wait_states) for name, m in file.memory.items())
+    return Target(name=name, regions=regions, **flat)
 
 
-def _freeze(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def _choice_problems(file: _File) -> Iterator[str]:
+    """Words that must be some of those edgec knows."""
+    one: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+        ("arch", file.arch, ARCHS),
+        ("backend", file.backend, BACKENDS),
+    )
+    for key, found, known in one:
+        if found not in known:
+            yield f"key '{key}': {found!r} is not one of {', '.join(known)}"
+    some: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
+        ("isa", file.isa, KERNEL_SETS),
+        ("devices", file.devices, DEVICES),
+    )
+    for key, several, known in some:
+        bad = [v for v in several if v not in known]
+        if bad or not several:
+            shown = ", ".join(repr(v) for v in bad) or "an empty list"
+            yield f"key '{key}': {shown} found, expected some of {', '.join(known)}"
 
 
-def _read_regions(table: dict[str, Any]) -> tuple[list[Region], list[str]]:
-    regions: list[Region] = []
-    problems: list[str] = []
-    for name, value in table.items():
-        if not isinstance(value, dict):
-            problems.append(f"key 'memory.{name}': expected a table with origin and length, found {_type_of(value)}")
-            continue
-        found = _check_table(value, _REGION, f"memory.{name}.")
-        problems += found
-        if not found:
-            regions.append(Region(name, **value))
-    return regions, problems
+def _number_problems(file: _File) -> Iterator[str]:
+    """Sizes, clocks and cycles that no part has."""
+    for key, found, low, high in (
+        ("clock_hz", file.clock_hz, 1, MAX_HZ),
+        ("flash_bytes", file.flash_bytes, 1, MAX_BYTES),
+        ("ram_bytes", file.ram_bytes, 1, MAX_BYTES),
+        ("stack_bytes", file.stack_bytes, 256, MAX_BYTES),
+        ("frame_budget_ms", file.frame_budget_ms, 1e-6, 1e9),
+        ("qemu.hz", file.qemu.hz, 0, MAX_HZ),
+        *((f"memory.{n}.origin", m.origin, 0, MAX_ADDRESS) for n, m in file.memory.items()),
+        *((f"memory.{n}.length", m.length, 1, MAX_ADDRESS) for n, m in file.memory.items()),
+        *((f"memory.{n}.wait_states", m.wait_states, 0, 1000) for n, m in file.memory.items()),
+        *((f"timing.{k}", v, 1 if k == "issue" else 0, 1e6) for k, v in _numbers(file.timing)),
+        *((f"cost.{k}", v, 0, 1e6) for k, v in _numbers(file.cost)),
+    ):
+        if not low <= found <= high:
+            yield f"key '{key}': expected {low:,} to {high:,}, found {found:,}"
 
 
-def _type_of(value: Any) -> str:
-    if isinstance(value, bool):
-        return "bool"
-    if isinstance(value, list):
-        return "strings" if all(isinstance(v, str) for v in value) else "a list of mixed values"
-    return {str: "string", int: "int", float: "number", dict: "table"}.get(type(value), type(value).__name__)
+def _numbers(table: Timing | Cost | None) -> list[tuple[str, float]]:
+    pairs = [] if table is None else [(f.name, getattr(table, f.name)) for f in fields(table)]
+    return [(name, value) for name, value in pairs if not isinstance(value, str)]
 
 
-def _check_table(table: Mapping[str, Any], schema: Mapping[str, tuple[str, bool]], prefix: str) -> list[str]:
-    allowed = ", ".join(schema)
-    problems = [f"unknown key '{prefix}{key}'; allowed keys: {allowed}" for key in table if key not in schema]
-    for key, (expected, required) in schema.items():
-        if key not in table:
-            if required:
-                problems.append(f"missing key '{prefix}{key}' ({expected})")
-            continue
-        found = _type_of(table[key])
-        if found != expected and not (expected == "number" and found == "int"):
-            problems.append(f"key '{prefix}{key}': expected {expected}, found {found}")
-    return problems
+def _text_problems(value: Any, path: str) -> Iterator[str]:
+    """Texts that a command line or a linker script cannot hold."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _text_problems(inner, f"{path}.{key}" if path else key)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _text_problems(inner, path)
+    elif isinstance(value, str) and not value.isprintable():
+        yield f"key '{path}': expected printable text, found {value[:40]!r}"
 
 
-def _check_values(fields: Mapping[str, Any], regions: list[Region]) -> list[str]:
-    problems = []
-    singles: list[tuple[str, tuple[str, ...]]] = [("arch", ARCHS), ("backend", BACKENDS)]
-    for key, allowed in singles:
-        if fields[key] not in allowed:
-            problems.append(f"key '{key}': {fields[key]!r} is not one of {', '.join(allowed)}")
-    lists: list[tuple[str, tuple[str, ...]]] = [("isa", KERNEL_SETS), ("devices", DEVICES)]
-    for key, allowed in lists:
-        bad = [v for v in fields[key] if v not in allowed]
-        if bad or not fields[key]:
-            found = ", ".join(repr(v) for v in bad) or "an empty list"
-            problems.append(f"key '{key}': {found} found, expected some of {', '.join(allowed)}")
-    if fields["arch"] == "arm-m" and not {"code", "ram"} <= {r.name for r in regions}:
-        problems.append("arch 'arm-m' needs the tables [memory.code] and [memory.ram]")
-    if fields["arch"] == "arm-m" and "zig_triple" not in fields:
-        problems.append("arch 'arm-m' needs the table [zig] with triple and mcpu")
-    return problems
+def _memory_problems(memory: Mapping[str, _Memory]) -> Iterator[str]:
+    """What no linker script can lay out."""
+    if not {"code", "ram"} <= memory.keys():
+        yield "arch 'arm-m' needs the tables [memory.code] and [memory.ram]"
+    for name in memory:
+        if re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,30}", name) is None:
+            yield f"key 'memory.{name}': expected a name of letters, digits and _"
+    spans = sorted((m.origin, m.origin + m.length, name) for name, m in memory.items())
+    if spans and spans[-1][1] > MAX_ADDRESS:
+        yield f"key 'memory.{spans[-1][2]}': reaches beyond the last address, {MAX_ADDRESS - 1:#x}"
+    for (_, end, name), (start, _, following) in itertools.pairwise(spans):
+        if start < end:
+            yield f"keys 'memory.{name}' and 'memory.{following}' overlap"

@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgec.errors import FrontendError
+from edgec.frontends.shipped import INTEGER_FILES, find_file
 
 if TYPE_CHECKING:
     import torch
 
     from edgec.ir.graph import Graph
-
-TORCH_FILES = (".pt", ".pth", ".pt2")
-INTEGER_FILES = (".tflite", ".onnx")
 
 
 def load(
@@ -62,28 +60,15 @@ def load(
 
 def _load_file(model: str, example_inputs: Any, name: str | None, time_axis: Any, outputs: Any) -> Graph:
     """A file by its suffix, or a shipped model by its name."""
-    from edgec.frontends import checkpoint, shipped
-
-    path = shipped.file_of(model)
-    if not path.exists():
-        untrained = model.replace("-", "_") in shipped.families()
-        raise FrontendError(
-            f"{model}: no such file, and no shipped model of this name" + (" has trained weights" if untrained else ""),
-            hint=f"shipped models: {', '.join(shipped.names()) or 'none'}"
-            + (f"; train it: python -m models.{model.replace('-', '_')}.train" if untrained else ""),
-        )
-    label = name or path.stem
-    if path.suffix.lower() == ".pt2":
-        return checkpoint.load_archive(path, label, time_axis, outputs)
-    if path.suffix.lower() in TORCH_FILES or path.is_dir():
-        return checkpoint.load_checkpoint(path, label, example_inputs, time_axis, outputs)
-    if path.suffix.lower() in INTEGER_FILES:
+    path = find_file(model)
+    label, suffix = name or path.stem, path.suffix.lower()
+    if suffix in INTEGER_FILES:
         return _load_integers(path, label, time_axis, outputs)
-    raise FrontendError(
-        f"{path}: unknown kind of model file {path.suffix!r}",
-        hint=f"edgec reads {', '.join((*TORCH_FILES, *INTEGER_FILES))}; a module is saved with"
-        " torch.export.save(torch.export.export(model, inputs), 'model.pt2')",
-    )
+    from edgec.frontends import checkpoint
+
+    if suffix == ".pt2":
+        return checkpoint.load_archive(path, label, time_axis, outputs)
+    return checkpoint.load_checkpoint(path, label, example_inputs, time_axis, outputs)
 
 
 def _load_integers(path: Path, label: str, time_axis: Any, outputs: Any) -> Graph:

@@ -5,6 +5,7 @@ A shipped model is a trained checkpoint, models/FAMILY/NAME.pt; its family is th
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.util
 import sys
@@ -12,6 +13,10 @@ from pathlib import Path
 from types import ModuleType
 
 from edgec.errors import FrontendError
+
+TORCH_FILES = (".pt", ".pth", ".pt2")
+INTEGER_FILES = (".tflite", ".onnx")
+MODEL_FILES = TORCH_FILES + INTEGER_FILES
 
 
 def folder() -> Path | None:
@@ -50,6 +55,40 @@ def file_of(model: str | Path) -> Path:
     """The file a user means: a path, or the weights of a shipped model."""
     path = Path(model)
     return path if path.is_file() else find(str(model)) or path
+
+
+def find_file(model: str | Path) -> Path:
+    """The same, once it is certain to exist and of a kind edgec reads; FrontendError names what is like it."""
+    path = file_of(model)
+    if path.is_dir():
+        raise FrontendError(f"{path}: expected a model file, found a directory")
+    if not path.exists():
+        word = str(model).replace("-", "_")
+        untrained = word in families()
+        near = [p.name for p in siblings(path) if difflib.SequenceMatcher(None, p.name, path.name).ratio() > 0.7]
+        near += difflib.get_close_matches(word, names(), n=3, cutoff=0.6)
+        hints = [f"did you mean {' or '.join(near[:3])}?"] if near else []
+        hints += [f"shipped models: {', '.join(names()) or 'none'}"]
+        hints += [f"train it: python -m models.{word}.train"] if untrained else []
+        raise FrontendError(
+            f"{model}: no such file, and no shipped model of this name" + (" has trained weights" if untrained else ""),
+            hint="; ".join(hints),
+        )
+    if path.suffix.lower() not in MODEL_FILES:
+        raise FrontendError(
+            f"{path}: unknown kind of model file {path.suffix!r}",
+            hint=f"edgec reads {', '.join(MODEL_FILES)}; a module is saved with"
+            " torch.export.save(torch.export.export(model, inputs), 'model.pt2')",
+        )
+    return path
+
+
+def siblings(path: Path) -> list[Path]:
+    """The model files in the folder of a path."""
+    try:
+        return [p for p in path.parent.iterdir() if p.suffix.lower() in MODEL_FILES]
+    except OSError:
+        return []
 
 
 def package(name: str) -> ModuleType:

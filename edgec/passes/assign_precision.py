@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgec.errors import InputError
+from edgec.files import read_table
 from edgec.ir.graph import Graph, Node
 from edgec.ops.conv import Conv1d, Conv2d
 from edgec.ops.dense import Linear
@@ -81,11 +80,7 @@ def read_bits(given: Sequence[str]) -> dict[str, str]:
 def read_file(path: Path) -> dict[str, str]:
     """A table of layers and their precisions."""
     hint = 'expected LAYER=PRECISION, or a .toml or .json file such as `conv1 = "w4a4"`'
-    try:
-        text = path.read_text(encoding="utf-8")
-        data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except (OSError, ValueError) as err:
-        raise InputError(f"{path}: no precisions could be read: {err}", hint=hint) from err
+    data = read_table(path, "precisions", hint)
     if not isinstance(data, dict) or not all(isinstance(v, str) for v in data.values()):
         raise InputError(f"{path}: expected one precision for each layer", hint=hint)
     return data

@@ -4,37 +4,56 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from edgec.errors import BudgetError, InputError
 
 _UNITS = {"": 1, "B": 1, "K": 1024, "KB": 1024, "KIB": 1024, "M": 1 << 20, "MB": 1 << 20, "MIB": 1 << 20}
 _TIMES = {"ns": 1e-6, "us": 1e-3, "ms": 1.0, "s": 1e3}
+_NUMBER = r"([0-9]{1,18}(?:\.[0-9]{1,18})?)"
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Upper bounds: flash and RAM in bytes, worst frame in milliseconds. None: no bound but the part's."""
+    """Upper bounds: flash and RAM in bytes, worst frame in milliseconds. None: no bound but the part's. InputError for
+    a bound that is not above 0."""
 
     flash: int | None = None
     ram: int | None = None
     latency_ms: float | None = None
 
+    def __post_init__(self) -> None:
+        for what, bound, kinds in (
+            ("flash", self.flash, (int,)),
+            ("ram", self.ram, (int,)),
+            ("latency_ms", self.latency_ms, (int, float)),
+        ):
+            if bound is not None and (not isinstance(bound, kinds) or isinstance(bound, bool) or not bound > 0):
+                unit = "bytes above 0" if kinds == (int,) else "milliseconds above 0"
+                raise InputError(f"budget {what}: expected {unit}, found {bound!r}", hint="leave it out for no bound")
 
-def parse_size(text: str) -> int:
-    """`1M`, `128K`, `65536` in bytes (1K is 1024)."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text.strip())
+
+def parse_size(text: str, what: str = "size") -> int:
+    """`1M`, `128K`, `65536` in bytes (1K is 1024); `what` names it in the InputError for anything else, or for 0."""
+    match = re.fullmatch(rf"{_NUMBER} *([A-Za-z]*)", text.strip())
     if match is None or match[2].upper() not in _UNITS:
-        raise InputError(f"{text!r} is not a size", hint="write bytes, or a number with K or M, such as 512K")
-    return int(float(match[1]) * _UNITS[match[2].upper()])
+        raise InputError(f"{what}: {text!r} is not a size", hint="write bytes, or a number with K or M, such as 512K")
+    found = int(Decimal(match[1]) * _UNITS[match[2].upper()])
+    if found <= 0:
+        raise InputError(f"{what}: {text!r} is no size above 0", hint="leave it out for no bound but the part's")
+    return found
 
 
-def parse_latency(text: str) -> float:
-    """`10ms`, `500us`, `0.01s` in milliseconds."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ns|us|ms|s)", text.strip())
+def parse_latency(text: str, what: str = "time") -> float:
+    """`10ms`, `500us`, `0.01s` in milliseconds; `what` names it in the InputError for anything else, or for 0."""
+    match = re.fullmatch(rf"{_NUMBER} *(ns|us|ms|s)", text.strip())
     if match is None:
-        raise InputError(f"{text!r} is not a time", hint="write a number with us, ms or s, such as 10ms")
-    return float(match[1]) * _TIMES[match[2]]
+        raise InputError(f"{what}: {text!r} is not a time", hint="write a number with us, ms or s, such as 10ms")
+    found = float(match[1]) * _TIMES[match[2]]
+    if found <= 0:
+        raise InputError(f"{what}: {text!r} is no time above 0", hint="leave it out for no bound")
+    return found
 
 
 def ram_limit(report: dict[str, Any], budget: Budget) -> int:
@@ -54,7 +73,7 @@ def check_budget(report: dict[str, Any], budget: Budget) -> None:
     totals, part = report["totals"], report["part"]
     problems = []
     for label, used, limit in (
-        ("flash", totals["flash"], min(filter(None, (budget.flash, part["flash"])))),
+        ("flash", totals["flash"], part["flash"] if budget.flash is None else min(budget.flash, part["flash"])),
         ("RAM", totals["ram"], ram_limit(report, budget)),
     ):
         if used > limit:

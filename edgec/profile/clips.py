@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgec.errors import InputError
+from edgec.files import read_array, read_arrays
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -71,19 +72,6 @@ def number(cell: str) -> float | None:
         return None
 
 
-def read_arrays(path: str | Path) -> dict[str, Array]:
-    """The arrays of an .npz by name."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise InputError(f"{path}: expected an .npz with an array for each input, found one array")
-            return {name: archive[name] for name in archive.files}
-    except InputError:
-        raise
-    except Exception as err:  # a damaged archive raises what zipfile, zlib or numpy please
-        raise InputError(f"{path} cannot be read as an .npz of arrays: {err}") from err
-
-
 def read_input(path: str | Path, rate: int | None, columns: int = 1) -> Array | dict[str, Array]:
     """A .wav clip, a .npy array, a .csv table of so many columns, or an .npz of arrays by input name."""
     if str(path).endswith(".csv"):
@@ -91,8 +79,5 @@ def read_input(path: str | Path, rate: int | None, columns: int = 1) -> Array | 
     if str(path).endswith(".npz"):
         return read_arrays(path)
     if str(path).endswith(".npy"):
-        try:
-            return np.asarray(np.load(path, allow_pickle=False))
-        except (OSError, ValueError, EOFError) as err:
-            raise InputError(f"{path} cannot be read as an array: {err}") from err
+        return read_array(path)
     return read_wav(path, rate)

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from edgec.backends.emit import write_folder
+from edgec.checks import check_profile
 from edgec.cli import main
 from edgec.device import open_device
 from edgec.errors import InputError
 from edgec.ir.graph import Graph
 from edgec.ops import Relu
-from edgec.pipeline import check_profile
 from edgec.target import list_targets, load_target
 from edgec.toolchain import build_image
 from tests.conftest import needs

@@ -52,7 +52,7 @@ def test_a_path_loads_and_a_missing_one_says_so(tmp_path: Path) -> None:
     path.write_text(GOOD)
     assert load_target(path).name == "mine"
     assert load_target(str(path)).region("ram").origin == 32
-    with pytest.raises(TargetError, match=r"other\.toml' does not exist"):
+    with pytest.raises(TargetError, match=r"other\.toml: no such file"):
         load_target(tmp_path / "other.toml")
 
 
@@ -67,7 +67,7 @@ def test_a_path_loads_and_a_missing_one_says_so(tmp_path: Path) -> None:
         ("origin = 32\n", "", "missing key 'memory.ram.origin' (int)"),
         ('backend = "c"', 'backend = "rust"', "key 'backend': 'rust' is not one of c, llvm, cuda"),
         ('isa = ["generic"]', 'isa = ["sse9"]', "key 'isa': 'sse9' found, expected some of generic, scalar, arm_dsp"),
-        ('isa = ["generic"]', "isa = [1]", "key 'isa': expected strings, found a list of mixed values"),
+        ('isa = ["generic"]', "isa = [1]", "key 'isa': expected strings, found ints"),
         ("[memory.ram]", "[memory.sram]", "arch 'arm-m' needs the tables [memory.code] and [memory.ram]"),
         ("clock_hz = 1", "clock_hz = ", "not valid TOML"),
     ],

@@ -1,0 +1,102 @@
+"""What a command is refused for before torch and TVM are imported."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgec.cli import main
+from tests.conftest import MODEL
+
+CHECKPOINT = str(MODEL / "lmuformer.pt")
+PROGRAM = """
+import contextlib, io, json, sys
+from edgec.cli import main
+found = []
+for line in sys.argv[1:]:
+    text = io.StringIO()
+    with contextlib.redirect_stderr(text):
+        try:
+            code = main(json.loads(line))
+        except SystemExit as err:
+            code = err.code
+    found.append([code, text.getvalue(), sorted({'torch', 'tvm'} & set(sys.modules))])
+print(json.dumps(found))
+"""
+
+
+def test_early_refusals(tmp_path: Path) -> None:
+    """One process for all of them: none may have imported torch or TVM."""
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").write_text("")
+    (tmp_path / "net.pt2").write_bytes(b"PK")
+    (tmp_path / "net.h5").write_bytes(b"")
+    (tmp_path / "binary.toml").write_bytes(bytes(range(256)))
+    (tmp_path / "folder.toml").mkdir()
+    out = ["-o", str(tmp_path / "out")]
+    expected = {
+        ("compile", str(tmp_path / "net.pt2"), *out): "net.pt2 comes with none",
+        ("compile", CHECKPOINT, "-o", str(tmp_path / "full")): "is not empty",
+        ("compile", CHECKPOINT, "-o", str(tmp_path / ("n" * 300))): "File name too long",
+        ("compile", CHECKPOINT, "-o", str(tmp_path / "full" / "file" / "out")): "cannot be written",
+        ("compile", CHECKPOINT, *out, "--target", "cortex-m8"): "unknown target 'cortex-m8'",
+        ("compile", CHECKPOINT, *out, "--target", str(tmp_path / "binary.toml")): "expected a target file in UTF-8",
+        ("compile", CHECKPOINT, *out, "--target", str(tmp_path / "folder.toml")): "found a folder",
+        ("compile", CHECKPOINT, *out, "--target", str(tmp_path / "none.toml")): "no such file",
+        ("compile", CHECKPOINT, *out, "--flash", "0"): "--flash: '0' is no size above 0",
+        ("compile", CHECKPOINT, *out, "--flash", ""): "--flash: '' is not a size",
+        ("compile", CHECKPOINT, *out, "--ram=-1"): "--ram: '-1' is not a size",
+        ("compile", CHECKPOINT, *out, "--ram", "1e400"): "--ram: '1e400' is not a size",
+        ("compile", CHECKPOINT, *out, "--ram", "9" * 5000): "is not a size",
+        ("compile", CHECKPOINT, *out, "--latency", "nan"): "--latency: 'nan' is not a time",
+        ("compile", CHECKPOINT, *out, "--latency", "0ms"): "--latency: '0ms' is no time above 0",
+        ("compile", CHECKPOINT, *out, "--dump-ir", str(tmp_path / "full" / "file")): "cannot be written",
+        ("compile", CHECKPOINT, *out, "--calibration", str(tmp_path / "none.npz")): "no such file",
+        ("compile", CHECKPOINT, *out, "--calibration", str(tmp_path / "full" / "file")): "no .npz archive",
+        ("compile", "lmuformre", *out): "did you mean lmuformer",
+        ("compile", str(tmp_path / "nett.pt2"), *out): "did you mean net.pt2",
+        ("compile", str(tmp_path / "net.h5"), *out): "unknown kind of model file '.h5'",
+        ("compile", CHECKPOINT, *out, "--target", "cortex-m0plus", "--profile", "dwt"): "has no cycle counter",
+        ("calibrate", "lmuformre", "--calibration", "none.npz"): "did you mean lmuformer",
+        ("calibrate", CHECKPOINT, "--calibration", "none.npz"): "no such file",
+        ("card", "lmuformre", "--data", str(tmp_path)): "expected a shipped model",
+        ("run", str(tmp_path), "clip.wav"): "not a compiled model",
+    }
+    lines = [json.dumps(arguments) for arguments in expected]
+    done = subprocess.run([sys.executable, "-c", PROGRAM, *lines], capture_output=True, text=True, check=True)
+    for (arguments, message), (code, err, imported) in zip(expected.items(), json.loads(done.stdout), strict=True):
+        assert (code, imported) == (2, []), (arguments, err)
+        assert message in err, arguments
+        assert err.count("edgec: error: ") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("budget", [{"flash": 0}, {"ram": -1}, {"latency_ms": float("nan")}, {"flash": "1M"}])
+def test_budgets_in_python(budget: dict[str, object]) -> None:
+    import edgec
+
+    with pytest.raises(edgec.EdgecError, match="above 0"):
+        edgec.Budget(**budget)
+
+
+def test_labels_are_lines_as_many_as_the_scores(
+    lmuformer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from edgec.compiled import CompiledModel
+
+    scores = int(np.prod(CompiledModel(lmuformer).manifest.outputs[0].shape))
+    clip, labels = str(sorted((MODEL / "clips").glob("yes*.wav"))[0]), tmp_path / "labels.txt"
+    labels.write_text("\n".join([f"turn left {k}" for k in range(scores)]) + "\n\n")
+    assert main(["run", str(lmuformer), clip, "--labels", str(labels)]) == 0
+    assert "turn left " in capsys.readouterr().out
+    labels.write_text("turn left\n")
+    assert main(["run", str(lmuformer), clip, "--labels", str(labels)]) == 2
+    assert f"expected {scores} class names, one a line" in capsys.readouterr().err
+    labels.write_bytes(b"gr\xfcn\n")
+    assert main(["run", str(lmuformer), clip, "--labels", str(labels)]) == 2
+    assert "in UTF-8, found byte 0xfc" in capsys.readouterr().err
