@@ -49,6 +49,7 @@ from edgec.passes.ranges import (
     take_ranges,
 )
 from edgec.passes.samples import Array, first_samples, gather
+from edgec.passes.split_quotient import SplitQuotient
 from edgec.plan import Plan, Tiling
 from edgec.profile.budget import Budget, arena_for, check_budget
 from edgec.profile.report import CALIBRATION, build_report
@@ -216,7 +217,7 @@ def fit_ram(generate: Callable[[Tiling], dict[str, Any]], budget: Budget) -> dic
 def samples_of(reference: Graph, data: Samples | Ranges | None) -> tuple[Samples | None, str]:
     """Samples of each input to measure on, and what they are: statistics hold none, so synthetic inputs stand in."""
     if isinstance(data, Ranges):
-        found = statistics_for(reference, data)
+        found = statistics_for(SplitQuotient().run(reference), data)  # the graph that they were taken on
         return {v.name: synthetic_input(v, found[v.name]) for v in reference.inputs}, SYNTHETIC
     return data, CALIBRATION
 

@@ -28,6 +28,7 @@ from edgec.passes.quantize import Quantize
 from edgec.passes.recognize_eca import RecognizeEca
 from edgec.passes.recognize_scaler import RecognizeScaler
 from edgec.passes.split_linear import SplitLinear
+from edgec.passes.split_quotient import SplitQuotient
 from edgec.passes.streaming_compare import check_streaming
 
 QUANTISED = "quantised"  # the precision of a graph that holds no float tensor: it stays as it is
@@ -74,6 +75,7 @@ def passes_for(
         return late
     passes = float_passes()
     if precision == "int8":
+        passes.append(SplitQuotient())
         # on the whole sequence: calibration data are whole clips
         passes.append(Quantize(calibration, assignment or Assignment()))
         passes.append(FuseRequantize())

@@ -10,7 +10,10 @@ from edgec.ir.types import DType, TensorType
 from edgec.ops import OPS
 
 Cases = Iterator[tuple[Any, list[TensorType]]]
-UNARY = ("relu", "relu6", "gelu", "sigmoid", "tanh")
+UNARY = (
+    *("relu", "relu6", "gelu", "gelu_tanh", "sigmoid", "tanh", "silu", "mish", "hardswish", "hardsigmoid"),
+    *("softplus", "leaky_relu", "elu", "exp", "abs"),
+)
 BINARY = ("add", "sub", "mul", "div")
 
 

@@ -51,8 +51,8 @@ def to_array(value: torch.Tensor) -> npt.NDArray[Any]:
 #: Calls that are a layer of their own: their tensor is called after the module.
 LAYER_CALLS = frozenset(
     """conv1d conv2d linear batch_norm layer_norm max_pool1d max_pool2d avg_pool1d avg_pool2d adaptive_avg_pool1d
-    adaptive_avg_pool2d relu relu6 hardtanh gelu sigmoid tanh softmax silu hardswish hardsigmoid leaky_relu lif
-    lmu_memory log_mel running_mean""".split()  # noqa: SIM905
+    adaptive_avg_pool2d relu relu6 hardtanh gelu sigmoid tanh softmax silu hardswish hardsigmoid leaky_relu
+    prelu elu selu celu softplus mish lif lmu_memory log_mel running_mean""".split()  # noqa: SIM905
 )
 
 

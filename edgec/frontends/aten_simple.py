@@ -10,8 +10,14 @@ import torch
 from edgec.frontends.aten_call import Call, Constant, Expanded, Padded
 from edgec.frontends.aten_layers import mean_over
 from edgec.ops.activation import Softmax
-from edgec.ops.elementwise import Add, Clip, Div, Gelu, Mul, Relu, Relu6, Sigmoid, Sub
+from edgec.ops.elementwise import Add, Clip, Div, Gelu, Mul, Relu, Relu6, Sqrt, Sub
 from edgec.ops.shape import Concat, Slice
+from edgec.ops.unary import Elu, GeluTanh, LeakyRelu, Softplus
+
+#: the constants of torch's SELU
+SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
+#: beyond this beta * x, softplus is x but for the rounding of float32
+SOFTPLUS_LIMIT = 17.0
 
 
 def scalar(call: Call, value: float) -> str:
@@ -98,39 +104,59 @@ def power(call: Call) -> str:
 
 
 def gelu(call: Call) -> str:
-    """The erf form."""
-    if call["approximate"] != "none":
-        raise ValueError("gelu with approximate='tanh'; use the erf form")
-    return call.emit(Gelu(), call.tensor("self"))
-
-
-def silu(call: Call) -> str:
-    """x * sigmoid(x)."""
-    x = call.tensor("self")
-    return call.emit(Mul(), x, call.emit(Sigmoid(), x))
-
-
-def _hard_gate(call: Call, x: str) -> str:
-    six = call.emit(Relu6(), call.emit(Add(), x, scalar(call, 3.0)))
-    return six
-
-
-def hardsigmoid(call: Call) -> str:
-    """relu6(x + 3) / 6."""
-    return call.emit(Div(), _hard_gate(call, call.tensor("self")), scalar(call, 6.0))
-
-
-def hardswish(call: Call) -> str:
-    """x * relu6(x + 3) / 6."""
-    x = call.tensor("self")
-    return call.emit(Div(), call.emit(Mul(), x, _hard_gate(call, x)), scalar(call, 6.0))
+    """The erf form, or the one with tanh."""
+    return call.emit(GeluTanh() if call["approximate"] == "tanh" else Gelu(), call.tensor("self"))
 
 
 def leaky_relu(call: Call) -> str:
-    """max(x, 0) + slope * min(x, 0)."""
-    x = call.tensor("self")
-    low = call.emit(Mul(), call.emit(Sub(), x, call.emit(Relu(), x)), scalar(call, call["negative_slope"]))
-    return call.emit(Add(), call.emit(Relu(), x), low)
+    """x above 0, a share of it below."""
+    return call.emit(LeakyRelu(float(call["negative_slope"])), call.tensor("self"))
+
+
+def prelu(call: Call) -> str:
+    """max(x, 0) + slope * min(x, 0), one slope or one a channel."""
+    x, slopes = call.tensor("self"), call.constant("weight").reshape(-1)
+    if slopes.size == 1:
+        return call.emit(LeakyRelu(float(slopes[0])), x)
+    rank = len(call.type_of(x).shape)
+    weight = call.const(call.stem("weight", "slope"), slopes.reshape(-1, *[1] * (rank - 2)))
+    low = call.emit(Clip(None, 0.0), x)
+    return call.emit(Add(), call.emit(Relu(), x), call.emit(Mul(), low, weight))
+
+
+def elu(call: Call) -> str:
+    """ELU, and SELU and CELU by their own parameters."""
+    short, args = call.target.split("::")[-1], call.args
+    op = {
+        "elu": lambda: Elu(float(args["alpha"]), float(args["scale"]), float(args["input_scale"])),
+        "selu": lambda: Elu(SELU_ALPHA, SELU_SCALE),
+        "celu": lambda: Elu(float(args["alpha"]), 1.0, 1.0 / float(args["alpha"])),
+    }[short]()
+    return call.emit(op, call.tensor("self"))
+
+
+def softplus(call: Call) -> str:
+    """The exact form: torch's threshold only says where it takes x itself, which differs by less than rounding."""
+    if float(call["beta"]) * float(call["threshold"]) < SOFTPLUS_LIMIT:
+        raise ValueError(f"softplus with a threshold of {call['threshold']}; expected {SOFTPLUS_LIMIT:g} or more")
+    return call.emit(Softplus(float(call["beta"])), call.tensor("self"))
+
+
+def log_sigmoid(call: Call) -> str:
+    """-softplus(-x)."""
+    minus = scalar(call, -1.0)
+    flipped = call.emit(Mul(), call.tensor("self"), minus)
+    return call.emit(Mul(), call.emit(Softplus(), flipped), minus)
+
+
+def reciprocal(call: Call) -> str:
+    """1 / x."""
+    return call.emit(Div(), scalar(call, 1.0), call.tensor("self"))
+
+
+def rsqrt(call: Call) -> str:
+    """1 / sqrt(x)."""
+    return call.emit(Div(), scalar(call, 1.0), call.emit(Sqrt(), call.tensor("self")))
 
 
 def clamp(call: Call) -> str:

@@ -19,11 +19,15 @@ def broadcast(a: TensorType, b: TensorType) -> TensorType:
         a.dtype is DType.F32 and b.dtype is DType.F32,
         f"expected float32 operands, found {a.dtype.value}, {b.dtype.value}",
     )
+    return TensorType(broadcast_shape(a, b), DType.F32, None, same_time([a, b]))
+
+
+def broadcast_shape(a: TensorType, b: TensorType) -> tuple[int, ...]:
+    """The shape of an elementwise result."""
     try:
-        shape = np.broadcast_shapes(a.shape, b.shape)
+        return np.broadcast_shapes(a.shape, b.shape)
     except ValueError as err:
         raise ValueError(f"shapes {a.shape} and {b.shape} do not broadcast") from err
-    return TensorType(shape, DType.F32, None, same_time([a, b]))
 
 
 def strides_for(shape: Sequence[int], out: Sequence[int]) -> list[int]:
@@ -47,6 +51,12 @@ def loop_nest(shape: Sequence[int], statements: str | Sequence[str]) -> tuple[st
     return "\n".join(lines), names
 
 
+def position(shape: Sequence[int], out: Sequence[int]) -> str:
+    """Flat index of an operand in the loops of `loop_nest` over the output's axes."""
+    terms = [f"i{k} * {s}" for k, s in enumerate(strides_for(shape, out)) if s]
+    return " + ".join(terms) or "0"
+
+
 @dataclass(frozen=True)
 class Binary(Op):
     """Broadcasting arithmetic on two tensors."""
@@ -62,13 +72,8 @@ class Binary(Op):
     def lower(self, site: Site) -> Kernel:
         a, b = site.inputs
         (y,) = site.outputs
-        names = [f"i{k}" for k in range(len(y.shape))]
-
-        def at(t: TensorType) -> str:
-            terms = [f"{n} * {s}" for n, s in zip(names, strides_for(t.shape, y.shape), strict=True) if s]
-            return " + ".join(terms) or "0"
-
-        nest, _ = loop_nest(y.shape, f"y[{at(y)}] = a[{at(a)}] {self.symbol} b[{at(b)}]")
+        at = {name: position(t.shape, y.shape) for name, t in (("a", a), ("b", b), ("y", y))}
+        nest, _ = loop_nest(y.shape, f"y[{at['y']}] = a[{at['a']}] {self.symbol} b[{at['b']}]")
         return Kernel(nest, (("a", (a.size,), "float32"), ("b", (b.size,), "float32"), ("y", (y.size,), "float32")))
 
     def permuted(self, perm: Sequence[int], types: Sequence[TensorType]) -> Op | None:
@@ -169,10 +174,12 @@ class Affine(Op):
 
 @dataclass(frozen=True)
 class Unary(Op):
-    """A function of one element. `c` is its TVMScript expression in x[i]."""
+    """A function of one element. `c` is its TVMScript expression in x[i]; one with attributes has an `expression`."""
 
     framewise: ClassVar[bool] = True
     inplace: ClassVar[tuple[int, ...]] = (0,)
+    #: the function is constant below the first and above the second
+    varies: ClassVar[tuple[float, float]] = (-np.inf, np.inf)
     c: ClassVar[str]
     torch_function: ClassVar[Any]
 
@@ -184,9 +191,13 @@ class Unary(Op):
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
         return type(self).torch_function(tensors[0])  # type: ignore[no-any-return]
 
+    def expression(self) -> str:
+        """TVMScript of the result in x[i]."""
+        return self.c
+
     def lower(self, site: Site) -> Kernel:
         n = site.inputs[0].size
-        body = f"for i in T.parallel({n}):\n    y[i] = {self.c}"
+        body = f"for i in T.parallel({n}):\n    y[i] = {self.expression()}"
         return Kernel(body, (("x", (n,), "float32"), ("y", (n,), "float32")))
 
     def permuted(self, perm: Sequence[int], types: Sequence[TensorType]) -> Op | None:
@@ -286,14 +297,13 @@ class Clip(Unary):
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
         return tensors[0].clamp(self.low, self.high)
 
-    def lower(self, site: Site) -> Kernel:
-        n, value = site.inputs[0].size, "x[i]"
+    def expression(self) -> str:
+        value = "x[i]"
         if self.low is not None:
             value = f"T.max({value}, T.float32({self.low!r}))"
         if self.high is not None:
             value = f"T.min({value}, T.float32({self.high!r}))"
-        body = f"for i in T.parallel({n}):\n    y[i] = {value}"
-        return Kernel(body, (("x", (n,), "float32"), ("y", (n,), "float32")))
+        return value
 
 
 #: activations that convolutions and linear layers can apply to their own output

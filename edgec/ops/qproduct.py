@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
 
-import numpy as np
 import torch
 
 from edgec.ir.types import DType, QuantParams, TensorType
 from edgec.ops.base import Cost, Kernel, Op, Site, need, same_time
-from edgec.ops.elementwise import loop_nest, strides_for
+from edgec.ops.elementwise import broadcast_shape, loop_nest, position
 from edgec.ops.quantized import clamped, exact
 
 COLUMNS = 4  # outputs that the generic matrix kernel computes at a time, in registers
@@ -136,17 +135,3 @@ class QMul(Op):
 
     def cost(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
         return Cost(outputs[0].size)
-
-
-def broadcast_shape(a: TensorType, b: TensorType) -> tuple[int, ...]:
-    """The shape of an elementwise result."""
-    try:
-        return np.broadcast_shapes(a.shape, b.shape)
-    except ValueError as err:
-        raise ValueError(f"shapes {a.shape} and {b.shape} do not broadcast") from err
-
-
-def position(shape: Sequence[int], out: Sequence[int]) -> str:
-    """Flat index of an operand in the loops of `loop_nest` over the output's axes."""
-    terms = [f"i{k} * {s}" for k, s in enumerate(strides_for(shape, out)) if s]
-    return " + ".join(terms) or "0"

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 
 from edgec.ir.types import DType, QuantParams, TensorType
-from edgec.ops.base import Array, Cost, Kernel, Op, Part, Site, ctype, need
+from edgec.ops.base import Array, Cost, Kernel, Op, Part, Site, ctype, need, same_time
 from edgec.ops.conv import out_extent
+from edgec.ops.elementwise import broadcast_shape, loop_nest, position
 
 ROUNDINGS = ("single", "tflite")
 ACTIVATIONS = (DType.I4, DType.I8, DType.I16, DType.BIT)
@@ -289,7 +290,10 @@ class Requantizing(Levels):
 
 @dataclass(frozen=True)
 class QAdd(Op):
-    """y = clamp(zero_point + ((a - za) * ma + (b - zb) * mb + 2**(shift-1)) / 2**shift); shift 0 adds as they are."""
+    """y = clamp(zero_point + ((a - za) * ma + (b - zb) * mb + 2**(shift-1)) / 2**shift), broadcasting.
+
+    shift 0 adds as they are.
+    """
 
     name: ClassVar[str] = "qadd"
     framewise: ClassVar[bool] = True
@@ -306,11 +310,8 @@ class QAdd(Op):
     hi: int = 32767
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
-        a, b = sorted(types, key=lambda t: t.size, reverse=True)
-        once = b.time_axis is None and b.shape == (1, *a.shape[1:])  # a constant beside a batch
-        same = a.shape == b.shape and a.time_axis == b.time_axis
-        need(same or once, f"operands differ: {types[0].shape}, {types[1].shape}")
-        return (replace(a, dtype=DType(self.dtype), quant=QuantParams((self.scale,), self.zero_point)),)
+        shape, quant = broadcast_shape(*types), QuantParams((self.scale,), self.zero_point)
+        return (TensorType(shape, DType(self.dtype), quant, same_time(types)),)
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
         total = (tensors[0] - self.za) * self.ma + (tensors[1] - self.zb) * self.mb
@@ -320,8 +321,9 @@ class QAdd(Op):
 
     def lower(self, site: Site) -> Kernel:
         """In 32 bits where the operands' types prove that nothing overflows, else in 64."""
-        (a, b), n = site.inputs, site.outputs[0].size
-        at = {v: "i" if t.size == n else f"i % {t.size}" for v, t in (("a", a), ("b", b))}
+        (a, b), (y,) = site.inputs, site.outputs
+        shape = (y.size,) if a.size == b.size == y.size else y.shape
+        at = {v: position(t.shape if t.size != y.size else shape, shape) for v, t in (("a", a), ("b", b), ("y", y))}
         terms = [(a, self.za, self.ma), (b, self.zb, self.mb)]
         reach = sum((abs(t.dtype.range[0]) + abs(z)) * max(abs(m), 1) for t, z, m in terms)
         wide = "int32" if reach + (1 << self.shift) + abs(self.zero_point) < 1 << 31 else "int64"
@@ -332,8 +334,9 @@ class QAdd(Op):
         if self.shift:
             total = f"T.shift_right({total} + T.{wide}({1 << (self.shift - 1)}), T.{wide}({self.shift}))"
         value = clamped(f"{total} + T.{wide}({self.zero_point})", self.lo, self.hi, DType(self.dtype), wide)
-        body = f"for i in T.parallel({n}):\n    y[i] = {value}"
-        return Kernel(body, (("a", (a.size,), a.dtype.value), ("b", (b.size,), b.dtype.value), ("y", (n,), self.dtype)))
+        body, _ = loop_nest(shape, f"y[{at['y']}] = {value}")
+        params = (("a", (a.size,), a.dtype.value), ("b", (b.size,), b.dtype.value), ("y", (y.size,), self.dtype))
+        return Kernel(body, params)
 
 
 @dataclass(frozen=True)

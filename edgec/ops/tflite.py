@@ -12,11 +12,10 @@ import torch
 
 from edgec.ir.types import DType, QuantParams, TensorType
 from edgec.ops.base import Array, Cost, Kernel, Op, Site, ctype, need, same_time
-from edgec.ops.elementwise import loop_nest
+from edgec.ops.elementwise import broadcast_shape, loop_nest, position
 from edgec.ops.linear_form import LEVELS, LinearForm, linear_form
 from edgec.ops.pool import count_text, counts_of
 from edgec.ops.qpool import QPool2d
-from edgec.ops.qproduct import broadcast_shape, position
 from edgec.ops.quantized import Requantize, clamped, requantize, scaled_lines
 
 LEFT_SHIFT = 20  # of the operands of an add, before they meet at a common scale

@@ -3,7 +3,8 @@
     op(permute(x, p))  ==  permute(op'(x), p)      with op' = op.permuted(p, types), constants permuted to fit
 
 What is left at an op that needs its own layout, or at an output, becomes one permute, or a reshape where only axes of
-extent 1 move. A flattening in front of a linear layer moves the permute into the layer's weights.
+extent 1 move; one that only follows elementwise ops on the graph's inputs, as a normalisation before the first
+convolution, moves up to the inputs. A flattening in front of a linear layer moves the permute into the layer's weights.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy.typing as npt
 from edgec.ir.graph import Const, Graph, Node, numbered
 from edgec.ir.types import TensorType
 from edgec.ops.dense import Linear
-from edgec.ops.elementwise import Affine, Binary
+from edgec.ops.elementwise import Affine, Binary, Unary
 from edgec.ops.pool import Mean
 from edgec.ops.shape import Permute, Reshape
 from edgec.passes.base import Pass
@@ -46,6 +47,50 @@ def is_free(perm: Perm, shape: Sequence[int]) -> bool:
     """Whether a permute of this shape moves only axes of extent 1, and so no bytes."""
     real = [p for p in perm if shape[p] != 1]
     return real == sorted(real)
+
+
+def raised(graph: Graph) -> Graph:
+    """Permutes of what arithmetic on the graph's inputs alone gives, as permutes of those inputs: a normalisation then
+    has its channels last, as the layers around it."""
+    early, arithmetic = {v.name for v in graph.inputs}, set[str]()
+    for node in graph.nodes:
+        computed = {i for i in node.inputs if i not in graph.consts}
+        if isinstance(node.op, (Affine, Binary, Unary)) and computed and computed <= early:
+            early.add(node.output)
+            if not isinstance(node.op, Unary) or computed <= arithmetic:
+                arithmetic.add(node.output)
+    for name in [n.outputs[0] for n in reversed(graph.nodes) if n.outputs[0] in arithmetic]:
+        perms = {n.op.perm if isinstance(n.op, Permute) else None for n in graph.consumers(name)}
+        if len(perms) == 1 and (perm := perms.pop()) is not None and name not in graph.outputs:
+            graph = swapped(graph, name, perm)
+    return graph.prune_unused()
+
+
+def swapped(graph: Graph, name: str, perm: Perm) -> Graph:
+    """The graph with an elementwise op on permuted operands in place of the permutes that read it."""
+    node = graph.producer(name)
+    assert node is not None
+    operands = node.inputs[:1] if isinstance(node.op, Affine) else node.inputs
+    if any(len(graph.type_of(i).shape) != len(perm) for i in operands if i not in graph.consts):
+        return graph
+    fresh, consts, nodes = graph.fresh(f"{name}_permuted"), dict(graph.consts), list[Node]()
+    inputs = list[str]()
+    for operand in operands:
+        new, t = next(fresh), graph.type_of(operand)
+        inputs.append(new)
+        if operand in consts:
+            data = consts[operand].data.reshape((1,) * (len(perm) - len(t.shape)) + t.shape).transpose(perm)
+            consts[new] = Const(np.ascontiguousarray(data), TensorType(data.shape, t.dtype))
+        else:
+            nodes.append(Node(Permute(perm), (operand,), (new,), Permute(perm).infer([t]), node.source))
+    op = node.op.permuted(inverse(perm), [TensorType((1,) * len(perm)) for _ in operands])
+    types = Permute(perm).infer([node.type])
+    nodes.append(replace(node, op=op, inputs=(*inputs, *node.inputs[len(operands) :]), types=types))
+    place, same = graph.nodes.index(node), {n.output: name for n in graph.consumers(name)}
+    rest = [replace(n, inputs=tuple(same.get(i, i) for i in n.inputs)) for n in graph.nodes[place + 1 :]]
+    kept = tuple(n for n in rest if n.outputs[0] not in same)
+    outputs = tuple(same.get(o, o) for o in graph.outputs)
+    return replace(graph, nodes=(*graph.nodes[:place], *nodes, *kept), consts=consts, outputs=outputs)
 
 
 @dataclass
@@ -236,4 +281,4 @@ class AssignLayout(Pass):
 
     def run(self, graph: Graph) -> Graph:
         assert not graph.is_step
-        return Sinker(graph).run()
+        return raised(Sinker(graph).run())

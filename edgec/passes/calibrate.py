@@ -57,6 +57,13 @@ class Statistics:
         best = min(CLIPS, key=lambda factor: rounding_error(values, weight, lo * factor, hi * factor, levels))
         return lo * float(best), hi * float(best)
 
+    def within(self, lo: float, hi: float) -> Statistics:
+        """The range and histogram of the values clamped to lo..hi; mean and root mean square stay."""
+        values = (np.arange(BINS) + 0.5) * (2.0 * self.reach / BINS) - self.reach
+        place = np.clip((np.clip(values, lo, hi) + self.reach) * (BINS / (2.0 * self.reach)), 0, BINS - 1)
+        bins = np.bincount(place.astype(np.int64), self.bins, BINS).astype(np.int64)
+        return replace(self, lo=min(max(self.lo, lo), hi), hi=max(min(self.hi, hi), lo), bins=bins)
+
     def histogram(self) -> tuple[Array, Array]:
         """The values seen, to a bin, and how often."""
         seen = np.flatnonzero(self.bins)

@@ -12,6 +12,7 @@ from edgec.ir.graph import Const, Graph, Node
 from edgec.ir.types import QuantParams, TensorType
 from edgec.ops.base import Array
 from edgec.ops.qconv import zone_deltas
+from edgec.ops.qelementwise import QAffine
 from edgec.ops.quantized import QLut
 from edgec.ops.shape import Reshape
 from edgec.passes.base import Pass
@@ -118,7 +119,8 @@ class Rebuilder:
             return self.layer(node)
         if isinstance(node.op, Reshape):
             return replace(node.op, shape=(*node.op.shape[:-1], int(kept[0].sum()))), node.inputs
-        if isinstance(node.op, QLut):  # its table has a value per level, which may be as many as channels
+        other_axis = isinstance(node.op, QAffine) and node.op.axis % len(node.type.shape) != len(node.type.shape) - 1
+        if isinstance(node.op, QLut) or other_axis:  # its constants may only by chance be as many as there are channels
             return node.op, node.inputs
         return node.op, tuple(self.cut(i, kept[0]) if i in self.old.consts else i for i in node.inputs)
 

@@ -191,4 +191,5 @@ def rule_for(graph: Graph, node: Node) -> Rule | None:
     shapes = [consts[i].type.shape for i in node.inputs if i in consts and i not in fixed]
     axis, rank = node.type.time_axis, len(node.type.shape)
     by_frame = axis is not None and any(len(s) == rank and s[axis] > 1 for s in shapes)
+    by_frame |= isinstance(node.op, QAffine) and node.op.axis % rank == axis
     return rule if set(fixed) <= set(consts) and not by_frame else None

@@ -1,7 +1,8 @@
 """Float whole-sequence graph to integer whole-sequence graph, every op of it: there is no float fallback.
 
-One rule per op, in the table RULES. A rule either emits integer nodes or only changes how a tensor is described (an
-affine map, a relu), see `quantize_build.Source`; integer tensors keep the name of the float tensor they stand for.
+One rule per op, or per kind of op, in the table RULES. A rule either emits integer nodes or only changes how a tensor
+is described (an affine map, a relu), see `quantize_build.Source`; integer tensors keep the name of the float tensor
+they stand for.
 """
 
 from __future__ import annotations
@@ -62,13 +63,12 @@ RULES: Mapping[type[Op], Rule] = {
     ew.Add: simple.arithmetic,
     ew.Sub: simple.arithmetic,
     ew.Mul: simple.arithmetic,
+    ew.Div: simple.quotient,
     ew.Affine: simple.affine,
     ew.Relu: simple.clamp,
     ew.Relu6: simple.clamp,
     ew.Clip: simple.clamp,
-    ew.Gelu: simple.table,
-    ew.Sigmoid: simple.table,
-    ew.Tanh: simple.table,
+    ew.Unary: simple.table,
     shape.Concat: simple.concat,
     shape.Permute: simple.moved,
     shape.Reshape: simple.moved,
@@ -139,7 +139,7 @@ def add_input(b: Builder, graph: Graph, v: Value, pcm: bool) -> None:
 
 def apply(b: Builder, node: Node) -> str | None:
     """One node's rule; the problem where it has none or refuses. Nodes behind a refused one are passed over."""
-    rule = RULES.get(type(node.op))
+    rule = next((RULES[kind] for kind in type(node.op).__mro__ if kind in RULES), None)
     if rule is not None and any(i not in b.sources and i not in b.graph.consts for i in node.inputs):
         return None
     where = f"%{node.outputs[0]} = {node.op.name}" + (f" ({'; '.join(node.source)})" if node.source else "")
@@ -158,5 +158,5 @@ def store_output(b: Builder, graph: Graph, name: str) -> None:
     b.node = graph.producer(name)
     source = b.sources[name]
     if not is_series(graph, name) and not (b.dtype(source) is DType.BIT and source.stored_as(Scale(1.0))):
-        source = b.store(name, DType.I8, b.plan.int8[name])
+        source = b.labelled(name, b.store(name, DType.I8, b.plan.int8[name]))
     b.output_names[name] = source.tensor

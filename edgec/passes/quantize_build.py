@@ -20,6 +20,7 @@ from edgec.passes.quantize_numbers import (
     Scale,
     fixed_point,
     ratio,
+    symmetric,
 )
 from edgec.passes.quantize_plan import Plan
 from edgec.signal_math import PCM_SCALE
@@ -132,7 +133,10 @@ class Builder:
         return source.scale.size == 1 and scale > 0 and source.stored_as(Scale(scale, source.zero))
 
     def operand(self, name: str) -> Source:
-        """A tensor as it is where it is stored in int8 or int16 at one scale, else stored in int16."""
+        """A tensor as it is where it is stored in int8 or int16 at one scale, else in int16, as constants are."""
+        values = self.data(name)
+        if values is not None:
+            return self.constant(name, DType.I16, symmetric(float(np.abs(values).max()), 32767), values.shape)
         source = self.sources[name]
         if self.is_plain(source) and self.dtype(source) in (DType.I8, DType.I16):
             return source
@@ -197,12 +201,10 @@ class Builder:
         if source.zero == 0 and not source.is_mapped:
             multiplier, shift = ratio(source.scale / target.scale)
             consts = (self.const(f"{out}_multiplier", multiplier), self.const(f"{out}_shift", shift))
-            op: Any = Requantize(dtype.value, target.scale, target.zero, lo, hi)
+            op = Requantize(dtype.value, target.scale, target.zero, lo, hi)
+            self.emit(op, (source.tensor, *consts), (out,), source.via)
         else:
-            affine, places = self._affine(source, target)
-            consts = (self.const(f"{out}_multiplier", affine[0]), self.const(f"{out}_offset", affine[1]))
-            op = QAffine(dtype.value, target.scale, target.zero, places, lo, hi)
-        self.emit(op, (source.tensor, *consts), (out,), source.via)
+            self.emit_affine(source, out, dtype, target)
         return replace(self._held(out, name, target), lo=np.array([lo]), hi=np.array([hi]))
 
     def _stored_name(self, name: str, dtype: DType) -> str:
@@ -216,6 +218,21 @@ class Builder:
         out = self._stored_name(name, dtype)
         self.emit(QUnpack(dtype.value, target.scale, target.zero, low, high), (source.tensor,), (out,), source.via)
         return replace(self._held(out, name, target), lo=np.array([min(low, high)]), hi=np.array([max(low, high)]))
+
+    def labelled(self, name: str, source: Source) -> Source:
+        """A stored tensor whose type says its scale: a copy where the same integers also stand for another tensor."""
+        quant, scale = self.types[source.tensor].quant, float(source.scale[0])
+        if quant is not None and (quant.scale[0], quant.zero_point) == (scale, source.zero):
+            return source
+        return self._requantized(name, source, self.dtype(source), Scale(scale, source.zero))
+
+    def emit_affine(self, source: Source, out: str, dtype: DType, target: Scale, axis: int = -1) -> None:
+        """A tensor's affine map over what it is stored as, requantised to `out`; per channel along an axis."""
+        lo, hi = (target.quantized(c, *dtype.range) for c in source.clip)
+        affine, places = self._affine(source, target)
+        consts = (self.const(f"{out}_multiplier", affine[0]), self.const(f"{out}_offset", affine[1]))
+        op = QAffine(dtype.value, target.scale, target.zero, places, lo, hi, axis)
+        self.emit(op, (source.tensor, *consts), (out,), source.via)
 
     def _held(self, tensor: str, name: str, scale: Scale) -> Source:
         return Source(tensor, name, np.array([scale.scale]), np.zeros(1), np.zeros(1), scale.zero)

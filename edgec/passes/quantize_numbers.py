@@ -40,13 +40,15 @@ class Scale:
         return int(np.clip(np.floor(real / self.scale + 0.5) + self.zero, lo, hi))
 
 
-def per_channel(values: Array, like: TensorType) -> Array | None:
-    """A constant operand as a vector over the last axis, or of one element; None for any other shape."""
-    if values.size == 1:
-        return values.reshape(1).astype(np.float64)
-    if values.shape[-1] == like.shape[-1] == values.size:
-        return values.reshape(-1).astype(np.float64)
-    return None
+def along_axis(values: Array, like: TensorType) -> tuple[int, Array] | None:
+    """A constant operand as a vector over the one axis of a tensor along which it varies, the last for one of one
+    element; None for any other shape."""
+    rank = len(like.shape)
+    shape = (1,) * (rank - values.ndim) + values.shape
+    axes = [k for k, n in enumerate(shape) if n != 1] or [rank - 1]
+    if len(axes) > 1 or values.size not in (1, like.shape[axes[0]]):
+        return None
+    return axes[0], values.reshape(-1).astype(np.float64)
 
 
 def asymmetric(lo: float, hi: float, levels: int = 256) -> Scale:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 
 from edgec.ir.graph import Graph, Node
 from edgec.ir.types import DType
 from edgec.ops.activation import Softmax
 from edgec.ops.conv import Conv1d
 from edgec.ops.dense import Linear, MatMul
-from edgec.ops.elementwise import Add, Affine, Binary, Mul, Sigmoid, Sub, Tanh
+from edgec.ops.elementwise import Add, Affine, Mul, Sigmoid, Sub, Tanh, Unary
 from edgec.ops.norm import LayerNorm
 from edgec.ops.pool import MaxPool2d
 from edgec.ops.qsoftmax import PROBABILITY
@@ -20,7 +21,7 @@ from edgec.ops.shape import Concat, Permute, Reshape, Slice
 from edgec.ops.spiking import Lif
 from edgec.passes.assign_precision import Assignment, Bits
 from edgec.passes.calibrate import Statistics
-from edgec.passes.quantize_numbers import Scale, asymmetric, per_channel, symmetric
+from edgec.passes.quantize_numbers import Scale, along_axis, asymmetric, symmetric
 
 #: head room of int16 above the largest value seen in calibration
 MARGIN = 2.0
@@ -85,23 +86,25 @@ class Plan:
 
 
 def is_sum(graph: Graph, node: Node) -> bool:
-    """Whether an add needs both operands as integers: they are computed, or one is not a vector over channels."""
-    if not isinstance(node.op, (Add, Sub)):
-        return False
-    constants = [graph.consts[i].data for i in node.inputs if i in graph.consts]
-    return not constants or per_channel(constants[0], node.type) is None
+    """Whether an add needs both operands as integers: they are computed, or one is not a vector along an axis."""
+    return isinstance(node.op, (Add, Sub)) and not is_map(graph, node)
 
 
 def is_product(graph: Graph, node: Node) -> bool:
-    """Whether both factors are computed."""
-    return isinstance(node.op, Mul) and not any(i in graph.consts for i in node.inputs)
+    """Whether a product needs both factors as integers, as `is_sum`."""
+    return isinstance(node.op, Mul) and not is_map(graph, node)
 
 
 def is_map(graph: Graph, node: Node) -> bool:
-    """Whether the op is arithmetic with one constant per channel, which changes only how a tensor is described."""
-    return isinstance(node.op, Affine) or (
-        isinstance(node.op, Binary) and any(i in graph.consts for i in node.inputs) and not is_sum(graph, node)
-    )
+    """Whether the op is arithmetic with a constant that is one number or varies along one axis only."""
+    if isinstance(node.op, Affine):
+        return True
+    if not isinstance(node.op, (Add, Mul, Sub)) or not any(i in graph.consts for i in node.inputs):
+        return False
+    x, constant = node.inputs if node.inputs[1] in graph.consts else node.inputs[::-1]
+    if x in graph.consts or graph.type_of(x).shape != node.type.shape:
+        return False
+    return along_axis(graph.consts[constant].data, node.type) is not None
 
 
 def coarse_tensors(graph: Graph, ranges: Mapping[str, Statistics]) -> frozenset[str]:
@@ -194,9 +197,21 @@ def spike_tensors(graph: Graph) -> frozenset[str]:
     return frozenset(found)
 
 
+def bounded_readers(graph: Graph) -> dict[str, tuple[float, float]]:
+    """Tensors read only by functions that are constant below and above some value, and the range where one varies."""
+    found: dict[str, tuple[float, float]] = {}
+    for name in (o for n in graph.nodes for o in n.outputs if o not in graph.outputs):
+        ends = [n.op.varies if isinstance(n.op, Unary) else (-inf, inf) for n in graph.consumers(name)]
+        lo, hi = min((e[0] for e in ends), default=-inf), max((e[1] for e in ends), default=inf)
+        if (lo, hi) != (-inf, inf):
+            found[name] = lo, hi
+    return found
+
+
 def int8_scales(graph: Graph, ranges: Mapping[str, Statistics]) -> dict[str, Scale]:
     """Scale and zero point of every tensor; ops that only move or pick elements keep theirs from input to output."""
     found = {n: asymmetric(*(s.extremes() if n in graph.outputs else s.clip())) for n, s in ranges.items()}
+    found.update({n: asymmetric(*ranges[n].within(*ends).clip()) for n, ends in bounded_readers(graph).items()})
     for name in factors(graph):  # no zero points: the sums of products need no correction
         found[name] = symmetric(ranges[name].clip(255, symmetric=True)[1], 127)
     for node in graph.nodes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,8 @@ from edgec.ops.elementwise import Clip, Mul, Relu, Relu6, Sub
 from edgec.ops.quantized import QAdd, QLut
 from edgec.ops.signal import to_integer
 from edgec.passes.quantize_build import Builder, Source
-from edgec.passes.quantize_numbers import Array, Refusal, Scale, asymmetric, fixed_point, per_channel
+from edgec.passes.quantize_numbers import Array, Refusal, Scale, along_axis, asymmetric, fixed_point
+from edgec.passes.quantize_plan import is_map
 from edgec.passes.quantize_product import product
 
 
@@ -44,39 +46,56 @@ def affine(b: Builder, node: Node) -> None:
     gain, offset = b.data(scale), b.data(shift)
     if gain is None or offset is None:
         raise Refusal("its scale and shift are computed, not constant")
-    if node.op.axis % len(node.type.shape) != len(node.type.shape) - 1:
-        raise Refusal("its channels are not the last axis", "run assign_layout first")
-    mapped(b, node.output, x, gain.astype(np.float64), offset.astype(np.float64))
+    linear_map(b, node, x, node.op.axis % len(node.type.shape), gain.astype(np.float64), offset.astype(np.float64))
+
+
+def linear_map(b: Builder, node: Node, x: str, axis: int, gain: Array, offset: Array) -> None:
+    """x * gain + offset along an axis: by description only where the axis is the last or there is one number."""
+    if axis == len(node.type.shape) - 1 or gain.size == offset.size == 1:
+        return mapped(b, node.output, x, gain, offset)
+    source = b.sources[x]
+    if not b.is_plain(source) or b.dtype(source) not in (DType.I8, DType.I16):
+        source = b.store(x, *b.plan.stored(x))
+    dtype, target = b.plan.stored(node.output)
+    map_ = replace(source, scale=source.scale * gain, shift=source.shift * gain + offset)
+    b.emit_affine(map_, node.output, dtype, target, axis)
+    b.hold(node.output, node.output, target)
+    return None
 
 
 def arithmetic(b: Builder, node: Node) -> None:
-    """Add, subtract or multiply: by one constant per channel it is an affine map, otherwise there are integer ops."""
-    op, computed = node.op, [i for i in node.inputs if b.data(i) is None]
-    values = next((v for v in map(b.data, node.inputs) if v is not None), None)
-    vector = None if values is None else per_channel(values, node.type)
-    if vector is not None and b.graph.type_of(computed[0]).shape == node.type.shape:
+    """Add, subtract or multiply: by a constant along one axis it is an affine map, otherwise there are integer ops."""
+    op = node.op
+    if is_map(b.graph, node):
+        x, values = next((i, b.data(k)) for i, k in (node.inputs, node.inputs[::-1]) if b.data(i) is None)
+        assert values is not None
+        axis, vector = along_axis(values, node.type) or (0, values)
         one, zero = np.ones(1), np.zeros(1)
         if isinstance(op, Mul):
-            return mapped(b, node.output, computed[0], vector, zero)
-        negated = isinstance(op, Sub) and computed[0] == node.inputs[1]
+            return linear_map(b, node, x, axis, vector, zero)
+        negated = isinstance(op, Sub) and x == node.inputs[1]
         offset = -vector if isinstance(op, Sub) and not negated else vector
-        return mapped(b, node.output, computed[0], -one if negated else one, offset)
-    if isinstance(op, Mul) and values is None:
+        return linear_map(b, node, x, axis, -one if negated else one, offset)
+    if isinstance(op, Mul):
         return product(b, node)
-    if isinstance(op, Mul) and values is not None and vector is None:
-        raise Refusal(f"its constant of shape {values.shape} is not one value per channel")
-    if isinstance(op, Mul) or any(b.graph.type_of(i).shape != node.type.shape for i in computed):
-        raise Refusal("its operands broadcast", "give both operands one shape")
     if node.output in b.plan.residual:
         return residual_add(b, node)
     return int8_add(b, node)
+
+
+def quotient(b: Builder, node: Node) -> None:
+    """One number by a tensor: a table."""
+    above = b.data(node.inputs[0])
+    if above is None or above.size != 1:
+        raise Refusal("it divides a tensor", "run split_quotient first")
+    tabulate(b, node, node.inputs[1], lambda x: float(above.reshape(())) / x)
 
 
 def residual_add(b: Builder, node: Node) -> None:
     """int16 at the common scale of the residual group: a plain saturating addition."""
     scale, sign = b.plan.residual[node.output], -1 if isinstance(node.op, Sub) else 1
     x, y = (
-        b.store(i, DType.I16, scale) if b.data(i) is None else b.constant(i, DType.I16, scale, node.type.shape)
+        b.store(i, DType.I16, scale) if (c := b.data(i)) is None else b.constant(i, DType.I16, scale, c.shape)
         for i in node.inputs
     )
     b.emit(QAdd("int16", scale.scale, mb=sign), (x.tensor, y.tensor), node.outputs)
@@ -89,7 +108,7 @@ def int8_add(b: Builder, node: Node) -> None:
     fused = len(after) == 1 and isinstance(after[0].op, (Relu, Relu6)) and node.output not in b.graph.outputs
     name = after[0].output if fused else node.output
     target = b.plan.int8[name]
-    xs = [stored_int8(b, i, node.type.shape) for i in node.inputs]
+    xs = [stored_int8(b, i) for i in node.inputs]
     signs = np.array([1.0, -1.0 if isinstance(node.op, Sub) else 1.0])
     (ma, mb), shift = fixed_point(signs * [float(x.scale[0]) for x in xs] / target.scale, 15)
     lo, hi = (target.quantized(v) for v in (clip_of(after[0].op) if fused else (-np.inf, np.inf)))
@@ -99,12 +118,12 @@ def int8_add(b: Builder, node: Node) -> None:
     b.sources[node.output] = b.sources[name] = held
 
 
-def stored_int8(b: Builder, name: str, shape: tuple[int, ...]) -> Source:
+def stored_int8(b: Builder, name: str) -> Source:
     """A tensor in int8; a constant at the scale its own values need."""
     values = b.data(name)
     if values is None:
         return b.store(name, DType.I8, b.plan.int8[name])
-    return b.constant(name, DType.I8, asymmetric(min(values.min(), 0.0), max(values.max(), 0.0)), shape)
+    return b.constant(name, DType.I8, asymmetric(min(values.min(), 0.0), max(values.max(), 0.0)), values.shape)
 
 
 def clip_of(op: Any) -> tuple[float, float]:
@@ -124,14 +143,21 @@ def clamp(b: Builder, node: Node) -> None:
 
 
 def table(b: Builder, node: Node) -> None:
-    """A function of one element: 256 results."""
-    x = b.store(node.inputs[0], DType.I8, b.plan.int8[node.inputs[0]])
+    """A function of one element."""
+    tabulate(b, node, node.inputs[0], node.op.reference)
+
+
+def tabulate(b: Builder, node: Node, name: str, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """A function of one element of a tensor: 256 results. A level where it is not a number has its neighbour's."""
+    x = b.store(name, DType.I8, b.plan.int8[name])
     target = b.plan.int8[node.output]
     reals = float(x.scale[0]) * (np.arange(-128, 128) - x.zero)
-    values = node.op.reference(torch.from_numpy(reals)).numpy()
+    values = function(torch.from_numpy(reals)).numpy()
+    known = np.flatnonzero(~np.isnan(values))
+    values = values[known[np.abs(np.arange(256)[:, None] - known).argmin(1)]]
     entries = np.clip(np.floor(values / target.scale + 0.5) + target.zero, -128, 127).astype(np.int8)
-    name = b.const(f"{node.output}_table", entries)
-    b.emit(QLut(target.scale, target.zero), (x.tensor, name), node.outputs)
+    table = b.const(f"{node.output}_table", entries)
+    b.emit(QLut(target.scale, target.zero), (x.tensor, table), node.outputs)
     b.hold(node.output, node.output, target)
 
 

@@ -59,6 +59,37 @@ return %c
     )
 
 
+def test_a_normalisation_of_the_input_follows_the_permute_behind_it():
+    assert (
+        layout("""
+graph net
+input %x : float32[1,2,3]
+const %m : float32[2,1] = [0.5, -1.0]
+const %s : float32[2] = [1.0, 2.0]
+const %t : float32[2] = [0.5, 0.0]
+%a = sub(%x, %m) : float32[1,2,3]
+%b = affine(%a, %s, %t) {axis=1} : float32[1,2,3]
+%c = relu(%b) : float32[1,2,3]
+%d = permute(%c) {perm=(0, 2, 1)} : float32[1,3,2]
+%y = layer_norm(%d, %s, %t) : float32[1,3,2]
+return %y
+""")
+        == """\
+graph net
+input %x : float32[1,2,3]
+const %s : float32[2] = [1.0, 2.0]
+const %t : float32[2] = [0.5, 0.0]
+const %a_permuted_1 : float32[1,1,2] = [0.5, -1.0]
+%a_permuted = permute(%x) {perm=(0, 2, 1)} : float32[1,3,2]
+%a = sub(%a_permuted, %a_permuted_1) : float32[1,3,2]
+%b = affine(%a, %s, %t) {axis=2} : float32[1,3,2]
+%c = relu(%b) : float32[1,3,2]
+%y = layer_norm(%c, %s, %t) : float32[1,3,2]
+return %y
+"""
+    )
+
+
 def test_constants_are_permuted_to_fit():
     assert (
         layout("""
