@@ -66,10 +66,12 @@ def calibrate_command(a: argparse.Namespace) -> None:
         from edgec.zoo.family import load_calibration_set
 
         data = load_calibration_set(a.model, a.data)
-    from edgec.pipeline import calibrate_model
+    from edgec.pipeline import calibrate_model, read_archive
 
     time_axis = "guess" if a.time_axis is None else a.time_axis
     path = calibrate_model(a.model, data, a.out, time_axis=time_axis)
+    for doubt in read_archive(path, []).doubts:
+        console.print(f"warning: {doubt}", style="yellow", markup=False)
     console.print(f"wrote {path}, {path.stat().st_size:,} bytes; compile takes it with --calibration {path}")
 
 

@@ -36,6 +36,7 @@ from edgec.frontends.shipped import file_of
 from edgec.ir.graph import Graph
 from edgec.ir.text import print_graph
 from edgec.kernels import takes_zones
+from edgec.passes.assign_precision import kept_wide
 from edgec.passes.drop_constant_channels import DropConstantChannels
 from edgec.passes.quantize import Quantize
 from edgec.passes.ranges import (
@@ -51,8 +52,9 @@ from edgec.passes.ranges import (
 from edgec.passes.samples import Array, first_samples, gather
 from edgec.passes.split_quotient import SplitQuotient
 from edgec.plan import Plan, Tiling
+from edgec.profile.agreement import CALIBRATION, judgement, observe
 from edgec.profile.budget import Budget, arena_for, check_budget
-from edgec.profile.report import CALIBRATION, build_report
+from edgec.profile.report import build_report
 from edgec.profile.tune import tune_kernels
 from edgec.stages import Form, Progress, Stages, assignment_of, kind_of, make_stages, passes_for, transform
 from edgec.target import Target
@@ -142,7 +144,11 @@ def compile_model(
     dump = None if dump_ir is None else Path(dump_ir)
     drop = DropConstantChannels(goal=goal, zones=takes_zones(part.isa)) if drop_constant_channels else None
     stages = make_stages(graph, kind, data, stepper, drop, assignment, progress, dump)
+    wide = kept_wide(stages.reference, stages.whole, assignment)
     samples, source = samples_of(stages.reference, data)
+    progress("compare")
+    seen = observe(stages.reference, stages.whole, samples, compared=kind == "int8")
+    first = None if samples is None else first_samples(stages.reference.inputs, samples, 1)
     tuned = None
     if tune is not None:
         progress("tune")
@@ -162,7 +168,7 @@ def compile_model(
             )  # fmt: skip
             progress("measure")
             return build_report(
-                folder, part, plan, stages.whole, samples, source=source, precision=precision, toolchain=toolchain,
+                folder, part, plan, first, seen.rates, source=source, precision=precision, toolchain=toolchain,
                 keep_image=emit_kind == "image",
             )  # fmt: skip
 
@@ -175,9 +181,10 @@ def compile_model(
         check_budget(report, budget or Budget())
         _write_graphs(stages, folder)
         labels = labels_for(stages.step, extras.labels, report)
-        _write_json(folder / "report.json", report | remarks(graph, stages, form, labels))
-        if samples is not None:
-            _write_sample(folder, first_samples(stages.reference.inputs, samples, 1))
+        report |= remarks(graph, stages, form, labels) | judgement(stages, data, seen, source, wide)
+        _write_json(folder / "report.json", report)
+        if first is not None:
+            _write_sample(folder, first)
         _move(folder, out)
     return CompiledModel(out)
 

@@ -19,11 +19,20 @@ def print_report(report: dict[str, Any]) -> None:
     totals = report["totals"]
     console.print(f"{totals['macs']:,} dense-equivalent MACs a frame, delay {totals['delay']} frames")
     print_dropped(report.get("dropped"))
+    print_judgement(report)
     if totals["instructions_worst"] is not None:
         print_speed(totals, report["how"])
     for what, how in report["how"].items():
         style = "yellow" if how.startswith("not counted") else "dim"
         console.print(f"  {what}: {how}", style=style)
+
+
+def print_judgement(report: dict[str, Any]) -> None:
+    """How the outputs agree with the float network, and the report's warnings."""
+    if agreement := report.get("agreement"):
+        console.print(f"against the float network on {agreement['on']}: {agreement['text']}", markup=False)
+    for warning in report.get("warnings", ()):
+        console.print(f"warning: {warning}", style="yellow", markup=False)
 
 
 def print_layers(report: dict[str, Any]) -> None:

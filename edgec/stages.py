@@ -16,15 +16,18 @@ from edgec.ir.verify import verify
 from edgec.passes.assign_layout import AssignLayout
 from edgec.passes.assign_precision import Assignment
 from edgec.passes.base import Pass
+from edgec.passes.calibrate import Statistics, calibrate
 from edgec.passes.drop_constant_channels import savings
 from edgec.passes.fold_batchnorm import FoldBatchnorm
 from edgec.passes.fold_constants import FoldConstants
 from edgec.passes.fold_transpose import FoldTranspose
 from edgec.passes.fuse import Fuse
 from edgec.passes.fuse_requantize import FuseRequantize
+from edgec.passes.judge import check_inputs
 from edgec.passes.make_sliding import MakeSliding
 from edgec.passes.make_streaming import MakeStreaming, mean_readouts
 from edgec.passes.quantize import Quantize
+from edgec.passes.ranges import Ranges, statistics_for
 from edgec.passes.recognize_eca import RecognizeEca
 from edgec.passes.recognize_scaler import RecognizeScaler
 from edgec.passes.split_linear import SplitLinear
@@ -40,13 +43,15 @@ Progress = Callable[[str], None]
 @dataclass(frozen=True)
 class Stages:
     """The graph as the user meant it, whole-sequence and float; the same with all its channels in the form it runs
-    in; the graph that runs; what dropping constant channels saved, where that was asked for; and for the report, what
-    streaming made of the network and how that was checked."""
+    in; the graph that runs; what dropping constant channels saved, where that was asked for; the statistics of the
+    float graph's tensors, where it was quantised; and for the report, what streaming made of the network and how that
+    was checked."""
 
     reference: Graph
     whole: Graph
     step: Graph
     dropped: Mapping[str, Any] | None = None
+    statistics: Mapping[str, Statistics] | None = None
     how: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -165,19 +170,30 @@ def make_stages(
 ) -> Stages:  # fmt: skip
     """Run the passes of `passes_for`; each graph is written to `dump` as text when asked for. A network that streams is
     compared with its whole sequence before it is quantised."""
-    passes = passes_for(kind, calibration, streaming, drop, assignment)
-    ahead = 0 if kind == QUANTISED else len(float_passes())
-    graphs = transform(graph, passes[:ahead], progress, dump)
-    reference, how = graphs[-1], {}
+    early = [] if kind == QUANTISED else float_passes()
+    graphs = transform(graph, early, progress, dump)
+    reference, statistics, how = graphs[-1], None, {}
     if isinstance(streaming, MakeStreaming):
         progress("check_streaming")
         how["streaming"] = check_streaming(reference)
-    graphs += transform(reference, passes[ahead:], progress, dump, ahead + 1)[1:]
+    if kind == "int8":
+        progress("calibrate")
+        statistics = statistics_of(reference, calibration)
+        check_inputs(reference.inputs, statistics)
+    passes = passes_for(kind, statistics, streaming, drop, assignment)[len(early) :]
+    graphs = transform(reference, passes, progress, dump, len(early) + 1)
     if readouts := mean_readouts(graphs[-1]):
         how["readout"] = "; ".join(map(describe_readout, readouts))
     first_late = len(passes) - (streaming is not None) - (drop is not None)
     dropped = savings(graphs[first_late], graphs[first_late + 1]) if drop else None
-    return Stages(reference, graphs[first_late], graphs[-1], dropped, how)
+    return Stages(reference, graphs[first_late], graphs[-1], dropped, statistics, how)
+
+
+def statistics_of(reference: Graph, calibration: Any) -> Mapping[str, Statistics]:
+    """Of a folded float graph: taken on data, or read from a file."""
+    return (
+        statistics_for(reference, calibration) if isinstance(calibration, Ranges) else calibrate(reference, calibration)
+    )
 
 
 def describe_readout(node: Node) -> str:

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgec.errors import InputError
+from edgec.errors import InputError, join_problems, option
 from edgec.files import read_table
 from edgec.ir.graph import Graph, Node
+from edgec.ir.types import DType
 from edgec.ops.conv import Conv1d, Conv2d
 from edgec.ops.dense import Linear
+from edgec.ops.recurrent import LmuMemory
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,43 @@ class Assignment:
             if name not in layers:
                 raise InputError(f"no layer {name!r} to choose bits for", hint=f"layers: {', '.join(layers) or 'none'}")
         return {n: PRECISIONS[self.layers[n]] if n in self.layers else Bits(self.weights) for n in layers}
+
+
+def kept_wide(reference: Graph, integers: Graph, assignment: Assignment) -> dict[str, str]:
+    """Layers of a float graph whose weights have 8 bits in its integer graph although fewer were asked for, and why.
+
+    InputError where no layer got fewer: what was asked for would change nothing.
+    """
+    bits, kept, fewer = assignment.of(reference), dict[str, str](), 0
+    for node in (n for n in reference.nodes if isinstance(n.op, (*LAYERS, LmuMemory))):
+        if bits.get(node.output, Bits(assignment.weights)).weights == 8:
+            continue
+        reason = obstacle(node, integers)
+        fewer += not reason
+        kept |= {node.output: reason} if reason else {}
+    if assignment.weights < 8 and not fewer:
+        reasons = [f"%{name}: {reason}" for name, reason in kept.items()] or ["there is no layer with weights"]
+        raise InputError(
+            join_problems(f"weights of {assignment.weights} bits were asked for, and no layer can have them:", reasons),
+            hint=f"leave out {option('weights')}",
+        )
+    return kept
+
+
+def obstacle(node: Node, integers: Graph) -> str:
+    """Why a layer's weights keep 8 bits in the integer graph; empty where they have fewer."""
+    if isinstance(node.op, LmuMemory):
+        return "the taps of a Legendre memory have 8 bits"
+    if getattr(node.op, "groups", 1) != 1:
+        return "a convolution with groups has weights of 8 bits"
+    weights = node.inputs[1]
+    if weights not in integers.consts:
+        return "its weights are computed, not constant"
+    if integers.consts[weights].type.dtype.is_narrow:
+        return ""
+    (reader,) = integers.consumers(weights)[:1]
+    x = integers.type_of(reader.inputs[0]).dtype
+    return f"it reads {'spikes' if x is DType.BIT else x.value}, whose weights have 8 bits"
 
 
 def read_bits(given: Sequence[str]) -> dict[str, str]:

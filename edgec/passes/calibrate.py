@@ -29,7 +29,7 @@ CLIPS = np.geomspace(1.0, 0.5, 70)
 class Statistics:
     """What one tensor held: extremes, mean, root mean square, and a histogram over [-reach, reach].
 
-    `pcm` marks an input whose data came as int16 samples.
+    `zeros` of the `count` values were exactly 0; `pcm` marks an input whose data came as int16 samples.
     """
 
     lo: float
@@ -40,6 +40,7 @@ class Statistics:
     reach: float
     bins: Array
     pcm: bool = False
+    zeros: int = 0
 
     def extremes(self) -> tuple[float, float]:
         """The range seen, widened to hold 0."""
@@ -89,7 +90,7 @@ class Collector:
     def __init__(self) -> None:
         self.lo, self.hi = np.inf, -np.inf
         self.total = self.squares = 0.0
-        self.count = 0
+        self.count = self.zeros = 0
         self.reach = 0.0
         self.bins: Array = np.zeros(BINS, np.int64)
 
@@ -105,6 +106,7 @@ class Collector:
         self.total += float(values.sum(dtype=np.float64))
         self.squares += float(np.square(values, dtype=np.float64).sum())
         self.count += values.size
+        self.zeros += int(values.size - np.count_nonzero(values))
         extreme = max(-lo, hi)
         if self.reach == 0.0:
             self.reach = float(2.0 ** np.ceil(np.log2(extreme))) if extreme > 0 else 2.0**-20
@@ -117,7 +119,8 @@ class Collector:
 
     def statistics(self) -> Statistics:
         n = max(1, self.count)
-        return Statistics(self.lo, self.hi, self.total / n, float(np.sqrt(self.squares / n)), n, self.reach, self.bins)
+        mean, rms = self.total / n, float(np.sqrt(self.squares / n))
+        return Statistics(self.lo, self.hi, mean, rms, n, self.reach, self.bins, zeros=self.zeros)
 
 
 def _resized(node: Node, sizes: dict[str, int], n: int) -> Any:

@@ -20,7 +20,8 @@ from edgec.ir.graph import Graph, Value
 from edgec.ir.text import print_node, print_type
 from edgec.ir.types import TensorType
 from edgec.passes.calibrate import BINS, CLIPS, Statistics, calibrate
-from edgec.passes.samples import Data
+from edgec.passes.judge import check_inputs, doubts
+from edgec.passes.samples import Data, gather
 from edgec.signal_math import PCM_SCALE
 
 Array = npt.NDArray[Any]
@@ -37,13 +38,15 @@ SYNTHETIC = f"synthetic input: normal values of the calibrated mean and deviatio
 class Ranges:
     """Statistics of every tensor of one float graph, and how to know that graph again.
 
-    `text` is a digest of its nodes and types, `consts` holds two figures of every constant, `origin` names the data.
+    `text` is a digest of its nodes and types, `consts` holds two figures of every constant, `origin` names the data,
+    `doubts` says what in them spoils a scale.
     """
 
     statistics: Mapping[str, Statistics]
     text: str
     consts: Mapping[str, tuple[float, float]]
     origin: str
+    doubts: tuple[str, ...] = ()
 
 
 def digest(graph: Graph) -> str:
@@ -74,7 +77,10 @@ def figures(data: Array) -> tuple[float, float]:
 def take_ranges(graph: Graph, data: Data, origin: str) -> Ranges:
     """Statistics of a folded float graph over the data, as `calibrate` takes it."""
     consts = {name: figures(const.data) for name, const in graph.consts.items()}
-    return Ranges(calibrate(graph, data), digest(graph), consts, origin)
+    samples = gather(graph.inputs, data)
+    statistics = calibrate(graph, samples)
+    check_inputs(graph.inputs, statistics)
+    return Ranges(statistics, digest(graph), consts, origin, doubts(graph, statistics, samples))
 
 
 def statistics_for(graph: Graph, ranges: Ranges) -> Mapping[str, Statistics]:
@@ -144,6 +150,8 @@ def save_ranges(path: Path, ranges: Ranges) -> None:
         "figures": np.array(list(ranges.consts.values())).reshape(-1, 2),
         "print": _text([FORMAT, ranges.text, ranges.origin]),
     }
+    if ranges.doubts:
+        arrays["doubts"] = _text(ranges.doubts)
     beside = path.with_name(f".{path.name}.part")
     try:
         with beside.open("wb") as file:
@@ -177,10 +185,11 @@ def read_ranges(archive: Mapping[str, Array], where: Path) -> Ranges:
             name: _statistics(row, step, count)
             for name, row, step, count in zip(names, scalars, steps, counts, strict=True)
         }
+        said = tuple(_lines(archive["doubts"])) if "doubts" in archive else ()
         pairs = {name: (float(a), float(b)) for name, (a, b) in zip(consts, archive["figures"], strict=True)}
     except (KeyError, ValueError, IndexError, TypeError) as err:
         raise InputError(f"{where}: these calibration statistics are damaged: {err}") from err
-    return Ranges(statistics, text, pairs, origin)
+    return Ranges(statistics, text, pairs, origin, said)
 
 
 def _lines(data: Array) -> list[str]:

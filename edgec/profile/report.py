@@ -12,16 +12,11 @@ import numpy as np
 
 from edgec.compiled import input_frames
 from edgec.device import Device, counting_kind, open_image
-from edgec.ir.graph import Graph
-from edgec.ir.types import DType
-from edgec.ops.spiking import Lif
 from edgec.ops.timeline import Window
-from edgec.passes.calibrate import evaluate_batches
-from edgec.passes.quantize_compare import quantised_input
-from edgec.passes.samples import first_samples
 from edgec.plan import Call, Plan
 from edgec.plan.memory import region_rows
 from edgec.plan.regions import Region
+from edgec.profile.agreement import CALIBRATION, SAMPLES
 from edgec.profile.frames import Frames, count_frames, how_modelled, how_on_board, timing_obstacle, why_unmeasured
 from edgec.profile.timing import board_milliseconds, milliseconds
 from edgec.target import Target
@@ -37,29 +32,14 @@ from edgec.toolchain import (
 )
 
 Array = np.ndarray[Any, np.dtype[Any]]
-SPIKE_SAMPLES = 8
-CALIBRATION = "calibration input 0"
-
-
-def spike_rates(whole: Graph, data: Mapping[str, Array] | None) -> dict[str, float]:
-    """Mean of every spike tensor of a whole-sequence graph over the first calibration samples."""
-    names = [n.outputs[0] for n in whole.nodes if n.types[0].dtype is DType.BIT or isinstance(n.op, Lif)]
-    if data is None or not names:
-        return {}
-    sums: dict[str, list[float]] = {n: [] for n in names}
-    samples = first_samples(whole.inputs, data, SPIKE_SAMPLES)
-    for values in evaluate_batches(whole, {v.name: quantised_input(samples[v.name], v.type) for v in whole.inputs}):
-        for name in names:
-            sums[name].append(float(values[name].float().mean()))
-    return {n: float(np.mean(v)) for n, v in sums.items() if v}
 
 
 def build_report(
     folder: Path,
     target: Target,
     plan: Plan,
-    whole: Graph,
     data: Mapping[str, Array] | None,
+    rates: Mapping[str, float],
     *,
     precision: str,
     toolchain: str,
@@ -68,17 +48,15 @@ def build_report(
 ) -> dict[str, Any]:
     """Layers, totals, and how each figure was obtained. With keep_image the linked image stays in the folder.
 
-    data: samples of every input, as `gather` returns them; `source` says in words what the first is.
+    data: one sample of every input, `source` says in words what it is; rates: the mean of every spike tensor.
     """
-    rates = spike_rates(whole, data)
     filling = plan.graph.delay if any(isinstance(n.op, Window) for n in plan.graph.nodes) else 0
     silent = filling + 8 if plan.graph.is_step else 1
     if too_large(plan, target):
         measured = unmeasured(source)
         measured["how"]["flash"] = "sum of the constants: no image is linked for a part that cannot hold it"
     else:
-        first = None if data is None else first_samples(whole.inputs, data, 1)
-        measured = measure(folder, target, first, toolchain, keep_image, silent, source, filling)
+        measured = measure(folder, target, data, toolchain, keep_image, silent, source, filling)
     code: Mapping[str, int] = measured.pop("code")
     memory = region_rows(plan.items, target)
     fast = sum(r["bytes"] for r in memory if r["region"] not in ("flash", "ram"))
@@ -140,7 +118,7 @@ def too_large(plan: Plan, target: Target) -> bool:
 
 def unmeasured(source: str) -> dict[str, Any]:
     """What `measure` starts from; `source` says in words what the inputs are."""
-    inputs = f"{SPIKE_SAMPLES} calibration inputs" if source == CALIBRATION else source
+    inputs = f"{SAMPLES} calibration inputs" if source == CALIBRATION else source
     how = {
         "macs": "counted from the shapes, dense-equivalent",
         "spike_rate": f"mean over {inputs}, on the reference",

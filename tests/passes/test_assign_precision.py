@@ -18,7 +18,8 @@ from edgec.errors import InputError, PassError
 from edgec.ir.evaluate import evaluate
 from edgec.ir.graph import Graph
 from edgec.ir.types import DType
-from edgec.passes.assign_precision import Assignment, is_layer, read_bits
+from edgec.ops.conv import Conv2d
+from edgec.passes.assign_precision import Assignment, is_layer, kept_wide, read_bits
 from edgec.passes.quantize import Quantize
 from edgec.passes.quantize_numbers import Scale, least_error_scale, quantize_weights
 from edgec.pipeline import compile_model
@@ -78,6 +79,14 @@ def decisions(model: CompiledModel, images: np.ndarray[Any, Any]) -> np.ndarray[
     return np.array(found)
 
 
+def sqnr_of(model: CompiledModel, net: torch.nn.Module) -> float:
+    """Signal to error in dB of the C on the host against the module, on the first calibration inputs."""
+    x, _ = gratings(64, 1)
+    with model, torch.no_grad():
+        real, got = net(torch.from_numpy(x[:8])).numpy(), model.run(x[:8]).reshape(8, CLASSES)
+    return float(10 * np.log10(np.square(real).sum() / np.square(real - got).sum()))
+
+
 def assert_same_bytes(model: CompiledModel, images: np.ndarray[Any, Any]) -> None:
     """The reference, C on the host and C on the emulated core."""
     graph, spec = model.graph(), model.manifest.inputs[0]
@@ -104,6 +113,12 @@ def test_a_trained_network_in_few_bits(trained: torch.nn.Module, tmp_path: Path)
     assert precisions == ["int8 x int8", "int4 x int4", "int4 x int4", "int8 x int2", "int8 x int4"]
     found = {r["variant"] for r in few.report["layers"]}
     assert found >= {"packed_dsp", "narrow_dsp"}
+    (agreement,) = few.report["agreement"]["outputs"]
+    assert agreement["positions"] == 8
+    assert agreement["sqnr"] == pytest.approx(sqnr_of(few, trained), abs=0.1)
+    (said,) = few.report["warnings"]  # half of the layers have 4-bit activations
+    assert f"{agreement['sqnr']:.1f} dB, largest score the same in {agreement['same']} of 8" in said
+    assert agreement["sqnr"] < 20
     assert (decisions(few, images) == label).mean() > right - 0.06
     assert_same_bytes(few, images[:3])
 
@@ -136,6 +151,27 @@ def test_layers_of_spikes_keep_eight_bits_and_refuse_fewer_by_name() -> None:
     assert kinds == {first: DType.I4, second: DType.I8}
     with pytest.raises(PassError, match="it reads spikes, whose weights have 8 bits; give it w8a8"):
         Quantize(data_for(graph), Assignment(8, {second: "w4a8"})).run(graph)
+
+
+def test_layers_that_keep_eight_bits_are_named_and_nothing_else_is_an_error() -> None:
+    graph = spiking()
+    first, second = (n.output for n in graph.nodes if is_layer(graph, n))
+    integers = Quantize(data_for(graph), Assignment(4)).run(graph)
+    spikes = "it reads spikes, whose weights have 8 bits"
+    assert kept_wide(graph, integers, Assignment(4)) == {second: spikes}
+    assert kept_wide(graph, integers, Assignment(4, {second: "w8a8"})) == {}
+    with pytest.raises(InputError, match=f"weights of 4 bits were asked for, and no layer(.|\n)*%{second}: {spikes}"):
+        kept_wide(graph, integers, Assignment(4, {first: "w8a8"}))
+    assert kept_wide(graph, Quantize(data_for(graph)).run(graph), Assignment()) == {}
+
+
+def test_grouped_convolutions_keep_eight_bits() -> None:
+    b = Builder()
+    x = b.emit(Conv2d(groups=3), b.input("x", 1, 6, 6, 3, time=None), b.normal(3, 3, 1, 3), b.normal(3))
+    graph = b.build(b.emit(Conv2d(), x, b.normal(1, 1, 3, 5), b.normal(5)))
+    grouped = graph.nodes[0].output
+    kept = kept_wide(graph, Quantize(data_for(graph), Assignment(2)).run(graph), Assignment(2))
+    assert kept == {grouped: "a convolution with groups has weights of 8 bits"}
 
 
 def test_what_cannot_be_chosen_is_named(tmp_path: Path, trained: torch.nn.Module) -> None:

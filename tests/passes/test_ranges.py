@@ -55,11 +55,22 @@ def test_a_file_gives_back_what_it_holds(tmp_path: Path) -> None:
     ranges = take_ranges(graph, data(), "40 inputs of x.npz")
     back = through_file(ranges, tmp_path / "net.ranges.npz")
     assert back.origin == "40 inputs of x.npz"
-    assert set(SCALARS) | {"bins"} == {f.name for f in fields(Statistics)}
+    assert set(SCALARS) | {"bins", "zeros"} == {f.name for f in fields(Statistics)}
     for name, s in statistics_for(graph, back).items():
-        assert replace(s, bins=0) == replace(ranges.statistics[name], bins=0)
+        assert replace(s, bins=0) == replace(ranges.statistics[name], bins=0, zeros=0)
         assert s.bins.sum() == ranges.statistics[name].bins.sum()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["net.ranges.npz"]
+    assert back.doubts == ()
+
+
+def test_doubts_about_the_data_travel_with_its_statistics(tmp_path: Path) -> None:
+    far = data()
+    far.reshape(-1)[0] = 1e4
+    back = through_file(take_ranges(net(), far, "x"), tmp_path / "net.ranges.npz")
+    assert len(back.doubts) == 1
+    assert "one value reaches 1e+04" in back.doubts[0]
+    with pytest.raises(InputError, match="is 0 everywhere"):
+        take_ranges(net(), 0 * far, "x")
 
 
 def test_the_integers_are_those_of_the_data(tmp_path: Path) -> None:
