@@ -118,9 +118,6 @@ CONVERTERS: dict[str, Converter] = {
     "edgec::running_mean": own.running_mean,
 }
 
-#: Calls without a result that matters: checks the exporter inserts.
-IGNORED = frozenset({"aten::_assert_tensor_metadata", "aten::_assert_async", "aten::sym_constrain_range_for_size"})
-
 #: What to do instead of a call edgec does not import.
 HINTS: dict[str, str] = {
     "aten::lstm": "recurrent layers are not imported; use edgec.nn.LMUMemory or edgec.nn.LIF",

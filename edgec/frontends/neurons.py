@@ -178,6 +178,14 @@ class NeuronImporter(Importer):
         self.frames = Frames(self.ep.graph, counts.pop(), self.time_of, self.is_zero)
         return drop_unread_signals(super().run(axes))
 
+    def is_known(self, target: str) -> bool:
+        return target in (NEURON, NEURON_SEQUENCE) or super().is_known(target)
+
+    def unknown(self, calls: Sequence[fx.Node]) -> list[tuple[str, str]]:
+        """One of each that stands in every frame."""
+        found = super().unknown(calls)
+        return [pair for pair in dict.fromkeys(found) for _ in range(max(found.count(pair) // self.frames.count, 1))]
+
     def time_of(self, node: fx.Node) -> int | None:
         value = self.env.get(node)
         return self.builder.type_of(value).time_axis if isinstance(value, str) and node not in self.lifted() else None
@@ -192,8 +200,6 @@ class NeuronImporter(Importer):
         return node in self.axes and self.axes[node] is None  # a state that is carried from call to call
 
     def convert(self, node: fx.Node) -> Any:
-        if node not in self.frames.live:
-            return None
         for n in node.all_input_nodes:
             if n not in self.frames.roles:
                 self.frames.assign(n)

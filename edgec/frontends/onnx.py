@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from edgec.frontends.onnx_layers import probabilities
 from edgec.frontends.onnx_model import OnnxModel, OnnxNode, OnnxValue, read_model
 from edgec.frontends.onnx_ops import CONVERTERS
 from edgec.frontends.onnx_values import Call, Constant, Grid, Pending, Stored
+from edgec.frontends.survey import needed, unsupported
 from edgec.ir.graph import Graph
 from edgec.ir.types import DType, QuantParams, TensorType
 
@@ -38,20 +40,25 @@ def load_onnx(path: Path, name: str, time_axis: int | Sequence[int | None] | str
             f"{path}: an .onnx network takes its whole window in one call; no time axis can be named",
             hint=f"leave out {option('time_axis')}, or export the network from torch to stream it",
         )
-    model, where = read_model(path), str(path)
+    model, where = live_part(read_model(path)), str(path)
     unknown = [n for n in model.nodes if n.kind not in CONVERTERS and n.kind not in QUANTIZERS]
     if not any(n.kind == "QuantizeLinear" for n in model.nodes) and not unknown:
         count = len(model.nodes)
         raise FrontendError(f"{where}: a float network: none of its {count} operators quantises", hint=HOW_TO_MAKE)
-    problems = [f"{n.label}: {n.kind} is not supported" for n in unknown]
     walker = Walker(model, GraphBuilder(name))
-    if not problems:
-        problems = walker.walk()
-    if problems:
+    problems = walker.walk() if any(n.kind == "QuantizeLinear" for n in model.nodes) else []
+    if unknown or problems:
+        missing = unsupported((n.kind, n.label) for n in unknown)
         shown = problems[:SHOWN] + ([f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else [])
         hint = f"supported operators: {', '.join(sorted((*CONVERTERS, *QUANTIZERS)))}" if unknown else None
-        raise FrontendError(join_problems(f"{where}: operators that cannot be imported:", shown), hint=hint)
+        raise FrontendError(join_problems(f"{where}: operators that cannot be imported:", missing + shown), hint=hint)
     return walker.build.build(walker.outputs)
+
+
+def live_part(model: OnnxModel) -> OnnxModel:
+    """The model without operators that no output needs."""
+    kept = needed([(n.inputs, tuple(filter(None, n.outputs))) for n in model.nodes], [v.name for v in model.outputs])
+    return replace(model, nodes=tuple(itertools.compress(model.nodes, kept)))
 
 
 class Walker:
@@ -74,15 +81,15 @@ class Walker:
                 problems.append(f"input {v.name}: {err}")
         lost = {v.name for v in self.model.inputs if v.name not in self.values}
         for node in self.model.nodes:
-            if lost.intersection(node.inputs):
-                lost.update(node.outputs)  # follows what is already reported
+            if lost.intersection(node.inputs) or (node.kind not in CONVERTERS and node.kind not in QUANTIZERS):
+                lost.update(node.outputs)  # is already reported, or follows what is
                 continue
             self.build.source = (node.label,)
             problem = self.convert(node)
             if problem is not None:
                 problems.append(f"{node.label}: {problem}")
                 lost.update(node.outputs)
-        return problems or self.finish()
+        return problems or ([] if lost else self.finish())
 
     def convert(self, node: OnnxNode) -> str | None:
         call = Call(self.model, node, self.build, self.values)

@@ -3,12 +3,14 @@ gathered."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from edgec.errors import FrontendError, join_problems, option
 from edgec.frontends.builder import GraphBuilder
+from edgec.frontends.survey import needed, unsupported
 from edgec.frontends.tflite_model import HOW_TO_MAKE, TfModel, TfOp, read_model
 from edgec.frontends.tflite_ops import CONVERTERS, Call, int8_type
 from edgec.ir.graph import Graph
@@ -32,6 +34,12 @@ def without_float_edges(model: TfModel) -> TfModel:
             outputs[outputs.index(y)] = x
             ops.remove(op)
     return replace(model, ops=tuple(ops), inputs=tuple(inputs), outputs=tuple(outputs))
+
+
+def live_part(model: TfModel) -> TfModel:
+    """The model without operators that no output needs."""
+    kept = needed([(op.inputs, op.outputs) for op in model.ops], model.outputs)
+    return replace(model, ops=tuple(itertools.compress(model.ops, kept)))
 
 
 def check_quantised(model: TfModel, where: str, unknown: bool) -> None:
@@ -64,20 +72,19 @@ def convert_op(model: TfModel, op: TfOp, build: GraphBuilder, names: dict[int, s
 
 def convert(model: TfModel, where: str, name: str) -> Graph:
     """The integer graph. FrontendError lists every operator that cannot be imported."""
-    model = without_float_edges(model)
+    model = without_float_edges(live_part(model))
     unknown = [op for op in model.ops if op.kind not in CONVERTERS]
     check_quantised(model, where, bool(unknown))
     build, names = GraphBuilder(name), dict[int, str]()
-    problems = [f"{source_of(model, op)}: {op.kind} is not supported" for op in unknown]
-    if not problems:
-        problems = build_all(model, build, names)
-    if problems:
+    problems = build_all(model, build, names)
+    if unknown or problems:
+        missing = unsupported((op.kind, source_of(model, op)) for op in unknown)
         shown = problems[:SHOWN] + ([f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else [])
         hint = f"supported operators: {', '.join(CONVERTERS)}" if unknown else None
-        raise FrontendError(join_problems(f"{where}: operators that cannot be imported:", shown), hint=hint)
-    missing = [model.tensors[k].label for k in model.outputs if k not in names]
-    if missing or not model.inputs:
-        raise FrontendError(f"{where}: {'nothing computes ' + missing[0] if missing else 'the model has no input'}")
+        raise FrontendError(join_problems(f"{where}: operators that cannot be imported:", missing + shown), hint=hint)
+    nowhere = [model.tensors[k].label for k in model.outputs if k not in names]
+    if nowhere or not model.inputs:
+        raise FrontendError(f"{where}: {'nothing computes ' + nowhere[0] if nowhere else 'the model has no input'}")
     return build.build(tuple(names[k] for k in model.outputs))
 
 
@@ -97,9 +104,9 @@ def build_all(model: TfModel, build: GraphBuilder, names: dict[int, str]) -> lis
             problems.append(f"input: {err}")
     lost: set[int] = set()
     for op in model.ops:
-        if lost.intersection(op.inputs):
-            lost.update(op.outputs)
-            continue  # follows an operator that is already reported
+        if lost.intersection(op.inputs) or op.kind not in CONVERTERS:
+            lost.update(op.outputs)  # is already reported, or follows what is
+            continue
         build.source = (source_of(model, op),)
         problem = convert_op(model, op, build, names)
         if problem is not None:

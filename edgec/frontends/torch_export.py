@@ -15,10 +15,12 @@ from torch.utils._pytree import tree_map_only
 
 from edgec.errors import FrontendError, join_problems
 from edgec.frontends.archive import check_inputs
-from edgec.frontends.aten import CONVERTERS, HINTS, IGNORED
+from edgec.frontends.aten import CONVERTERS, HINTS
 from edgec.frontends.aten_call import Call, Constant
 from edgec.frontends.builder import GraphBuilder
 from edgec.frontends.source import source_of
+from edgec.frontends.survey import unsupported
+from edgec.frontends.unroll import needed_by
 from edgec.ir.graph import Graph
 from edgec.ir.types import DType, TensorType
 from edgec.ir.verify import verify
@@ -186,15 +188,40 @@ class Importer:
                 self.env[node] = self.user_input(node, axes)
             else:
                 self.env[node] = Constant(str(spec.target).removeprefix(self.prefix), self.stored(spec))
-        for node in self.ep.graph.nodes:
-            if node.op == "call_function":
-                self.env[node] = self.convert(node)
+        calls = self.live_calls()
+        self.problems += unsupported(self.unknown(calls), HINTS)
+        for node in calls:
+            self.env[node] = self.convert(node)
         outputs = self.outputs()
         if self.problems:
             raise FrontendError(join_problems(f"{self.name}: the model cannot be imported:", self.problems))
         graph = self.builder.build(outputs)
         verify(graph)
         return graph
+
+    def live_calls(self) -> list[fx.Node]:
+        """The calls that a returned result or a changed buffer needs; what else the model computes is not imported."""
+        (output,) = (n for n in self.ep.graph.nodes if n.op == "output")
+        specs, values = self.ep.graph_signature.output_specs, output.args[0]
+        results = [v for s, v in zip(specs, values, strict=True) if s.kind is OutputKind.USER_OUTPUT]
+        changed = [v for s, v in zip(specs, values, strict=True) if s.kind is not OutputKind.USER_OUTPUT]
+        live = needed_by([v for v in (*changed, *(results[k] for k in self.chosen)) if isinstance(v, fx.Node)])
+        return [n for n in self.ep.graph.nodes if n.op == "call_function" and n in live]
+
+    def unknown(self, calls: Sequence[fx.Node]) -> list[tuple[str, str]]:
+        """Name and place of each call that nothing here converts; one on constants alone is left to torch."""
+        constant = {n for n, v in self.env.items() if isinstance(v, Constant)}
+        found = []
+        for node in calls:
+            random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", [])
+            if constant.issuperset(node.all_input_nodes) and not random:
+                constant.add(node)
+            elif not self.is_known(target_name(node.target)):
+                found.append((target_name(node.target), source_of(node.meta, node.name, self.prefix)[0]))
+        return found
+
+    def is_known(self, target: str) -> bool:
+        return target in CONVERTERS
 
     def input_name(self, node: fx.Node) -> str:
         return node.name
@@ -253,21 +280,14 @@ class Importer:
     def convert(self, node: fx.Node) -> Any:
         """The value of one call; a problem is noted and stands as Failed."""
         target, source = target_name(node.target), source_of(node.meta, node.name, self.prefix)
-        if target in IGNORED:
-            return None
-        if target not in CONVERTERS:
-            hint = HINTS.get(target, "no converter for it; rewrite it with supported calls")
-            constant = self.fold(node)
-            if constant is not None:
-                return constant
-            self.problems.append(f"{target} at {source[0]}: {hint}")
-            return Failed()
         args = self.arguments(node)
         if any(isinstance(v, Failed) for v in flatten(args.values())):
             return Failed()
         folded = self.fold(node)
         if folded is not None:
             return folded
+        if target not in CONVERTERS:
+            return Failed()  # reported before anything was converted
         self.builder.source = source
         try:
             return CONVERTERS[target](self.call(args, node, target))

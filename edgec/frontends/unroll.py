@@ -8,7 +8,7 @@ reads it (a neuron, a stack of frames, an output) checks for itself that it gets
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,10 +63,9 @@ def through(node: Any) -> Any:
     return node
 
 
-def live_nodes(graph: fx.Graph) -> set[fx.Node]:
-    """Nodes an output needs."""
-    stack = [n for n in graph.nodes if n.op == "output"]
-    found: set[fx.Node] = set(stack)
+def needed_by(results: Sequence[fx.Node]) -> set[fx.Node]:
+    """The results and all that they are computed from."""
+    stack, found = list(results), set(results)
     while stack:
         for n in stack.pop().all_input_nodes:
             if n not in found:
@@ -87,7 +86,7 @@ class Frames:
         self.count = count
         self.time_of = time_of
         self.is_zero_constant = is_zero
-        self.live = live_nodes(graph)
+        self.live = needed_by([n for n in graph.nodes if n.op == "output"])
         self.roles: dict[fx.Node, Role] = {}
         self.chains: dict[fx.Node, Chain] = {}
         self.numbers: dict[Any, int] = {}

@@ -256,13 +256,36 @@ def test_a_float_network(tmp_path: Path) -> None:
 
 def test_every_unsupported_operator_is_listed(tmp_path: Path) -> None:
     net = Net(1, 4)
-    net.node("Erf")
-    net.node("Relu")
-    net.node("Floor")
+    for kind in ("Erf", "Relu", "Floor", "Erf", "Floor", "Erf"):
+        net.node(kind)
     message = refused(net.quantized(tmp_path / "ops.onnx"))
-    assert "Erf erf0: Erf is not supported" in message
-    assert "Floor floor2: Floor is not supported" in message
+    assert "\n  - Erf is not supported (3 times, first at node 0 Erf erf0)\n" in message
+    assert "\n  - Floor is not supported (2 times, first at node 2 Floor floor2)\n" in message
     assert "supported operators: Add, AveragePool" in message
+
+
+def test_problems_of_known_operators_are_listed_beside_unknown_ones(tmp_path: Path) -> None:
+    net = Net(1, 3, 8, 8)
+    net.conv(3, 4, 3, 3, relu="")
+    y = net.node("MaxPool", kernel_shape=[2, 2], dilations=[2, 2])
+    net.node("Erf", net.conv(4, 4, 1, 1))
+    net.node("Add", net.x, y)
+    message = refused(net.quantized(tmp_path / "ops.onnx"))
+    assert "Erf is not supported (once, at node" in message
+    assert "dilations and the output of indices are not supported" in message
+
+
+def test_operators_that_no_output_needs_are_left_out(tmp_path: Path) -> None:
+    net = Net(1, 4)
+    net.dense(4, 3)
+    path = net.quantized(tmp_path / "net.onnx")
+    expected = [n.op for n in frontends.load(path).nodes]
+    model = onnx.load(path)
+    model.graph.node.append(onnx.helper.make_node("RandomNormal", [], ["noise"], shape=[1, 4]))
+    model.graph.node.append(onnx.helper.make_node("Erf", ["input"], ["unread"]))
+    model.graph.node.append(onnx.helper.make_node("Add", ["unread", "noise"], ["unread2"]))
+    onnx.save(model, path)
+    assert [n.op for n in frontends.load(path).nodes] == expected
 
 
 def test_results_that_are_not_quantised_are_listed(tmp_path: Path) -> None:

@@ -159,11 +159,11 @@ def test_every_unsupported_operator_is_listed(tmp_path: Path) -> None:
     pytest.importorskip("ai_edge_litert")
     from tests.frontends.tflite_models import Net, Op, T
 
-    tensors = [T((1, 4), 0.1) for _ in range(4)]
-    ops = [Op("FLOOR", [0], [1]), Op("CUSTOM", [1], [2], custom="Mine"), Op("RELU", [2], [3])]
+    tensors = [T((1, 4), 0.1) for _ in range(5)]
+    ops = [Op("FLOOR", [0], [1]), Op("CUSTOM", [1], [2], custom="Mine"), Op("RELU", [2], [3]), Op("FLOOR", [3], [4])]
     message = refused(Net(tensors, ops).write(tmp_path / "ops.tflite"))
-    assert "operator 0 FLOOR net/tensor1: FLOOR is not supported" in message
-    assert "custom operator 'Mine' is not supported" in message
+    assert "FLOOR is not supported (2 times, first at operator 0 FLOOR net/tensor1)" in message
+    assert "custom operator 'Mine' is not supported (once, at operator 1" in message
     assert "supported operators: ADD, AVERAGE_POOL_2D" in message
 
 

@@ -270,17 +270,37 @@ def test_constants_are_copies_of_the_weights():
 def test_every_unsupported_call_is_listed_with_its_line():
     def forward(x):
         y = torch.fft.rfft(x).real
-        return torch.cumsum(x, 1)[:, :2] + y[:, :2] + torch.erfinv(x)[:, :2]
+        y = torch.cumsum(torch.cumsum(x, 1)[:, :2] + y[:, :2], 1) + torch.erfinv(x)[:, :2]
+        return torch.erfinv(y[:, ::2])
 
     with pytest.raises(FrontendError) as caught:
         from_module(Call(forward).eval(), (r(1, 4),), "net")
     text = str(caught.value)
-    assert text.startswith("net: the model cannot be imported:")
-    assert "aten::fft_rfft at test_torch_export.py:" in text
+    assert text.startswith(
+        "net: the model cannot be imported:\n  - aten::fft_rfft is not supported (once, at test_torch"
+    )
     assert "use edgec.nn.LogMel" in text
-    assert "aten::cumsum at test_torch_export.py:" in text
+    assert "aten::cumsum is not supported (2 times, first at test_torch_export.py:" in text
     assert "edgec.nn.RunningMean" in text
-    assert "aten::erfinv at test_torch_export.py:" in text
+    assert "aten::erfinv is not supported (2 times, first at test_torch_export.py:" in text
+
+
+def test_what_no_result_needs_is_not_imported():
+    """Random numbers, calls without a converter and results that were not asked for block nothing."""
+
+    def forward(x):
+        noise = torch.rand([]) + torch.erfinv(x).sum()
+        torch.zeros(3).uniform_()
+        noise.mul_(2)
+        return {"first": torch.relu(x), "second": torch.cumsum(x, 1)}
+
+    module, x = Call(forward).eval(), r(1, 4)
+    graph = load(module, (x,), outputs=["first"])
+    assert [n.op.name for n in graph.nodes] == ["relu"]
+    with pytest.raises(FrontendError, match="aten::cumsum") as caught:
+        load(module, (x,))
+    assert "rand" not in str(caught.value)
+    assert "erfinv" not in str(caught.value)
 
 
 REFUSED = {
