@@ -163,10 +163,26 @@ def add_folder_commands(commands: Any) -> None:
     p.add_argument("--clip", help="input to count on (default: the calibration set's first)")
     p.add_argument("--html", metavar="FILE", help="write the table as a page")
 
-    v = commands.add_parser("verify", help="compare every layer with its reference; name the first that diverges")
+    v = commands.add_parser(
+        "verify",
+        help="compare every layer with its reference, and the outputs with the network as it was trained, over the"
+        " whole sequence; name what diverges first",
+    )
     v.add_argument("folder")
     v.add_argument("--clip", help="input to compare on (default: the calibration set's first)")
     v.add_argument("--on", choices=KINDS, help=ON_HELP)
+    v.add_argument(
+        "--model",
+        metavar="FILE",
+        help="the original (.pt, .pt2, .onnx, .tflite or a shipped model's name), to be run by torch, onnxruntime or"
+        " LiteRT (default: the float network that compile kept)",
+    )
+    v.add_argument(
+        "--tolerance",
+        type=float,
+        metavar="DB",
+        help="least signal to error of the outputs (default: 60 for float, 10 for integers and where neurons spike)",
+    )
 
 
 def add_shipped_commands(commands: Any) -> None:

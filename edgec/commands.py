@@ -196,11 +196,14 @@ def verify_command(a: argparse.Namespace) -> None:
     from edgec.compiled import CompiledModel
     from edgec.device import device_of
     from edgec.profile.compare import verify_model
+    from edgec.profile.original import load_original
     from edgec.target import load_target
 
     model = CompiledModel(a.folder)
     on = device_of(a.on or model.default_device, load_target(model.manifest.target))
-    result = verify_model(model, read_clip(a.clip, model) if a.clip else default_input(model), on)
+    original = None if a.model is None else load_original(a.model)
+    x = read_clip(a.clip, model) if a.clip else default_input(model)
+    result = verify_model(model, x, on, original, a.tolerance)
     table = Table(title=f"{model.manifest.name}: {result.how}", title_justify="left")
     for column in ("layer", "op"):
         table.add_column(column, overflow="fold")
@@ -209,18 +212,22 @@ def verify_command(a: argparse.Namespace) -> None:
     for row in result.rows:
         table.add_row(row.name, row.op, row.device_text, *quantised_cells(row.quantised))
     console.print(table)
-    console.print(result.verdict)
+    for agreement in result.agreements:
+        console.print(f"{'ok  ' if agreement.ok else 'FAIL'} {agreement}", markup=False)
     if not result.ok:
-        raise EdgecError(f"the device diverges from the reference first in {result.first}")
+        raise EdgecError(result.verdict)
+    console.print(result.verdict, markup=False)
 
 
 def quantised_cells(row: Any) -> tuple[str, str, str, str]:
     """Error of a layer's integers, cumulative and made by the layer alone: decibels, or flipped spikes in percent."""
+    from edgec.profile.trained import decibels
+
     if row is None:
         return "", "", "", ""
     if row.is_spikes:
         return "", "", percent(row.flips), percent(row.own_flips)
-    return f"{row.sqnr:.1f} dB", f"{row.own_sqnr:.1f} dB", "", ""
+    return decibels(row.sqnr), decibels(row.own_sqnr), "", ""
 
 
 def percent(share: float) -> str:

@@ -148,7 +148,12 @@ def load_checkpoint(
 
 
 def load_archive(path: Path, name: str, time_axis: TimeAxis, outputs: Outputs = None) -> Graph:
-    """A torch.export archive as a graph. What torch reads is an archive made anew from checked parts."""
+    """A torch.export archive as a graph."""
+    return from_exported(read_archive(path), name, time_axis, outputs)
+
+
+def read_archive(path: Path) -> ExportedProgram:
+    """The program of a torch.export archive. What torch reads is an archive made anew from checked parts."""
     from torch.export.pt2_archive._package import load_pt2
 
     import edgec.nn  # noqa: F401  registers the edgec:: operators an archive may call
@@ -163,7 +168,7 @@ def load_archive(path: Path, name: str, time_axis: TimeAxis, outputs: Outputs = 
         raise FrontendError(f"{path}: torch cannot read the archive: {type(err).__name__} {reason}") from err
     check_finite(str(path), {k: v for k, v in {**ep.state_dict, **ep.constants}.items() if isinstance(v, torch.Tensor)})
     restore_samples(ep)
-    return from_exported(ep, name, time_axis, outputs)
+    return ep
 
 
 def restore_samples(ep: ExportedProgram) -> None:

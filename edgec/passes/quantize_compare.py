@@ -90,7 +90,7 @@ class Sums:
     def sqnr(self) -> float:
         if self.error == 0.0:
             return float("inf")
-        return float(10.0 * np.log10(max(self.signal, 1e-300) / self.error))
+        return float(10.0 * np.log10(self.signal / self.error)) if self.signal else -float("inf")
 
 
 def matching(int_graph: Graph, known: set[str]) -> list[str]:

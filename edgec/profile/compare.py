@@ -1,19 +1,26 @@
-"""Layer by layer: the device against its reference, byte for byte, and the integers against the float model."""
+"""Layer by layer: the device against its reference, byte for byte, and the integers against the float model; and the
+outputs against the network as it was trained."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from edgec.compiled import CompiledModel, Inputs, by_name, input_frames
+from edgec.compiled import CompiledModel, Inputs, to_real
+from edgec.device import Device
 from edgec.ir.evaluate import StepRunner
 from edgec.ir.graph import Graph
 from edgec.ir.types import DType, TensorType
 from edgec.passes import quantize_compare
+from edgec.passes.streaming_compare import Difference
+from edgec.profile import trained
+from edgec.profile.original import Original
+from edgec.profile.trained import Agreement, Sequences
+from edgec.toolchain.manifest import Manifest, NodeSpec
 
 Array = np.ndarray[Any, np.dtype[Any]]
 FLOAT_TOLERANCE = 1e-4
@@ -56,13 +63,20 @@ class Row:
 
 @dataclass(frozen=True)
 class Verification:
-    """Outcome of `verify_model`; `first` names the first layer beyond tolerance."""
+    """Outcome of `verify_model`: each layer against its reference, each output against the trained network.
+
+    `first` says what is beyond tolerance, first of all.
+    """
 
     rows: tuple[Row, ...]
-    ok: bool
+    agreements: tuple[Agreement, ...]
     first: str | None
     how: str
     verdict: str
+
+    @property
+    def ok(self) -> bool:
+        return self.first is None
 
 
 @dataclass
@@ -85,43 +99,71 @@ def _add_device(sums: _Sums, expected: Array, found: Array) -> None:
     sums.device_error = max(sums.device_error, float(error.max(initial=0.0)))
 
 
-def verify_model(model: CompiledModel, x: Inputs, kind: str = "host") -> Verification:
-    """Stream x through the device and its reference side by side, and compare integer builds with the float model."""
-    step = model.graph("step")
-    runner, specs, nodes = StepRunner(step), model.manifest.inputs, model.manifest.nodes
-    names = [v.name for v in step.inputs]
-    sums: dict[int, _Sums] = {n.id: _Sums() for n in nodes}
-    count = 0
+def verify_model(
+    model: CompiledModel,
+    x: Inputs,
+    kind: str = "host",
+    original: Original | None = None,
+    tolerance: float | None = None,
+) -> Verification:
+    """Stream x through the device and its reference side by side; compare what came out with the network as it was
+    trained, over the whole sequence: its float graph, and its own runtime where the original is given.
+
+    x: the inputs by name; what is shorter than the window the network was trained on gets zeros behind it. tolerance:
+    least signal to error of the outputs in dB (default: `trained.default_tolerance`).
+    """
+    reference, whole, step = (model.graph(name) for name in ("reference", "whole", "step"))
+    given = trained.sequences(x, model, whole)
+    least = trained.default_tolerance(reference, whole) if tolerance is None else tolerance
     with model.device(kind, profile=True) as device:
-        whole = [n for n in nodes if n.outputs]
-        device.watch([n.id for n in whole])
-        for frame in input_frames(x, specs):
-            device.step(frame)
-            runner.step({name: torch.from_numpy(data) for name, data in zip(names, frame, strict=True)})
-            count += 1
-            for n in whole:
-                node = step.nodes[n.id]
-                if node.outputs[0] in runner.values:
-                    for name, t, found in zip(node.outputs, node.types, device.dump(n.id), strict=True):
-                        _add_device(sums[n.id], as_stored(runner.values[name], t), found)
-    return _conclude(
-        step, nodes, sums, against_float(model, by_name(x, specs)), f"{kind} against the reference over {count} frames"
-    )
+        sums, outs, within = _run(step, model.manifest, device, given)
+    todo = trained.cases(given, whole, step, len(outs), within)
+    found = trained.against_reference(reference, given, todo, outs, model.manifest.outputs, least)
+    if original is not None:
+        found += trained.against_original(original, reference, given, todo, outs, model.manifest.outputs, least)
+    difference = trained.step_difference(whole, step, given)
+    quantised = against_float(reference, whole, given, todo)
+    how = f"{kind} against the reference over {given.frames} frames"
+    return _conclude(step, model.manifest.nodes, sums, quantised, tuple(found), difference, how)
 
 
-def against_float(model: CompiledModel, x: Mapping[str, Array]) -> dict[str, quantize_compare.Row]:
+def _run(
+    step: Graph, manifest: Manifest, device: Device, given: Sequences
+) -> tuple[dict[int, _Sums], list[list[Array]], int]:
+    """What each layer's bytes were beside the reference; the outputs in real values; how many of them came within the
+    window the network was trained on, if the sequence is longer."""
+    runner, names = StepRunner(step), [v.name for v in step.inputs]
+    sums: dict[int, _Sums] = {n.id: _Sums() for n in manifest.nodes}
+    whole = [n for n in manifest.nodes if n.outputs]
+    outs: list[list[Array]] = []
+    within = 0
+    device.watch([n.id for n in whole])
+    for number, frame in enumerate(given.device_frames()):
+        out = device.step(frame)
+        runner.step({name: torch.from_numpy(data) for name, data in zip(names, frame, strict=True)})
+        for n in whole:
+            node = step.nodes[n.id]
+            if node.outputs[0] in runner.values:
+                for name, t, found in zip(node.outputs, node.types, device.dump(n.id), strict=True):
+                    _add_device(sums[n.id], as_stored(runner.values[name], t), found)
+        if out is not None:
+            outs.append([to_real(o, spec) for o, spec in zip(out, manifest.outputs, strict=True)])
+        within += out is not None and number < given.window
+    while (out := device.flush()) is not None:
+        outs.append([to_real(o, spec) for o, spec in zip(out, manifest.outputs, strict=True)])
+    return sums, outs, within
+
+
+def against_float(
+    reference: Graph, whole: Graph, given: Sequences, todo: Sequence[trained.Case]
+) -> dict[str, quantize_compare.Row]:
     """Each tensor of an integer build against the float graph it came from, over one window of each input.
 
     Nothing where there are no two: a float build, or a model that came quantised.
     """
-    whole, reference = model.graph("whole"), model.graph("reference")
-    if all(v.type.dtype.is_float for v in whole.inputs) or not reference.nodes[0].types[0].dtype.is_float:
+    if all(v.type.dtype.is_float for v in whole.inputs) or trained.came_quantised(reference) or not todo:
         return {}
-    windows = {}
-    for v, given in zip(whole.inputs, x.values(), strict=True):
-        window = np.zeros(v.type.size, given.dtype)
-        window[: given.size] = given.reshape(-1)[: v.type.size]
-        windows[v.name] = window.reshape(v.type.shape)
+    windows = {v.name: x.reshape(v.type.shape) for v, x in zip(whole.inputs, todo[0].inputs.values(), strict=True)}
     return {r.name: r for r in quantize_compare.compare(reference, whole, windows)}
 
 
@@ -137,15 +179,23 @@ def drift(quantised: Mapping[str, quantize_compare.Row]) -> str:
 
 
 def _conclude(
-    step: Graph, nodes: Any, sums: Mapping[int, _Sums], quantised: Mapping[str, quantize_compare.Row], how: str
-) -> Verification:
+    step: Graph, nodes: Sequence[NodeSpec], sums: Mapping[int, _Sums], quantised: Mapping[str, quantize_compare.Row],
+    agreements: tuple[Agreement, ...], difference: Difference | None, how: str,
+) -> Verification:  # fmt: skip
     rows = []
     for n in nodes:
         s, name = sums[n.id], step.nodes[n.id].outputs[0]
         rows.append(Row(name, n.op, n.source, s.mismatches, s.elements, s.device_error, quantised.get(name)))
-    first = next((r for r in rows if r.mismatches), None)
-    if first is None:
-        verdict = f"all {sum(r.elements > 0 for r in rows)} layers agree with the reference"
-        return Verification(tuple(rows), True, None, how, verdict + drift(quantised))
-    where = f"%{first.name} = {first.op}" + (f" ({first.source})" if first.source else "")
-    return Verification(tuple(rows), False, where, how, f"first diverging layer: {where}: {first.device_text}")
+    diverging = next((r for r in rows if r.mismatches), None)
+    far = next((a for a in agreements if not a.ok), None)
+    if diverging is not None:
+        where = f"%{diverging.name} = {diverging.op}" + (f" ({diverging.source})" if diverging.source else "")
+        first = f"the device diverges from the reference first in {where}: {diverging.device_text}"
+    elif difference is not None:
+        first = f"frame by frame the network is not what it is over the whole sequence: {difference}"
+    elif far is not None:
+        first = f"the outputs are further from the trained network than the tolerance: {far}"
+    else:
+        verdict = f"all {sum(r.elements > 0 for r in rows)} layers agree with the reference" + drift(quantised)
+        return Verification(tuple(rows), agreements, None, how, verdict)
+    return Verification(tuple(rows), agreements, first, how, first)

@@ -99,7 +99,7 @@ def test_what_cannot_slide_is_refused() -> None:
     with pytest.raises(PassError, match="nothing to slide"):
         MakeSliding().run(b.build(b.emit(Reshape((1, 8)), b.input("x", 1, 4, 2, time=None))))
     b = Builder()
-    with pytest.raises(PassError, match="--sliding"):
+    with pytest.raises(PassError, match="sliding=True"):
         MakeStreaming().run(b.build(b.emit(StdScale(), b.input("x", 1, 4, 2))))
 
 

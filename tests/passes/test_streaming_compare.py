@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 
-from edgec.errors import PassError
-from edgec.ir.evaluate import evaluate
+import edgec
+from edgec.errors import InternalError
+from edgec.ir.evaluate import StepRunner, evaluate
 from edgec.ir.graph import Const, Graph
 from edgec.ir.verify import verify
-from edgec.ops import Add, Conv1d, LmuMemory, Mean, Reshape
+from edgec.ops import Add, Conv1d, LmuMemory, Mean, Reshape, Sqrt
 from edgec.passes import streaming_compare
 from edgec.passes.make_streaming import MakeStreaming
-from edgec.passes.streaming_compare import check_streaming, first_difference, random_inputs, shortened
+from edgec.passes.streaming_compare import (
+    WrongStep,
+    check_streaming,
+    first_difference,
+    random_inputs,
+    shortened,
+)
 from tests.graphs import Builder, conv, lif, streaming_nets
 from tests.passes.quantize_tools import quantized, samples
 
@@ -77,14 +85,31 @@ def test_a_wrong_step_is_named(case: str) -> None:
     assert f"(net.py:{int(name[1:]) + 1}), frame {frame}" in str(found)
 
 
-def test_a_wrong_step_ends_the_compile_as_edgecs_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_step_ends_the_compile_as_edgecs_fault(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     class Wrong(MakeStreaming):
         def run(self, graph: Graph) -> Graph:
             return halved(super().run(graph), "c2")
 
     monkeypatch.setattr(streaming_compare, "MakeStreaming", Wrong)
-    with pytest.raises(PassError, match=r"%t2 = conv1d \(net.py:3\), frame 0: off by .*\n.*fault of edgec"):
-        check_streaming(looking_ahead())
+    graph = looking_ahead()
+    with pytest.raises(WrongStep, match=r"%t2 = conv1d \(net.py:3\), frame 0: off by "):
+        check_streaming(graph)
+    with pytest.raises(InternalError, match="edgec itself failed") as info:
+        edgec.compile(graph, "host", tmp_path / "out", precision="float32")
+    assert "streaming=False compiles the whole window" in str(info.value)
+    assert info.value.report is not None
+    Path(info.value.report).unlink()
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_no_number_in_both_is_no_difference() -> None:
+    """The root of a negative number, say, which random inputs may ask for; then it is NaN in torch too."""
+    b = Builder()
+    graph = b.build(conv(b, b.emit(Sqrt(), b.input("x", 1, 12, 4)), 2, 2, (1, 0)))
+    step = MakeStreaming().run(graph)
+    outs = [out[0] for out in StepRunner(step).run(random_inputs(graph))]
+    assert any(bool(o.isnan().any()) for o in outs)
+    assert first_difference(graph, step, random_inputs(graph)) is None
 
 
 def test_long_sequences_are_compared_on_their_start() -> None:
