@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy.typing as npt
@@ -94,14 +95,26 @@ class Graph:
     is_step: bool = False
     delay: int = 0
     flush_steps: int = 0
-    _types: dict[str, TensorType] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    @cached_property
+    def _types(self) -> dict[str, TensorType]:
+        types = {v.name: v.type for v in self.inputs} | {n: c.type for n, c in self.consts.items()}
+        return types | {o: t for node in self.nodes for o, t in zip(node.outputs, node.types, strict=True)}
+
+    @cached_property
+    def _producers(self) -> dict[str, Node]:
+        return {o: node for node in reversed(self.nodes) for o in node.outputs}
+
+    @cached_property
+    def _consumers(self) -> dict[str, list[Node]]:
+        found: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            for name in dict.fromkeys(node.inputs):
+                found.setdefault(name, []).append(node)
+        return found
 
     def type_of(self, name: str) -> TensorType:
         """The type of an input, constant or node output."""
-        if not self._types:
-            self._types.update({v.name: v.type for v in self.inputs})
-            self._types.update({n: c.type for n, c in self.consts.items()})
-            self._types.update({o: t for node in self.nodes for o, t in zip(node.outputs, node.types, strict=True)})
         return self._types[name]
 
     def input_types(self, node: Node) -> tuple[TensorType, ...]:
@@ -109,10 +122,11 @@ class Graph:
 
     def producer(self, name: str) -> Node | None:
         """The node that computes `name`; None for inputs and constants."""
-        return next((n for n in self.nodes if name in n.outputs), None)
+        return self._producers.get(name)
 
     def consumers(self, name: str) -> tuple[Node, ...]:
-        return tuple(n for n in self.nodes if name in n.inputs)
+        """The nodes that read `name`, in order; one that reads it twice stands there once."""
+        return tuple(self._consumers.get(name, ()))
 
     def state(self, name: str) -> State:
         return next(s for s in self.states if s.name == name)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,14 +34,17 @@ class Buffer:
 
 def lower_bound(buffers: Sequence[Buffer]) -> int:
     """The largest sum of bytes alive at one step: no placement can be smaller."""
-    steps = {b.first for b in buffers}
-    return max((sum(b.padded for b in buffers if b.first <= t <= b.last) for t in steps), default=0)
+    change: dict[int, int] = defaultdict(int)
+    for b in buffers:
+        change[b.first] += b.padded
+        change[b.last + 1] -= b.padded
+    return max(itertools.accumulate(change[t] for t in sorted(change)), default=0)
 
 
-def _gap(placed: Sequence[tuple[int, Buffer]], buffer: Buffer) -> int:
-    """The lowest offset at which the buffer meets no placed buffer alive at the same time."""
+def _gap(met: Iterable[tuple[int, Buffer]], buffer: Buffer) -> int:
+    """The lowest offset at which the buffer meets none of those, placed and alive at the same time."""
     offset = 0
-    for at, other in sorted(((a, o) for a, o in placed if o.overlaps(buffer)), key=lambda p: (p[0], p[1].name)):
+    for at, other in sorted(met, key=lambda p: (p[0], p[1].name)):
         if at >= offset + buffer.padded:
             break
         offset = max(offset, at + other.padded)
@@ -57,11 +62,16 @@ class Placement:
 
 def _first_fit(order: Sequence[Buffer], bound: int) -> Placement:
     """Each buffer in turn as low as it goes. One of the orders gives an optimal placement: that of its offsets."""
-    placed: list[tuple[int, Buffer]] = []
+    offsets: dict[str, int] = {}
+    alive: dict[int, list[tuple[int, Buffer]]] = defaultdict(list)  # by step; all pairs would be quadratic in buffers
     for buffer in order:
-        placed.append((_gap(placed, buffer), buffer))
-    total = max((at + b.padded for at, b in placed), default=0)
-    return Placement(total, {b.name: at for at, b in placed}, bound)
+        life = range(buffer.first, buffer.last + 1)
+        met = {other.name: (at, other) for step in life for at, other in alive[step]}
+        offsets[buffer.name] = _gap(met.values(), buffer)
+        for step in life:
+            alive[step].append((offsets[buffer.name], buffer))
+    total = max((offsets[b.name] + b.padded for b in order), default=0)
+    return Placement(total, offsets, bound)
 
 
 def place(buffers: Sequence[Buffer]) -> Placement:
