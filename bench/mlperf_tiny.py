@@ -71,7 +71,7 @@ def measure(model: str, core: str, models: Path, goal: str = "latency") -> Row:
             run = count_frames(device, [[x[None]] for x, _ in pairs], target)
             stack, how = device.memory()["stack_bytes"], device.counters.how
         sizes = image_sizes(next(Path(work).glob("*.elf")))
-    ram = sizes.data + sizes.bss + sizes.harness_ram + stack
+    ram = sizes.ram + stack
     cycles = round(max(run.cycles)) if run.cycles else None
     return Row(
         model, core, max(run.instructions), cycles, sizes.image_flash, ram, exact, len(pairs), how,

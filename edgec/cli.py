@@ -66,6 +66,7 @@ def limit_options(c: argparse.ArgumentParser) -> None:
         "--ram",
         help="most RAM allowed (state + arena + stack), such as 128K; convolutions that need more run in patches",
     )
+    c.add_argument("--ram-with-io", help="the same with the caller's input and output buffers")
     c.add_argument(
         "--place",
         default="flash",
@@ -73,7 +74,7 @@ def limit_options(c: argparse.ArgumentParser) -> None:
         help="fast: what is used most per byte of constants, state and arena lies in the target's fast memories (TCM)"
         " while it fits (default: constants in flash, the rest in RAM)",
     )
-    c.add_argument("--latency", help="longest frame allowed, such as 10ms")
+    c.add_argument("--latency", help="longest call allowed (a frame, or an inference), such as 10ms")
     c.add_argument("--emit", default="c", choices=("c", "image"), help="image: keep the linked image as well")
     c.add_argument("--toolchain", default="zig", choices=("zig", "gcc"))
 

@@ -12,7 +12,7 @@ import numpy as np
 from rich.table import Table
 
 from edgec.errors import EdgecError, InputError
-from edgec.printing import console, print_report
+from edgec.printing import Column, a_call, console, print_report, print_table, spread
 
 
 def compile_command(a: argparse.Namespace) -> None:
@@ -25,6 +25,7 @@ def compile_command(a: argparse.Namespace) -> None:
         None if a.flash is None else parse_size(a.flash, "--flash"),
         None if a.ram is None else parse_size(a.ram, "--ram"),
         None if a.latency is None else parse_latency(a.latency, "--latency"),
+        None if a.ram_with_io is None else parse_size(a.ram_with_io, "--ram-with-io"),
     )
     check_request(
         a.model, a.target, a.out, precision=a.precision, calibration=a.calibration, emit_kind=a.emit, goal=a.goal,
@@ -106,7 +107,7 @@ def run_command(a: argparse.Namespace) -> None:
         )
     console.print(f"{len(outputs)} outputs on {on}; the last: {describe_all(outputs[-1], model, labels)}", markup=False)
     if any(counts):
-        console.print(f"instructions per frame: {max(counts):,} worst, {np.mean(counts):,.0f} mean (counted)")
+        console.print(f"{spread('instructions', max(counts), float(np.mean(counts)), model.report['per'])} (counted)")
 
 
 def describe_all(out: list[np.ndarray[Any, Any]], model: Any, labels: list[str]) -> str:
@@ -156,39 +157,46 @@ def profile_command(a: argparse.Namespace) -> None:
     """`edgec profile`."""
     from edgec.compiled import CompiledModel
     from edgec.profile.counts import html_page, profile
+    from edgec.profile.frames import counted_calls, marks_cost, worst_of
 
     model = CompiledModel(a.folder)
     result = profile(model, read_clip(a.clip, model) if a.clip else default_input(model))
-    table = Table(
-        title=f"{model.manifest.name}: instructions per frame, counted on the emulated core", title_justify="left"
-    )
-    for column in ("layer", "op", "variant"):
-        table.add_column(column, overflow="fold")
-    modelled = ("cycles (est.)", "ms (est.)") if result.cycles is not None else ()
-    for column in ("mean", "worst", "share", "per MAC", *modelled):
-        table.add_column(column, justify="right")
-    for row in result.rows:
-        per_mac = f"{row.mean / row.macs:.2f}" if row.macs else ""
-        cycles = () if row.cycles is None else (f"{row.cycles:,.0f}", f"{row.ms:.3f}")
-        counted = (f"{row.mean:,.0f}", f"{row.worst:,}", f"{100 * row.share:.1f} %", per_mac)
-        table.add_row(row.name, row.op, row.variant, *counted, *cycles)
-    console.print(table)
+    per = model.report["per"]
+    title = f"{model.manifest.name}: instructions {a_call(per)}, counted on the emulated core"
+    print_table(title, PROFILE_COLUMNS, [profile_row(row) for row in result.rows], "--html FILE writes all")
     console.print(
-        f"per frame: {result.mean:,.0f} mean, {result.worst:,} worst over {result.frames} frames; {result.how}"
+        f"{spread('instructions', result.worst, result.mean, per)}, over {counted_calls(result.frames, per)};"
+        f" {result.how}"
     )
-    if result.cycles is not None:
+    if result.cycles is not None and result.cycles_worst is not None:
         console.print(
-            f"cycles per frame: {result.cycles:,.0f} mean, {result.cycles_worst:,.0f} worst, that is"
-            f" {result.ms_worst:.3f} ms; {result.how_cycles}"
+            f"{spread('cycles', result.cycles_worst, result.cycles, per)}, that is {result.ms_worst:.3f} ms;"
+            f" {result.how_cycles}"
         )
+        if a.clip is None and model.report["totals"]["cycles_mean"]:
+            console.print(marks_cost(result.cycles, model.report["totals"]["cycles_mean"]))
     if result.ms_board is not None:
-        console.print(f"on a board the worst takes {result.ms_board:.3f} ms; {result.how_board}")
+        console.print(f"on a board {worst_of(per)} takes {result.ms_board:.3f} ms; {result.how_board}")
     if a.html:
         try:
-            Path(a.html).write_text(html_page(model.manifest.name, result), encoding="utf-8")
+            Path(a.html).write_text(html_page(model.manifest.name, result, per), encoding="utf-8")
         except OSError as err:
             raise InputError(f"{a.html} cannot be written: {err.strerror}", hint="give another with --html") from err
         console.print(f"wrote {a.html}")
+
+
+PROFILE_COLUMNS = (
+    Column("layer", is_text=True), Column("op", 4, is_text=True), Column("variant", 1, is_text=True), Column("mean"),
+    Column("worst", 3), Column("share"), Column("per MAC", 2), Column("cycles (est.)"), Column("ms (est.)", 5),
+)  # fmt: skip
+
+
+def profile_row(row: Any) -> tuple[str, ...]:
+    """The texts of PROFILE_COLUMNS."""
+    per_mac = f"{row.mean / row.macs:.2f}" if row.macs else ""
+    cycles = ("", "") if row.cycles is None else (f"{row.cycles:,.0f}", f"{row.ms:.3f}")
+    counted = (f"{row.mean:,.0f}", f"{row.worst:,}", f"{100 * row.share:.1f} %", per_mac)
+    return (row.name, row.op, row.variant, *counted, *cycles)
 
 
 def verify_command(a: argparse.Namespace) -> None:
@@ -204,19 +212,19 @@ def verify_command(a: argparse.Namespace) -> None:
     original = None if a.model is None else load_original(a.model)
     x = read_clip(a.clip, model) if a.clip else default_input(model)
     result = verify_model(model, x, on, original, a.tolerance)
-    table = Table(title=f"{model.manifest.name}: {result.how}", title_justify="left")
-    for column in ("layer", "op"):
-        table.add_column(column, overflow="fold")
-    for column in ("device vs reference", "vs float: SQNR", "of itself", "spikes flipped", "by itself"):
-        table.add_column(column, justify="right")
-    for row in result.rows:
-        table.add_row(row.name, row.op, row.device_text, *quantised_cells(row.quantised))
-    console.print(table)
+    rows = [(row.name, row.op, row.device_text, *quantised_cells(row.quantised)) for row in result.rows]
+    print_table(f"{model.manifest.name}: {result.how}", VERIFY_COLUMNS, rows, "a wider console shows them")
     for agreement in result.agreements:
         console.print(f"{'ok  ' if agreement.ok else 'FAIL'} {agreement}", markup=False)
     if not result.ok:
         raise EdgecError(result.verdict)
     console.print(result.verdict, markup=False)
+
+
+VERIFY_COLUMNS = (
+    Column("layer", is_text=True), Column("op", 3, is_text=True), Column("device vs reference"),
+    Column("vs float: SQNR"), Column("of itself", 1), Column("spikes flipped", 4), Column("by itself", 2),
+)  # fmt: skip
 
 
 def quantised_cells(row: Any) -> tuple[str, str, str, str]:
@@ -256,12 +264,11 @@ def models_command(a: argparse.Namespace) -> None:
     if a.json:
         print(json.dumps(cards, indent=1))
         return
-    table = Table(caption=OVERVIEW_NOTE)
-    for column in OVERVIEW:
-        table.add_column(column, overflow="fold", justify="left" if column in WORDS else "right")
-    for card in cards:
-        table.add_row(*overview(card))
-    console.print(table)
+    order = {"task": 1, "MACs": 2, "params": 3, "metric": 4, "torch": 5}
+    columns = [Column(head, order.get(head, 0), head in WORDS) for head in OVERVIEW]
+    rows = [[*overview(card), *[""] * len(OVERVIEW)][: len(OVERVIEW)] for card in cards]
+    print_table("", columns, rows, "--json has them")
+    console.print(OVERVIEW_NOTE)
 
 
 def card_command(a: argparse.Namespace) -> None:
@@ -292,14 +299,14 @@ def targets_command(a: argparse.Namespace) -> None:
     """`edgec targets`."""
     from edgec.target import list_targets, load_target
 
-    table = Table()
-    for column in ("target", "core", "backend", "kernels", "flash", "RAM", "clock", "devices"):
-        table.add_column(column, overflow="fold")
-    for name in list_targets():
-        t = load_target(name)
+    heads = {"target": 0, "core": 3, "backend": 1, "kernels": 2, "flash": 0, "RAM": 0, "clock": 4, "devices": 0}
+    numbers = ("flash", "RAM", "clock")
+    rows = []
+    for t in map(load_target, list_targets()):
         sizes = (f"{t.flash_bytes >> 10:,} K", f"{t.ram_bytes >> 10:,} K", f"{t.clock_hz / 1e6:g} MHz")
-        table.add_row(name, t.cpu, t.backend, " ".join(t.isa), *sizes, " ".join(t.devices))
-    console.print(table)
+        rows.append((t.name, t.cpu, t.backend, " ".join(t.isa), *sizes, " ".join(t.devices)))
+    columns = [Column(head, left_out, head not in numbers) for head, left_out in heads.items()]
+    print_table("", columns, rows, "docs/targets.md has them")
 
 
 def ops_command(a: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from edgec.errors import BudgetError, InputError
+from edgec.profile.frames import worst_of
 
 _UNITS = {"": 1, "B": 1, "K": 1024, "KB": 1024, "KIB": 1024, "M": 1 << 20, "MB": 1 << 20, "MIB": 1 << 20}
 _TIMES = {"ns": 1e-6, "us": 1e-3, "ms": 1.0, "s": 1e3}
@@ -16,17 +17,22 @@ _NUMBER = r"([0-9]{1,18}(?:\.[0-9]{1,18})?)"
 
 @dataclass(frozen=True)
 class Budget:
-    """Upper bounds: flash and RAM in bytes, worst frame in milliseconds. None: no bound but the part's. InputError for
-    a bound that is not above 0."""
+    """Upper bounds: flash and RAM in bytes, slowest call in milliseconds. None: no bound but the part's. InputError for
+    a bound that is not above 0.
+
+    ram: of state, arena and stack, what the model needs; ram_with_io: with the caller's input and output buffers too.
+    """
 
     flash: int | None = None
     ram: int | None = None
     latency_ms: float | None = None
+    ram_with_io: int | None = None
 
     def __post_init__(self) -> None:
         for what, bound, kinds in (
             ("flash", self.flash, (int,)),
             ("ram", self.ram, (int,)),
+            ("ram_with_io", self.ram_with_io, (int,)),
             ("latency_ms", self.latency_ms, (int, float)),
         ):
             if bound is not None and (not isinstance(bound, kinds) or isinstance(bound, bool) or not bound > 0):
@@ -56,15 +62,19 @@ def parse_latency(text: str, what: str = "time") -> float:
     return found
 
 
-def ram_limit(report: dict[str, Any], budget: Budget) -> int:
-    """Bytes of RAM allowed, fast memory included."""
-    there = int(report["part"]["ram"] + report["totals"]["fast"])
-    return there if budget.ram is None else min(budget.ram, there)
+def ram_limits(report: dict[str, Any], budget: Budget) -> list[tuple[str, int, int]]:
+    """What is held in RAM, its bytes, and how many are allowed: the part must hold the caller's buffers as well, its
+    fast memory included."""
+    totals = report["totals"]
+    there = int(report["part"]["ram"] + totals["fast"])
+    whole = there if budget.ram_with_io is None else min(budget.ram_with_io, there)
+    alone = [] if budget.ram is None else [("RAM", int(totals["ram"]), budget.ram)]
+    return [*alone, ("RAM with input and output buffers", int(totals["ram_with_io"]), whole)]
 
 
 def arena_for(report: dict[str, Any], budget: Budget) -> int | None:
     """Bytes the arena may have for RAM to be within the budget; None where it is."""
-    over = report["totals"]["ram"] - ram_limit(report, budget)
+    over = max(used - allowed for _, used, allowed in ram_limits(report, budget))
     return max(report["totals"]["arena"] - over, 0) if over > 0 else None
 
 
@@ -72,13 +82,11 @@ def check_budget(report: dict[str, Any], budget: Budget) -> None:
     """BudgetError when the measured totals exceed the budget, or the part's own memory."""
     totals, part = report["totals"], report["part"]
     problems = []
-    for label, used, limit in (
-        ("flash", totals["flash"], part["flash"] if budget.flash is None else min(budget.flash, part["flash"])),
-        ("RAM", totals["ram"], ram_limit(report, budget)),
-    ):
+    flash = ("flash", totals["flash"], part["flash"] if budget.flash is None else min(budget.flash, part["flash"]))
+    for label, used, limit in (flash, *ram_limits(report, budget)):
         if used > limit:
             least = "; layers run in the steps of rows and strips of columns that need least already"
-            tried = label == "RAM" and totals.get("arena_asked") is not None
+            tried = label != "flash" and totals.get("arena_asked") is not None
             problems.append(f"{label}: {used:,} bytes used, {limit:,} allowed{least if tried else ''}")
     if budget.latency_ms is not None:
         if totals["latency_ms"] is None:
@@ -86,7 +94,7 @@ def check_budget(report: dict[str, Any], budget: Budget) -> None:
             problems.append(f"latency: not known; instructions: {counted}")
         elif totals["latency_ms"] > budget.latency_ms:
             problems.append(
-                f"latency: {totals['latency_ms']:.3f} ms estimated for the worst frame,"
+                f"latency: {totals['latency_ms']:.3f} ms estimated for {worst_of(report['per'])},"
                 f" {budget.latency_ms:g} ms allowed"
             )
     if problems:
@@ -101,4 +109,5 @@ def users_table(report: dict[str, Any], rows: int = 8) -> str:
     totals = report["totals"]
     memory = f"  RAM: state {totals['state']:,} + arena {totals['arena']:,} + stack {totals['stack'] or 0:,}"
     memory += f" + constants copied to fast memory {totals['copied']:,}" if totals["copied"] else ""
+    memory += f"; input and output buffers {totals['input_buffers']:,} + {totals['output_buffers']:,}"
     return "\n".join([*lines, memory])

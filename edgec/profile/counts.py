@@ -84,6 +84,6 @@ def _rows(model: CompiledModel, found: Frames, target: Target) -> list[Row]:
     return rows
 
 
-def html_page(title: str, result: Profile) -> str:
-    """The profile as a page of its own."""
-    return environment().get_template("profile.html.j2").render(title=title, result=result)
+def html_page(title: str, result: Profile, per: str) -> str:
+    """The profile as a page of its own; `per` is what a call is."""
+    return environment().get_template("profile.html.j2").render(title=title, result=result, per=per)

@@ -25,6 +25,25 @@ class Frames:
     node_cycles: list[dict[int, float]] = field(default_factory=list)
 
 
+def worst_of(per: str) -> str:
+    """The slowest call in words; `per` is what a call is: a frame, a call of a sliding window, or an inference, of
+    which there is one."""
+    return "the inference" if per == "inference" else f"the worst {per}"
+
+
+def counted_calls(count: int, per: str) -> str:
+    """`100 frames`, `1 inference`."""
+    return f"{count:,} {per}" + ("" if count == 1 else "s")
+
+
+def marks_cost(marked: float, shipped: float) -> str:
+    """Why a build that counts per layer takes other cycles than the code that ships, and how many, in words."""
+    return (
+        f"{100 * (marked / shipped - 1):+.1f} % cycles against the code that ships: each mark is a call, and moves what"
+        " follows to other lines of flash"
+    )
+
+
 def timing_obstacle(target: Target) -> str | None:
     """Why the cycles of a target cannot be modelled; None where they can."""
     if target.timing is None:

@@ -17,7 +17,17 @@ from edgec.plan import Call, Plan
 from edgec.plan.memory import region_rows
 from edgec.plan.regions import Region
 from edgec.profile.agreement import CALIBRATION, SAMPLES
-from edgec.profile.frames import Frames, count_frames, how_modelled, how_on_board, timing_obstacle, why_unmeasured
+from edgec.profile.frames import (
+    Frames,
+    count_frames,
+    counted_calls,
+    how_modelled,
+    how_on_board,
+    marks_cost,
+    timing_obstacle,
+    why_unmeasured,
+    worst_of,
+)
 from edgec.profile.timing import board_milliseconds, milliseconds
 from edgec.target import Target
 from edgec.toolchain import (
@@ -51,12 +61,12 @@ def build_report(
     data: one sample of every input, `source` says in words what it is; rates: the mean of every spike tensor.
     """
     filling = plan.graph.delay if any(isinstance(n.op, Window) for n in plan.graph.nodes) else 0
-    silent = filling + 8 if plan.graph.is_step else 1
+    silent, per = filling + 8 if plan.graph.is_step else 1, what_a_call_is(plan.graph)
     if too_large(plan, target):
         measured = unmeasured(source)
         measured["how"]["flash"] = "sum of the constants: no image is linked for a part that cannot hold it"
     else:
-        measured = measure(folder, target, data, toolchain, keep_image, silent, source, filling)
+        measured = measure(folder, target, data, toolchain, keep_image, per, silent, source, filling)
     code: Mapping[str, int] = measured.pop("code")
     memory = region_rows(plan.items, target)
     fast = sum(r["bytes"] for r in memory if r["region"] not in ("flash", "ram"))
@@ -68,12 +78,15 @@ def build_report(
         row["instructions"] = mean_of(measured["per_node"], row["id"])
         row["cycles"] = mean_of(measured["node_cycles"], row["id"])
     stack, slowest = measured["stack"], measured["cycles_worst"] or measured["worst"]
+    ram = plan.state_bytes + plan.arena_bytes + (stack or 0) + copied
+    buffers = buffer_bytes(plan.graph)
     totals = {
         "macs": sum(r["macs"] for r in layers), "flash": flash, "weights": sum(a.nbytes for a in plan.consts.values()),
         "state": plan.state_bytes, "arena": plan.arena_bytes, "arena_lower_bound": plan.arena_lower_bound,
         "arena_gap": plan.arena_bytes - plan.arena_lower_bound, "arena_gap_percent": gap_percent(plan),
         "stack": stack, "copied": copied, "fast": fast,
-        "ram": plan.state_bytes + plan.arena_bytes + (stack or 0) + copied, "delay": plan.graph.delay,
+        "ram": ram, "input_buffers": buffers[0], "output_buffers": buffers[1], "ram_with_io": ram + sum(buffers),
+        "image_flash": measured["image_flash"], "image_ram": measured["image_ram"], "delay": plan.graph.delay,
         "instructions_worst": measured["worst"], "instructions_mean": measured["mean"],
         "cycles_worst": measured["cycles_worst"], "cycles_mean": measured["cycles_mean"],
         "latency_ms": None if slowest is None else milliseconds(slowest, target),
@@ -81,12 +94,25 @@ def build_report(
         "board_error": target.timing.board_error if target.timing is not None else None,
     }  # fmt: skip
     return {
-        "model": plan.graph.name, "target": target.name, "precision": precision, "toolchain": toolchain,
+        "model": plan.graph.name, "target": target.name, "precision": precision, "toolchain": toolchain, "per": per,
         "part": {"flash": target.flash_bytes, "ram": target.ram_bytes, "clock_hz": target.clock_hz,
                  "budget_ms": target.frame_budget_ms},
         "layers": layers, "totals": totals, "memory": memory,
         "steps": [_region_row(plan, r) for r in plan.regions], "how": measured["how"],
     }  # fmt: skip
+
+
+def what_a_call_is(graph: Graph) -> str:
+    """Of the step: a frame, a whole window (an inference), or new samples of a window that slides (a call)."""
+    if not graph.is_step:
+        return "inference"
+    return "call" if any(isinstance(n.op, Window) for n in graph.nodes) else "frame"
+
+
+def buffer_bytes(graph: Graph) -> tuple[int, int]:
+    """What the caller holds the inputs and the outputs of a call in."""
+    inputs = sum(v.type.bytes for v in graph.inputs)
+    return inputs, sum(graph.type_of(o).bytes for o in graph.outputs)
 
 
 def mean_of(frames: Sequence[Mapping[int, float]], node: int) -> int | None:
@@ -124,7 +150,8 @@ def unmeasured(source: str) -> dict[str, Any]:
         "spike_rate": f"mean over {inputs}, on the reference",
         "input_rate": "mean over the calibration data; a layer of spikes takes the kernel that it makes cheapest",
     }
-    nothing = dict.fromkeys(("flash", "stack", "worst", "mean", "cycles_worst", "cycles_mean"))
+    kinds = ("flash", "image_flash", "image_ram", "stack", "worst", "mean", "cycles_worst", "cycles_mean")
+    nothing = dict.fromkeys(kinds)
     return {**nothing, "per_node": [], "node_cycles": [], "code": {}, "how": how}
 
 
@@ -166,6 +193,7 @@ def measure(
     data: Mapping[str, Array] | None,
     toolchain: str,
     keep_image: bool,
+    per: str = "frame",
     silent_frames: int = 8,
     source: str = CALIBRATION,
     filling: int = 0,
@@ -188,7 +216,8 @@ def measure(
         if target.arch == "aarch64":
             _weigh_objects(folder, target, result)
         else:
-            result["flash"] = image_sizes(elf).flash
+            sizes = image_sizes(elf)
+            result["flash"], result["image_flash"] = sizes.flash, sizes.image_flash
             result["code"] = {s.name: s.size for s in symbols(elf) if s.is_function}
             how["flash"] = f"text + rodata + data of the model in the linked image ({toolchain})"
         specs = read_manifest(folder).inputs
@@ -197,7 +226,9 @@ def measure(
         named = {spec.name: x for spec, x in zip(specs, given, strict=True)}
         inputs = list(input_frames(named, specs))
         shown = "silence" if data is None else source
-        _count(Path(work), elf, folder, target, toolchain, inputs, shown, filling, result)
+        _count(Path(work), elf, folder, target, toolchain, inputs, shown, per, filling, result)
+        if result["stack"] is not None and target.arch == "arm-m":
+            result["image_ram"] = image_sizes(elf).ram + result["stack"]
     return result
 
 
@@ -242,6 +273,7 @@ def _count(
     toolchain: str,
     inputs: Sequence[Any],
     source: str,
+    per: str,
     filling: int,
     result: dict[str, Any],
 ) -> None:
@@ -261,14 +293,14 @@ def _count(
         return
     count, mhz = len(whole.instructions), f"{target.clock_hz / 1e6:g} MHz"
     result["worst"], result["mean"] = max(whole.instructions), float(np.mean(whole.instructions))
-    how["instructions"] = f"{counted} over {count} frames of {source}"
+    how["instructions"] = f"{counted} over {counted_calls(count, per)} of {source}"
     if result["stack"] is not None:
-        how["stack"] = "high-water mark of the painted stack over the same frames"
+        how["stack"] = "high-water mark of the painted stack in the same run"
     how["cycles"], how["board"] = how_modelled(target), how_on_board(target)
-    how["latency"] = f"estimate: worst frame at one instruction per cycle, {mhz}"
+    how["latency"] = f"estimate: {worst_of(per)} at one instruction per cycle, {mhz}"
     if whole.cycles:
         result["cycles_worst"], result["cycles_mean"] = round(max(whole.cycles)), round(float(np.mean(whole.cycles)))
-        how["latency"] = f"estimate: worst frame's modelled cycles, {mhz}"
+        how["latency"] = f"estimate: modelled cycles of {worst_of(per)}, {mhz}"
     try:
         with run.open(link(folder, target, work / "profile.elf", toolchain, profile=True), profile=True) as device:
             layers = run.count(device)
@@ -277,7 +309,9 @@ def _count(
         return
     result["per_node"], result["node_cycles"] = layers.per_node, layers.node_cycles
     figures = "instructions and cycles" if run.modelled else "instructions"
-    how["layers"] = f"{figures}: mean over the same frames, of a build with a mark behind each layer"
+    how["layers"] = f"{figures}: mean over the same {per}s, of a build with a mark behind each layer"
+    if layers.cycles and whole.cycles:
+        how["layers"] += f"; {marks_cost(float(np.mean(layers.cycles)), float(np.mean(whole.cycles)))}"
 
 
 @dataclass(frozen=True)

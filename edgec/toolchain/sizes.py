@@ -28,6 +28,11 @@ class Sizes:
         return self.text + self.rodata + self.data
 
     @property
+    def ram(self) -> int:
+        """RAM of the whole image but its stack: state, arena, the caller's buffers, what the harness keeps."""
+        return self.data + self.bss + self.harness_ram
+
+    @property
     def image_flash(self) -> int:
         """Flash of the whole image, harness included."""
         return self.flash + self.harness_flash

@@ -10,7 +10,10 @@ HEAD = "<!-- written by `edgec card` from the .card.json files and about.md: edi
 
 
 OVERVIEW = ("model", "task", "params", "MACs", "metric", "torch", "int8 C", "flash", "RAM", "instructions")
-OVERVIEW_NOTE = "Instructions and RAM of the int8 C on a Cortex-M7; how each was measured: its card.md"
+OVERVIEW_NOTE = (
+    "Flash, RAM (state, arena, stack) and instructions of the int8 C alone on a Cortex-M7; how each was measured: its"
+    " card.md"
+)
 WORDS = ("model", "task", "metric")  # its columns that are no numbers
 
 

@@ -3,8 +3,12 @@ import pytest
 from edgec.errors import BudgetError, InputError
 from edgec.profile.budget import Budget, arena_for, check_budget, parse_latency, parse_size
 
-TOTALS = {"flash": 800, "ram": 400, "state": 100, "arena": 200, "stack": 100, "copied": 0, "fast": 0, "latency_ms": 2.0}
+TOTALS = {
+    "flash": 800, "ram": 400, "state": 100, "arena": 200, "stack": 100, "copied": 0, "fast": 0, "latency_ms": 2.0,
+    "input_buffers": 30, "output_buffers": 10, "ram_with_io": 440,
+}  # fmt: skip
 REPORT = {
+    "per": "frame",
     "how": {"instructions": "not counted: qemu-system-arm is not on the PATH"},
     "part": {"flash": 1000, "ram": 500},
     "layers": [
@@ -64,7 +68,7 @@ def test_latency_without_an_emulator_is_refused() -> None:
 
 
 def test_what_lies_in_fast_memory_is_not_charged_to_the_parts_ordinary_ram() -> None:
-    report = {**REPORT, "totals": {**REPORT["totals"], "ram": 560, "copied": 60, "fast": 160}}
+    report = {**REPORT, "totals": {**REPORT["totals"], "ram": 560, "ram_with_io": 600, "copied": 60, "fast": 160}}
     check_budget(report, Budget())
     with pytest.raises(BudgetError, match=r"RAM: 560 bytes used, 550 allowed(.|\n)*copied to fast memory 60"):
         check_budget(report, Budget(ram=550))
@@ -77,3 +81,24 @@ def test_ram_over_the_budget_asks_for_an_arena_that_is_smaller_by_as_much() -> N
     tried = {**REPORT, "totals": {**TOTALS, "arena_asked": 150}}
     with pytest.raises(BudgetError, match="RAM: 400 bytes used, 350 allowed; layers run in the steps"):
         check_budget(tried, Budget(ram=350))
+
+
+def test_ram_is_gated_with_the_callers_buffers_and_without() -> None:
+    check_budget(REPORT, Budget(ram=400, ram_with_io=440))
+    with pytest.raises(BudgetError, match="RAM with input and output buffers: 440 bytes used, 439 allowed") as info:
+        check_budget(REPORT, Budget(ram=400, ram_with_io=439))
+    assert "stack 100; input and output buffers 30 + 10" in str(info.value)
+    assert "RAM: " not in str(info.value).partition("layer")[0]
+    assert arena_for(REPORT, Budget(ram=390, ram_with_io=340)) == 100
+
+
+def test_the_part_must_hold_the_buffers_too() -> None:
+    report = {**REPORT, "part": {"flash": 1000, "ram": 420}}
+    assert arena_for(report, Budget()) == 180
+    with pytest.raises(BudgetError, match="RAM with input and output buffers: 440 bytes used, 420 allowed"):
+        check_budget(report, Budget())
+
+
+def test_a_network_without_frames_has_no_worst_frame() -> None:
+    with pytest.raises(BudgetError, match=r"2\.000 ms estimated for the inference, 1 ms allowed"):
+        check_budget({**REPORT, "per": "inference"}, Budget(latency_ms=1))

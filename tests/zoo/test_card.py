@@ -130,7 +130,7 @@ def test_a_model_that_fits_no_target(family: Path) -> None:
     data |= {"config": {"hidden": wide}, "state_dict": {k: torch.randn(s) for k, s in shapes.items()}}
     torch.save(data, family / "tiny_one.pt")
     row = measure.target_row(family / "tiny_one.pt", "cortex-m0plus", "float32", lambda stage: None)
-    assert [line.split(":")[0] for line in row["exceeds"]] == ["flash", "RAM"]
+    assert [line.split(":")[0] for line in row["exceeds"]] == ["flash", "RAM with input and output buffers"]
     assert "524,288 allowed" in row["exceeds"][0]
     text = section(made_up(targets=[row]))
     assert "| cortex-m0plus | float32 | does not fit: flash: " in text
