@@ -12,6 +12,7 @@ import numpy as np
 
 from edgec.compiled import input_frames
 from edgec.device import Device, counting_kind, open_image
+from edgec.ir.graph import Graph
 from edgec.ops.timeline import Window
 from edgec.plan import Call, Plan
 from edgec.plan.memory import region_rows
