@@ -75,9 +75,6 @@ def add(call: Call) -> Pending:
     (a, ga), (b, gb), like, shape = operands(call)
     sign = -1 if call.node.kind == "Sub" else 1
     full = tuple(shape[axis] for axis in like.axes)
-    for name in (a, b):
-        if call.build.constant(name) is None and call.build.type_of(name).shape != full:
-            raise ValueError(f"a computed operand of shape {call.build.type_of(name).shape} is broadcast to {full}")
     names = [
         n if (c := call.build.constant(n)) is None else call.build.const(f"{n}_all", np.broadcast_to(c, full))
         for n in (a, b)

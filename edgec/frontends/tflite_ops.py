@@ -209,13 +209,11 @@ def same_scale(x: TfTensor, y: TfTensor) -> None:
 
 
 def add(call: Call) -> str:
-    """ADD and SUB of tensors of one shape; a constant is broadcast."""
+    """ADD and SUB; a constant that is broadcast is stored so, as kernels take operands of one shape fastest."""
     y = call.result
     operands = [call.activation(k) for k in (0, 1)]
     for k, (name, t) in enumerate(operands):
-        if t.shape != y.shape:
-            if t.data is None:
-                raise ValueError(f"{t.label} of shape {t.shape} is broadcast to {y.shape}; only constants may be")
+        if t.shape != y.shape and t.data is not None:
             operands[k] = (call.build.const(f"{name}_broadcast", np.broadcast_to(t.data, y.shape)), t)
     (a, ta), (b, tb) = operands
     twice = 2.0 * max(ta.scales[0], tb.scales[0])

@@ -28,10 +28,12 @@ def rounds_half_up(op: TfliteAdd) -> bool:
     return bool((found == op.levels(every[:, None], every[None])).all())
 
 
-def add(op: Op, site: Site) -> Kernel:
-    """Four elements at a time."""
+def add(op: Op, site: Site) -> Kernel | None:
+    """Two tensors of one shape, four elements at a time."""
     assert isinstance(op, TfliteAdd)
-    n = site.outputs[0].size
+    (a, b), n = site.inputs, site.outputs[0].size
+    if a.shape != b.shape:
+        return None
     terms: Array = np.array([
         -op.za << LEFT_SHIFT, op.ma, -op.sa, -op.zb << LEFT_SHIFT, op.mb, -op.sb, op.my, -op.sy, op.zero_point,
         op.lo, op.hi,

@@ -20,7 +20,6 @@ from edgec.ops.quantized import Requantize, clamped, requantize, scaled_lines
 
 LEFT_SHIFT = 20  # of the operands of an add, before they meet at a common scale
 ACCUMULATOR_BITS = 12  # integer bits of a softmax's sum
-MAX_CLASSES = 512  # of a softmax: gemmlowp's final shift is at most 31
 NONE_COUNTS = (0, 0, 0, 0)  # of the padding of an average pool
 NEAR_48_17, NEAR_32_17 = 1515870810, -1010580540  # 48/17 and -32/17 with 29 fraction bits
 
@@ -58,7 +57,7 @@ def halved(x: str, shift: str) -> str:
 
 @dataclass(frozen=True)
 class TfliteAdd(Op):
-    """int8 a + b: both shifted left by 20, brought to a common scale, added, brought to the output's scale.
+    """int8 a + b, broadcasting: both shifted left by 20, brought to a common scale, added, brought to the output's.
 
     Every factor is multiplier / 2**(31 + shift) with multiplier in [2**30, 2**31): `ma` and `sa` of a, `mb` and `sb` of
     b, `my` and `sy` of the output. `sign` -1 subtracts b.
@@ -83,9 +82,9 @@ class TfliteAdd(Op):
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         a, b = types
-        need(a.shape == b.shape and a.time_axis == b.time_axis, f"operands differ: {a.shape}, {b.shape}")
         need(a.dtype is b.dtype is DType.I8, f"expected int8, found {a.dtype.value} and {b.dtype.value}")
-        return (replace(a, quant=QuantParams((self.scale,), self.zero_point)),)
+        quant = QuantParams((self.scale,), self.zero_point)
+        return (TensorType(broadcast_shape(a, b), DType.I8, quant, same_time(types)),)
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
         a = rounding_shift(high_mul((tensors[0] - self.za) << LEFT_SHIFT, self.ma), self.sa)
@@ -107,10 +106,15 @@ class TfliteAdd(Op):
         return linear_form(every, slopes, at_zero, self.lo, self.hi)
 
     def lower(self, site: Site) -> Kernel:
-        n, form = site.outputs[0].size, self.linear()
+        (a, b), (y,), form = site.inputs, site.outputs, self.linear()
         lines = self._linear_lines(form) if form else self._rounded_lines()
-        body = f"for i in T.parallel({n}):\n" + "\n".join(f"    {line}" for line in lines)
-        return Kernel(body, (("a", (n,), "int8"), ("b", (n,), "int8"), ("y", (n,), "int8")))
+        params = (("a", (a.size,), "int8"), ("b", (b.size,), "int8"), ("y", (y.size,), "int8"))
+        if a.size == b.size == y.size:
+            body = f"for i in T.parallel({y.size}):\n" + "\n".join(f"    {line}" for line in lines)
+            return Kernel(body, params)
+        for name, t in (("a", a), ("b", b), ("y", y)):
+            lines = [line.replace(f"{name}[i]", f"{name}[{position(t.shape, y.shape)}]") for line in lines]
+        return Kernel(loop_nest(y.shape, lines)[0], params)
 
     def _linear_lines(self, form: LinearForm) -> list[str]:
         total = f'T.cast(a[i], "int32") * {form.fa} + {form.constant} + T.cast(b[i], "int32") * {form.fb}'
@@ -255,6 +259,7 @@ class TfliteAvgPool2d(QPool2d):
 class TfliteSoftmax(Op):
     """Softmax over the last axis of int8 with scale 1/256 and zero point -128, in gemmlowp's fixed point.
 
+    Where the sum of exponentials reaches 512, no probability reaches 1/512: all are 0, where TFLite aborts.
     `exps` int32 [N] holds exp(-k * beta * scale) with 31 fraction bits for k = max - x. Its last entry serves all
     k >= N - 1: it is 0, or the table has 256 entries.
     """
@@ -264,7 +269,6 @@ class TfliteSoftmax(Op):
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         x, exps = types
         need(x.dtype is DType.I8, f"expected int8, found {x.dtype.value}")
-        need(x.shape[-1] < MAX_CLASSES, f"expected fewer than {MAX_CLASSES} classes, found {x.shape[-1]}")
         fits = exps.dtype is DType.I32 and len(exps.shape) == 1 and exps.shape[0] <= 256
         need(fits and x.time_axis != len(x.shape) - 1, f"expected int32 exponentials [N <= 256], found {exps.shape}")
         return (replace(x, quant=QuantParams((1 / 256,), -128)),)
@@ -273,7 +277,7 @@ class TfliteSoftmax(Op):
         x, exps = tensors
         k = (x.amax(-1, keepdim=True) - x).clamp(max=exps.shape[0] - 1)
         e = exps[k]
-        total = rounding_shift(e, ACCUMULATOR_BITS).sum(-1, keepdim=True)
+        total = rounding_shift(e, ACCUMULATOR_BITS).sum(-1, keepdim=True).clamp(max=1 << 31)
         headroom = 32 - torch.log2(total.to(torch.float64)).floor().to(torch.int64) - 1
         scale = reciprocal((total << headroom) - (1 << 31))
         shift = ACCUMULATOR_BITS - headroom + 31 - 8
@@ -285,6 +289,10 @@ class TfliteSoftmax(Op):
         e = f'exps[T.min(top[0] - T.cast(x[r, c], "int32"), {last})]'
         product = high_mul_text("half", "near[0]")
         step = high_mul_text("near[0]", f"(T.int32({1 << 29}) - {product})")
+        term = f'T.cast({halved(e, str(ACCUMULATOR_BITS - 1))}, "uint32")'
+        # a term is at most 2**19: of 1024 the final shift can pass 32, of 8192 the sum 32 bits
+        flat = "\n    shift[0] = T.min(shift[0], 32)" if c >= 1024 else ""
+        summed = f"total[0] + {term}" if c < 8192 else f"T.min(total[0] + {term}, T.uint32({1 << 31}))"
         # `level` is a buffer because TVM would bound the shifted value wrongly and drop the clamp
         body = f"""near = T.alloc_buffer((1,), "int32")
 level = T.alloc_buffer((1,), "int32")
@@ -297,12 +305,12 @@ for r in T.serial({rows}):
         top[0] = T.max(top[0], T.cast(x[r, c], "int32"))
     total[0] = T.uint32(0)
     for c in T.serial({c}):
-        total[0] = total[0] + T.cast({halved(e, str(ACCUMULATOR_BITS - 1))}, "uint32")
+        total[0] = {summed}
     shift[0] = {ACCUMULATOR_BITS + 31 - 8}
     for b in T.serial(31):
         if total[0] < T.uint32({1 << 31}):
             total[0] = T.shift_left(total[0], T.uint32(1))
-            shift[0] = shift[0] - 1
+            shift[0] = shift[0] - 1{flat}
     half: T.let[T.int32] = T.cast(T.shift_right(total[0], T.uint32(1)), "int32")
     near[0] = T.int32({NEAR_48_17}) + {high_mul_text("half", f"T.int32({NEAR_32_17})")}
     for k in T.serial(3):

@@ -29,6 +29,9 @@ MARGIN = 2.0
 #: a layer over frames reads in 16 bits what one scale of 8 bits holds with less signal to error than this, in dB
 COARSE_DB = 35.0
 
+#: a softmax whose largest probability in calibration is below this is scaled by what it held
+SPREAD = 0.25
+
 #: ops that only move or pick elements
 MOVERS = (Concat, Permute, Reshape, Slice)
 
@@ -197,6 +200,11 @@ def spike_tensors(graph: Graph) -> frozenset[str]:
     return frozenset(found)
 
 
+def spreads(node: Node, ranges: Mapping[str, Statistics]) -> bool:
+    """Whether a softmax spreads over so many classes that most levels of its whole range would go unused."""
+    return isinstance(node.op, Softmax) and ranges[node.output].hi < SPREAD
+
+
 def bounded_readers(graph: Graph) -> dict[str, tuple[float, float]]:
     """Tensors read only by functions that are constant below and above some value, and the range where one varies."""
     found: dict[str, tuple[float, float]] = {}
@@ -215,7 +223,7 @@ def int8_scales(graph: Graph, ranges: Mapping[str, Statistics]) -> dict[str, Sca
     for name in factors(graph):  # no zero points: the sums of products need no correction
         found[name] = symmetric(ranges[name].clip(255, symmetric=True)[1], 127)
     for node in graph.nodes:
-        if type(node.op) in BOUNDED:
+        if type(node.op) in BOUNDED and not spreads(node, ranges):
             found[node.output] = BOUNDED[type(node.op)]
     found.update(dict.fromkeys(spike_tensors(graph), Scale(1.0)))
     for node in reversed(graph.nodes):

@@ -106,6 +106,16 @@ def sequence(net: Net) -> None:
     net.dense(8, 5)
 
 
+def broadcast(net: Net) -> None:
+    """Sums and differences of an image and what stands for each of its channels, either side."""
+    x = net.conv(3, 8, 3, 3, pads=[1] * 4)
+    net.node("GlobalAveragePool")
+    y = net.conv(8, 8, 1, 1)
+    z = net.node("Add", y, x)
+    net.node("Concat", z, net.node("Sub", x, y), net.node("Sub", y, x), axis=1)
+    net.conv(24, 4, 1, 1)
+
+
 def constants(net: Net) -> None:
     """Elementwise ops with constants, and one that is the last."""
     net.node("Add", net.x, net.const(net.rng.normal(size=(3, 1, 1))))
@@ -113,7 +123,7 @@ def constants(net: Net) -> None:
     net.node("Relu")
 
 
-BLOCKS: list[Callable[[Net], None]] = [pools, branches, flattened, padded, gates, sequence, constants]
+BLOCKS: list[Callable[[Net], None]] = [pools, branches, flattened, padded, gates, sequence, broadcast, constants]
 
 
 @pytest.mark.parametrize("unsigned", [False, True])

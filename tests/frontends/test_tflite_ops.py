@@ -12,8 +12,12 @@ pytest.importorskip("tflite")
 pytest.importorskip("ai_edge_litert")
 
 from edgec import frontends
+from edgec.frontends.tflite_numbers import softmax_table
 from edgec.ir.evaluate import evaluate
+from edgec.ir.types import DType, TensorType
+from edgec.ops.tflite import TfliteAdd, TfliteSoftmax
 from tests.frontends.tflite_models import Net, Op, T, litert, options
+from tests.passes.test_quantize_ops import run_both
 
 Rng = np.random.Generator
 
@@ -81,15 +85,21 @@ def add(rng: Rng) -> Net:
     kind = str(rng.choice(["ADD", "SUB"]))
     a, b, y = (T((2, 5, 3), float(rng.uniform(0.02, 0.1)), int(rng.integers(-128, 128))) for _ in range(3))
     inputs = [0, 1]
-    if rng.integers(2):
-        b.shape, b.data, inputs = (3,), int8(rng, 3), [0]
+    match rng.integers(4):
+        case 0:
+            b.shape, b.data, inputs = (3,), int8(rng, 3), [0]
+        case 1:
+            b.shape = [(2, 1, 3), (1, 5, 1), (5, 3), (1, 1, 1)][rng.integers(4)]
+        case 2:
+            a.shape, b.shape = (2, 1, 3), (1, 5, 1)
     made = options("AddOptions" if kind == "ADD" else "SubOptions", fusedActivationFunction=int(rng.choice([0, 1, 3])))
     return Net([a, b, y], [Op(kind, [0, 1], [2], made)], inputs)
 
 
 def softmax(rng: Rng) -> Net:
-    rows, c = int(rng.integers(1, 5)), int(rng.choice([1, 2, 10, 12, 100, 500]))
-    x = T((rows, c), float(rng.choice([0.001, 0.02, 0.145, 0.3, 1.0])), int(rng.integers(-128, 128)))
+    rows, c = int(rng.integers(1, 5)), int(rng.choice([1, 2, 10, 12, 100, 500, 512, 1000, 2048, 4096]))
+    few = [0.001, 0.02] if c < 512 else []  # LiteRT aborts where the sum of exponentials reaches 512
+    x = T((rows, c), float(rng.choice([*few, 0.145, 0.3, 1.0])), int(rng.integers(-128, 128)))
     made = options("SoftmaxOptions", beta=float(rng.choice([1.0, 0.5])))
     return Net([x, T((rows, c), 1 / 256, -128)], [Op("SOFTMAX", [0], [1], made)])
 
@@ -181,3 +191,29 @@ def test_reference_is_litert(maker: object, tmp_path: Path) -> None:
         expected = litert(path, inputs)
         for found, wanted in zip(evaluate(graph, values), expected, strict=True):
             np.testing.assert_array_equal(found.numpy(), wanted, err_msg=f"{net.ops[0]} seed {seed}")
+
+
+@pytest.mark.parametrize("classes", [511, 512, 1000, 1024, 4096, 8192, 9001])
+def test_softmax_of_many_classes_in_c(classes: int, tmp_path: Path) -> None:
+    """Rows spread out, close together and all equal; where LiteRT aborts, no probability reaches 1/512."""
+    rng = np.random.default_rng(classes)
+    x = rng.integers(-128, 128, (4, classes)).astype(np.int8)
+    x[1], x[2], x[3, 0] = x[1] // 64, -128, 127
+    table = softmax_table(1.0, 0.05).astype(np.int32)
+    types = [TensorType(x.shape, DType.I8), TensorType(table.shape, DType.I32)]
+    run_both(TfliteSoftmax(), types, [x, table], tmp_path)
+    found = TfliteSoftmax().reference(torch.from_numpy(x).long(), torch.from_numpy(table).long()).numpy()
+    assert np.abs((found[2] + 128) / 256 - 1 / classes).max() <= 1 / 512
+
+
+@pytest.mark.parametrize("roundings", [1, 3])
+@pytest.mark.parametrize("shapes", [((2, 1, 4, 3), (1, 5, 1, 3)), ((2, 5, 3), (3,)), ((1, 1, 7), (1, 4, 7))])
+def test_a_broadcasting_sum_in_c(
+    shapes: tuple[tuple[int, ...], ...], roundings: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    op = TfliteAdd(0.05, 3, -5, 9, 1518500250, 1, 1073741824, 2, 1234567891, 16, -1)
+    assert op.linear() is not None
+    if roundings == 3:
+        monkeypatch.setattr(TfliteAdd, "linear", lambda self: None)
+    run_both(op, [TensorType(s, DType.I8) for s in shapes], [int8(rng, *s) for s in shapes], tmp_path)

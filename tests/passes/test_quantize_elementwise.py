@@ -126,6 +126,15 @@ NORMALISED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 
 
+@pytest.mark.parametrize(("classes", "gain"), [(512, 0.5), (512, 8.0), (1000, 0.5), (1000, 8.0), (4096, 8.0)])
+def test_a_softmax_over_many_classes(classes: int, gain: float) -> None:
+    """Nearly even probabilities and peaked ones; even ones over 4096 classes are a few of the 2**15 levels of a row."""
+    torch.manual_seed(0)
+    layer = nn.Linear(6, classes)
+    nn.init.normal_(layer.weight, std=gain)
+    assert agreement(nn.Sequential(layer, nn.Softmax(-1)), 6) > 25
+
+
 @pytest.mark.parametrize("name", NORMALISED)
 def test_a_batch_norm_anywhere(name: str) -> None:
     torch.manual_seed(0)
