@@ -15,6 +15,15 @@ from edgec.ir.types import DType, TensorType
 _DTYPES = {"float32": DType.F32, "int8": DType.I8, "int16": DType.I16, "int32": DType.I32, "int64": DType.I64}
 
 
+MAX_ELEMENTS = 1 << 28  # of one tensor, beyond any device edgec compiles for
+
+
+def check_size(t: TensorType) -> None:
+    """ValueError for a tensor so large that its shape must be a mistake or damage."""
+    if t.size > MAX_ELEMENTS:
+        raise ValueError(f"a tensor of shape {t.shape} has {t.size} elements, more than the limit of {MAX_ELEMENTS}")
+
+
 def safe_name(name: str) -> str:
     """A name the text form can spell."""
     name = re.sub(r"[^\w.]", "_", name) or "value"
@@ -46,6 +55,7 @@ class GraphBuilder:
         return next(name for name in numbered(stem) if name not in self._types)
 
     def input(self, name: str, t: TensorType) -> str:
+        check_size(t)
         name = self.fresh(name)
         self._inputs.append(Value(name, t))
         self._types[name] = t
@@ -67,6 +77,8 @@ class GraphBuilder:
     def emit_all(self, op: Any, *inputs: str, name: str | None = None, count: int = 1) -> tuple[str, ...]:
         """One node; its output names. ValueError says what does not fit."""
         types = tuple(op.infer([self._types[i] for i in inputs]))
+        for t in types:
+            check_size(t)
         outputs = []
         for t in types:
             outputs.append(self.fresh(name or op.name))

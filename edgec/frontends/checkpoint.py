@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_unflatten
 from edgec.errors import FrontendError, join_problems
 from edgec.frontends import shipped
 from edgec.frontends.archive import HOW_TO_EXPORT, clean_archive, is_torchscript, open_zip
+from edgec.frontends.builder import MAX_ELEMENTS
 from edgec.frontends.torch_export import Outputs, TimeAxis, check_finite, from_exported, from_module
 from edgec.ir.graph import Graph
 
@@ -175,5 +176,10 @@ def restore_samples(ep: ExportedProgram) -> None:
     """Give the program zeros as its sample inputs, whose own pickle was not read: torch rewrites programs with them."""
     names = set(ep.graph_signature.user_inputs)
     values = [n.meta["val"] for n in ep.graph.nodes if n.op == "placeholder" and n.name in names]
+    for v in values:
+        if isinstance(v, torch.Tensor) and v.numel() > MAX_ELEMENTS:
+            raise FrontendError(
+                f"an input of shape {tuple(v.shape)} is larger than the limit of {MAX_ELEMENTS} elements"
+            )
     leaves = [torch.zeros(v.shape, dtype=v.dtype) if isinstance(v, torch.Tensor) else v for v in values]
     ep.example_inputs = tree_unflatten(leaves, ep.call_spec.in_spec)

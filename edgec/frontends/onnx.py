@@ -20,6 +20,8 @@ from edgec.ir.graph import Graph
 from edgec.ir.types import DType, QuantParams, TensorType
 
 SHOWN = 20
+#: what a converter raises on operands and attributes that are not as the standard says
+MISFITS = (ValueError, IndexError, KeyError, OverflowError, ZeroDivisionError, TypeError, AttributeError, MemoryError)
 QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 #: operators that leave the numbers as they are: a float input may pass them before it is quantised
 MOVES = ("Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
@@ -77,8 +79,8 @@ class Walker:
         for v in self.model.inputs:
             try:
                 self.input(v)
-            except ValueError as err:
-                problems.append(f"input {v.name}: {err}")
+            except MISFITS as err:
+                problems.append(f"input {v.name}: {str(err) or type(err).__name__}")
         lost = {v.name for v in self.model.inputs if v.name not in self.values}
         for node in self.model.nodes:
             if lost.intersection(node.inputs) or (node.kind not in CONVERTERS and node.kind not in QUANTIZERS):
@@ -99,7 +101,7 @@ class Walker:
             unseen = [o for o in node.outputs[1:] if o and self.readers(o)]
             if unseen:
                 return f"its output {unseen[0]} is not supported"
-        except (ValueError, IndexError, KeyError, OverflowError, ZeroDivisionError, TypeError) as err:
+        except MISFITS as err:
             return str(err) or type(err).__name__
         if isinstance(value, Pending) and not value.source:
             value = replace(value, source=(node.label,))
@@ -113,7 +115,9 @@ class Walker:
         """A graph input, int8 on the grid of its first QuantizeLinear or, of an integer input, DequantizeLinear."""
         name, kind = v.name, "QuantizeLinear" if v.kind == "FLOAT" else "DequantizeLinear"
         readers = self.readers(name)
-        while len(readers) == 1 and readers[0].kind in MOVES:
+        for _ in self.model.nodes:  # so often at most, should a damaged file go in circles
+            if len(readers) != 1 or readers[0].kind not in MOVES:
+                break
             name = readers[0].outputs[0]
             readers = self.readers(name)
         made = [n for n in readers if n.kind == kind]
@@ -133,18 +137,24 @@ class Walker:
                 problems.append(f"output {v.name}: no operator computes it")
                 continue
             self.build.source = (node.label,)
-            call, value = Call(self.model, node, self.build, self.values), self.values[v.name]
-            if isinstance(value, Pending) and node.kind == "Softmax":
-                name, shape, order = probabilities(call)
-                value = Stored(name, shape, Grid(1.0, 0), order)
-            elif isinstance(value, Pending) and value.exact is not None:
-                value = value.on(value.exact, self.build)
-            if isinstance(value, Stored):
-                names.append(call.natural(value))
-            else:
-                problems.append(f"{node.label}: output {v.name} is not quantised: no QuantizeLinear follows it")
+            try:
+                names.append(self.result(v, Call(self.model, node, self.build, self.values)))
+            except MISFITS as err:
+                problems.append(f"{node.label}: output {v.name} {str(err) or type(err).__name__}")
         self.outputs = tuple(names)
         return problems
+
+    def result(self, v: OnnxValue, call: Call) -> str:
+        """A graph output's tensor, axes as in the file."""
+        value = self.values.get(v.name)
+        if isinstance(value, Pending) and call.node.kind == "Softmax":
+            name, shape, order = probabilities(call)
+            value = Stored(name, shape, Grid(1.0, 0), order)
+        elif isinstance(value, Pending) and value.exact is not None:
+            value = value.on(value.exact, self.build)
+        if not isinstance(value, Stored):
+            raise ValueError("is not quantised: no QuantizeLinear follows it")
+        return call.natural(value)
 
 
 def grid_of(call: Call) -> tuple[Grid, str]:

@@ -17,6 +17,18 @@ Array = npt.NDArray[Any]
 MAX_BYTES = 1 << 31  # a protobuf message is never larger
 OPSETS = (11, 25)  # of the default operator set
 
+#: what reading damaged fields raises
+DAMAGE = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    MemoryError,
+    RecursionError,
+)
+
 
 @dataclass(frozen=True)
 class OnnxValue:
@@ -88,7 +100,7 @@ def read_model(path: Path) -> OnnxModel:
         )
     try:
         return Reader(str(path), graph).read(opset)
-    except (ValueError, TypeError, KeyError, AttributeError) as err:
+    except DAMAGE as err:
         raise FrontendError(f"{path}: the model is damaged: {type(err).__name__} {err}") from err
 
 
@@ -106,6 +118,7 @@ class Reader:
             kind = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
             read = tuple("" if i is None else i.name for i in node.inputs)
             made = OnnxNode(index, node.name or "", kind, read, tuple(o.name for o in node.outputs), attributes)
+            check_texts(made)
             if kind == "Constant":
                 consts[made.outputs[0]] = constant_value(made)
             else:
@@ -140,11 +153,18 @@ class Reader:
             raise FrontendError(f"{self.where}: constant {name} has no data")
         try:
             return np.array(tensor.numpy())
-        except (OSError, ValueError) as err:
+        except Exception as err:  # the reader of the library asserts what a damaged tensor breaks
             raise FrontendError(
                 f"{self.where}: the data of constant {name} cannot be read: {err}",
                 hint="external data must lie beside the .onnx file, as it was saved",
             ) from err
+
+
+def check_texts(node: OnnxNode) -> None:
+    """ValueError for an operator without outputs or with a name that is no text, as damage makes them."""
+    texts = (node.name, node.kind, *node.inputs, *node.outputs, *node.attributes)
+    if not node.outputs or not node.outputs[0] or not all(isinstance(t, str) for t in texts):
+        raise ValueError(f"node {node.index} has no outputs, or a name that is not text")
 
 
 def constant_value(node: OnnxNode) -> Array:

@@ -121,6 +121,8 @@ class Call:
         """Input k; ValueError where the operator has none."""
         if not self.has(k):
             raise ValueError(f"input {k} is missing")
+        if self.node.inputs[k] not in self.values:
+            raise ValueError(f"input {k} ({self.node.inputs[k]}) is neither a constant nor computed before it")
         return self.values[self.node.inputs[k]]
 
     def stored(self, k: int) -> Stored:

@@ -263,7 +263,10 @@ class Importer:
             axis = None if axis is None else axis % len(shape)
             if axis != 0 and (not shape or shape[0] != 1):
                 self.problems.append(f"input {node.name} has batch {shape[:1]}; export it with batch 1")
-            return self.builder.input(self.input_name(node), TensorType(shape, DType.F32, None, axis))
+            try:
+                return self.builder.input(self.input_name(node), TensorType(shape, DType.F32, None, axis))
+            except ValueError as err:
+                self.problems.append(f"input {node.name}: {err}")
         return Failed()
 
     def stored(self, spec: Any) -> torch.Tensor:
