@@ -23,7 +23,7 @@ TOKEN = re.compile(r'-?\d+|"[^"]*"|true|false|null')
 
 
 def damaged(rng: random.Random, raw: bytes) -> bytes:
-    """Bits turned, bytes changed, inserted or cut out, words of extreme value, or the end cut off; often near an end."""
+    """Bits turned, bytes changed, inserted or cut out, extreme words, or the end cut off; often near an end."""
     found, kind = bytearray(raw), rng.randrange(6)
     for _ in range(rng.choice((1, 1, 2, 4, 16))):
         if not found:
