@@ -21,7 +21,7 @@ from edgec.backends.c_expr import Unsupported, helper_text, kind_of
 from edgec.backends.c_text import Function, FunctionPrinter, comment_text, head_text, statements
 from edgec.backends.environment import environment
 from edgec.backends.kernel import NamedKernel
-from edgec.backends.library import VERSION, Writer, condition, manifest, wrap_frame, write_weights
+from edgec.backends.library import VERSION, Writer, manifest, wrap_frame, write_weights
 from edgec.plan import Plan
 from edgec.runtime import runtime_file
 from edgec.target import Target
@@ -188,7 +188,7 @@ def emit_launcher(
         "tail": plan.state_bytes - max((m.end for m in plan.members), default=16), "state_bytes": plan.state_bytes,
         "arena_bytes": max(8, plan.arena_bytes), "arena_at": offsets[1], "block_bytes": offsets[-1],
         "delay": graph.delay, "flush_steps": graph.flush_steps, "wrap_at": (1 << 31) - 1, "wrap_to": wrap_frame(graph),
-        "ready": condition(writer.when_of(graph.outputs[0]), graph.flush_steps, "s->frame") or "1",
+        "ready": writer.ready(),
         "places": {p.field: at for p, at in zip(ports, offsets[2 + len(consts) :], strict=False)},
         "magic": zlib.crc32(graph.name.encode()) | 1, "kernels": cuda.text,
         "launchers": "\n".join(cuda.launcher(k) for k in kernels),

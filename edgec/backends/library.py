@@ -146,6 +146,11 @@ class Writer:
         node = self.graph.producer(name)
         return When() if node is None else node.when
 
+    def ready(self) -> str:
+        """C condition under which a call gives outputs: that of the latest of them."""
+        latest = max((self.when_of(o) for o in self.graph.outputs), key=lambda when: when.first)
+        return condition(latest, self.graph.flush_steps, "s->frame") or "1"
+
     def argument(self, call: Call, name: str, dtype: str) -> str:
         """C expression of one kernel argument."""
         if name in self.plan.consts:
@@ -311,15 +316,13 @@ def write_library(
     groups = writer.groups()
     calls = " ".join(c["text"] for g in groups for c in g["calls"])
     text = calls + " ".join(g["condition"] for g in groups)
-    out_when = writer.when_of(graph.outputs[0])
-    ready = condition(out_when, graph.flush_steps, "s->frame") or "1"
     used = max((m.end for m in plan.members), default=16)
     context = {
         "name": graph.name, "NAME": graph.name.upper(), "version": VERSION, "summary": summary, "target": target,
         "headers": headers, "inputs": writer.inputs, "outputs": writer.outputs, "groups": groups, "kernels": kernels,
         "consts": writer.const_rows(), "members": writer.member_rows(), "tail": plan.state_bytes - used,
         "state_bytes": plan.state_bytes, "arena_bytes": max(8, plan.arena_bytes), "delay": graph.delay,
-        "flush_steps": graph.flush_steps, "ready_step": ready, "ready_flush": ready,
+        "flush_steps": graph.flush_steps, "ready": writer.ready(),
         "uses_frame": mentions("frame", text), "uses_flushed": mentions("flushed", text),
         "wrap_at": _FRAME_LIMIT - 1, "wrap_to": wrap_frame(graph), "magic": zlib.crc32(graph.name.encode()) | 1,
         "layers": [(c.index, comment_safe(f"{c.node.op.name}, {c.node.outputs[0]}")) for c in plan.calls if cycles],

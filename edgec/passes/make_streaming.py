@@ -88,10 +88,11 @@ class StepBuilder:
             raise CannotStream(f"operands arrive every {sorted({w.period for w in live})} frames")
         if any(w.last - w.first != latest.last - latest.first for w in live):
             raise CannotStream("operands have different numbers of frames")
-        aligned = tuple(self._align(i, latest) for i in inputs)
+        aligned = tuple(self.align(i, latest) for i in inputs)
         return self._append(op, aligned, latest)
 
-    def _align(self, name: str, to: When) -> str:
+    def align(self, name: str, to: When) -> str:
+        """The tensor, delayed to come with what comes then."""
         if name not in self.when or self.when[name].first == to.first:
             return name
         at, t = self.when[name], self.types[name]
@@ -253,10 +254,24 @@ class MakeStreaming(Pass):
         built = self._finish(graph, step, [renamed.get(o, o) for o in graph.outputs])
         return restore_names(built, {new: old for old, new in renamed.items()})
 
+    def _together(self, graph: Graph, step: StepBuilder, outputs: list[str]) -> list[str]:
+        """The outputs, the early ones delayed to come with the latest; as they are where that cannot be."""
+        latest = max((step.when[o] for o in outputs), key=lambda w: w.first)
+        for o in outputs:
+            at, lag = step.when[o], latest.first - step.when[o].first
+            if (at.period, at.last - at.first) != (latest.period, latest.last - latest.first) or lag % at.period:
+                return outputs
+        aligned = []
+        for name, o in zip(graph.outputs, outputs, strict=True):
+            step.node = graph.producer(name) or Node(None, (), (name,), ())
+            aligned.append(step.align(o, latest))
+        return aligned
+
     def _finish(self, graph: Graph, step: StepBuilder, outputs: list[str]) -> Graph:
         fixed = [o for o in outputs if o not in step.when]
         if fixed:
             raise PassError(f"output %{fixed[0]} does not depend on the input", hint="leave it out")
+        outputs = self._together(graph, step, outputs)
         whens = {step.when[o] for o in outputs}
         if len(whens) > 1:
             listed = ", ".join(f"%{o} {describe(step.when[o])}" for o in outputs)

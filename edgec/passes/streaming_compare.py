@@ -17,7 +17,7 @@ from edgec.ir.evaluate import StepRunner, Tensors, evaluate_all, run_node
 from edgec.ir.graph import Graph, Node, Value
 from edgec.ir.types import DType, TensorType
 from edgec.ops.shape import Reshape
-from edgec.ops.timeline import DelayLine, with_frames
+from edgec.ops.timeline import Delay, DelayLine, with_frames
 from edgec.passes.make_streaming import MakeStreaming, samples_per_frame
 
 #: float tensors of a step may differ from the whole sequence's by this share of the tensor's largest value: sums are
@@ -103,8 +103,10 @@ def first_difference(
             name = meant.get(own, own)
             if name not in limits or not _same_channels(t, whole.type_of(name)):
                 continue
-            frame = seen.get(name, 0)
-            seen[name] = frame + 1
+            frame = seen.get(own, -node.op.frames if isinstance(node.op, Delay) else 0)
+            seen[own] = frame + 1
+            if frame < 0:
+                continue  # an output that is delayed to come with the others
             wanted = expected.at(name, frame, t.frames or 1)
             if wanted is None:
                 found.append(Difference(node, name, frame, float("inf")))
@@ -118,7 +120,7 @@ def first_difference(
     for _ in runner.run(inputs):
         if found:
             return found[0]
-    return found[0] if found else _missing(whole, step, seen)
+    return found[0] if found else _missing(whole, step, seen, meant)
 
 
 def largest(values: torch.Tensor) -> float:
@@ -136,12 +138,15 @@ def _same_channels(t: TensorType, whole: TensorType) -> bool:
     return t.shape == (whole.shape if t.frames is None else with_frames(whole, t.frames).shape)
 
 
-def _missing(whole: Graph, step: Graph, seen: Mapping[str, int]) -> Difference | None:
+def _missing(whole: Graph, step: Graph, seen: Mapping[str, int], meant: Mapping[str, str]) -> Difference | None:
     """A tensor of which the step gives fewer frames than the whole sequence has."""
     for node in step.nodes:
-        for name, t in zip(node.outputs, node.types, strict=True):
-            if name in seen and t.frames is not None and seen[name] * t.frames < (whole.type_of(name).frames or 0):
-                return Difference(node, name, seen[name], float("inf"))
+        for own, t in zip(node.outputs, node.types, strict=True):
+            if own not in seen or t.frames is None:
+                continue
+            name = meant.get(own, own)
+            if seen[own] * t.frames < (whole.type_of(name).frames or 0):
+                return Difference(node, name, seen[own], float("inf"))
     return None
 
 

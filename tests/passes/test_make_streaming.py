@@ -9,6 +9,7 @@ from edgec.ir.graph import Graph
 from edgec.ir.verify import verify
 from edgec.ops import Add, Conv1d, LmuMemory, MatMul, Mean
 from edgec.passes.make_streaming import MakeStreaming
+from edgec.passes.streaming_compare import first_difference
 from tests.graphs import Builder, conv, lif, streaming_nets
 
 
@@ -114,11 +115,25 @@ def test_inputs_of_different_length_cannot_stream() -> None:
         MakeStreaming().run(graph)
 
 
+def test_outputs_of_different_delay_come_together() -> None:
+    """Early ones wait for the latest, also the input itself; each is what the whole sequence gives."""
+    b = Builder()
+    x = b.input("x", 1, 9, 2)
+    graph = b.build(conv(b, x, 2, 3, (1, 1)), conv(b, x, 5, 3, (2, 0)), x, conv(b, x, 3, 7, (3, 3)))
+    step, data = MakeStreaming().run(graph), torch.randn(1, 9, 2)
+    verify(step)
+    assert (step.delay, step.flush_steps) == (3, 3)
+    found = [torch.cat(o, 1) for o in zip(*StepRunner(step).run({"x": data}), strict=True)]
+    for wanted, streamed_output in zip(evaluate(graph, {"x": data}), found, strict=True):
+        torch.testing.assert_close(streamed_output, wanted)
+    assert first_difference(graph, step, {"x": data}) is None
+
+
 def test_outputs_that_come_at_different_frames_are_named() -> None:
     b = Builder()
     x = b.input("x", 1, 9, 2)
-    graph = b.build(conv(b, x, 2, 3, (1, 1)), conv(b, x, 2, 3, (2, 0)))
-    with pytest.raises(PassError, match="%t0 every frame from frame 1 on, %t1 every frame from frame 0 on"):
+    graph = b.build(conv(b, x, 2, 3, (1, 1)), b.emit(Conv1d(stride=2, pad=(2, 0)), x, b.normal(3, 2, 2), b.normal(2)))
+    with pytest.raises(PassError, match="%t0 every frame from frame 1 on, %t1 every 2 frames from frame 0 on"):
         MakeStreaming().run(graph)
 
 
