@@ -89,6 +89,33 @@ class Reader(CalibrationDataReader):
         return next(self.inputs, None)
 
 
+def two_inputs(path: Path) -> tuple[Path, list[np.ndarray], list[np.ndarray]]:
+    """A quantised network with two inputs and two outputs, four of each input, and what onnxruntime gives for them."""
+    net, shapes = Net(seed=5), {"x": (1, 3, 9, 7), "h.0": (1, 6)}
+    net.x = "x"
+    image = net.node("GlobalAveragePool", net.conv(3, 10, 3, 3))
+    flat = net.node("Flatten", image)
+    net.x = "h.0"
+    joined = net.node("Add", net.dense(6, 10), flat)
+    outputs = [net.dense(10, 4), joined]
+    graph = helper.make_graph(
+        net.nodes, "net", [helper.make_tensor_value_info(n, TensorProto.FLOAT, list(s)) for n, s in shapes.items()],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in outputs], net.constants,
+    )  # fmt: skip
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
+    onnx.save(onnx.shape_inference.infer_shapes(made), path.with_suffix(".float.onnx"))
+    reader = Reader(net.rng, ())
+    reader.inputs = iter([{n: normal(net.rng, s) for n, s in shapes.items()} for _ in range(8)])
+    quantize_static(
+        path.with_suffix(".float.onnx"), path, reader, QuantFormat.QDQ, activation_type=QuantType.QInt8,
+        weight_type=QuantType.QInt8, per_channel=True,
+    )  # fmt: skip
+    given = {n: np.stack([normal(net.rng, s) for _ in range(4)]) for n, s in shapes.items()}
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    found = [session.run(None, {n: x[k] for n, x in given.items()}) for k in range(4)]
+    return path, list(given.values()), [np.stack(column) for column in zip(*found, strict=True)]
+
+
 def normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return rng.normal(size=shape).astype(np.float32)
 
