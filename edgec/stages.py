@@ -198,6 +198,8 @@ def statistics_of(reference: Graph, calibration: Any) -> Mapping[str, Statistics
 
 def describe_readout(node: Node) -> str:
     """What a frame of a running mean holds, in words."""
-    frames = f"last {node.op.window} frames" if node.op.window else "frames so far"
     where = f" ({'; '.join(node.source)})" if node.source else ""
+    frames = f"last {node.op.window} frames" if node.op.window else "frames so far"
+    if node.op.divisor:
+        return f"frame t of what %{node.outputs[0]}{where} is part of holds the sum of the {frames}"
     return f"frame t of %{node.outputs[0]}{where} holds the mean of the {frames}, not of the whole sequence"

@@ -241,9 +241,9 @@ def mean_over(call: Call, x: str, axes: tuple[int, ...], keepdim: bool, of_sum: 
     rank = len(shape) - 2
     if rank >= 1 and axes == tuple(range(2, rank + 2)) and call.type_of(x).time_axis in (None, 0):
         y = channels_last(call, x, rank)
-        y = call.emit(Mean(1, of_sum), call.reshape(y, (shape[0], prod(shape[2:]), shape[1])))
+        y = call.emit(Mean(1, prod(shape[2:]) if of_sum else 0), call.reshape(y, (shape[0], prod(shape[2:]), shape[1])))
     else:
         y = x
         for axis in sorted(axes, reverse=True):
-            y = call.emit(Mean(axis, of_sum), y)
+            y = call.emit(Mean(axis, shape[axis] if of_sum else 0), y)
     return call.reshape(y, kept if keepdim else call.type_of(y).shape)

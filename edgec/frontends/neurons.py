@@ -287,11 +287,11 @@ class NeuronImporter(Importer):
         return call.permute(y, (*range(1, axis + 1), 0, *range(axis + 1, len(target))))
 
     def sum(self, name: Any, node: fx.Node) -> Any:
-        """A sum over the frames: the mean so far times their number, right after the last frame."""
+        """A sum over the frames: that of the frames so far."""
         call = Call(self.builder, {}, node, "sum", self.prefix)
         t = self.builder.type_of(name)
         flat = call.reshape(name, (t.shape[0], prod(t.shape[1:])))
-        mean = call.emit(RunningMean(), flat)
+        mean = call.emit(RunningMean(0, self.frames.count), flat)
         total = call.emit(Mul(), mean, call.const(f"{call.name}_frames", np.array([self.frames.count])))
         return call.reshape(total, t.shape)
 

@@ -18,19 +18,17 @@ from edgec.ops.conv import out_extent
 from edgec.ops.shape import Permute
 from edgec.ops.timeline import RunningMean
 
-SUM_OVER_TIME = "a sum over time grows with the stream; take the mean, times the number of frames where that is meant"
-
 
 @dataclass(frozen=True)
 class Mean(Op):
     """Mean over one axis, which goes. Over the time axis it streams as a running mean (any-time readout).
 
-    `of_sum`: its reader multiplies it by the number of positions, which a stream does not know.
+    With a `divisor` it is the sum over that many: part of a sum, whose reader multiplies by the axis' whole extent.
     """
 
     name: ClassVar[str] = "mean"
     axis: int = 1
-    of_sum: bool = False
+    divisor: int = 0
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         (x,) = types
@@ -42,19 +40,18 @@ class Mean(Op):
         return (replace(x, shape=shape, quant=None, time_axis=time),)
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
-        return tensors[0].mean(self.axis)
+        mean, n = tensors[0].mean(self.axis), tensors[0].shape[self.axis]
+        return mean if self.divisor in (0, n) else mean * (n / self.divisor)
 
     def stream(self, step: Any, x: str) -> str:
         t = step.type_of(x)
         if t.time_axis != self.axis:
             return step.emit(self, x)  # type: ignore[no-any-return]
-        if self.of_sum:
-            step.refuse(SUM_OVER_TIME)
         last = len(t.shape) - 2
         if self.axis != last and last >= 0:  # where a running mean has its time axis
             rest = [k for k in range(len(t.shape)) if k != self.axis]
             x = step.emit(Permute((*rest[:-1], self.axis, rest[-1])), x)
-        return step.emit(replace(self, axis=last), step.emit(RunningMean(), x))  # type: ignore[no-any-return]
+        return step.emit(Mean(last), step.emit(RunningMean(0, self.divisor), x))  # type: ignore[no-any-return]
 
     def lower(self, site: Site) -> Kernel:
         shape = site.inputs[0].shape
@@ -64,7 +61,7 @@ class Mean(Op):
         y[r, i] = T.float32(0)
         for k in T.serial({n}):
             y[r, i] = y[r, i] + x[r, k, i]
-        y[r, i] = y[r, i] * T.float32({1.0 / n!r})"""
+        y[r, i] = y[r, i] * T.float32({1.0 / (self.divisor or n)!r})"""
         return Kernel(body, (("x", (outer, n, inner), "float32"), ("y", (outer, inner), "float32")))
 
     def permuted(self, perm: Sequence[int], types: Sequence[TensorType]) -> Op | None:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from edgec.ir.types import DType, QuantParams, TensorType
 from edgec.ops.base import Kernel, Op, Site, ctype, need
 from edgec.ops.conv import out_extent
-from edgec.ops.pool import SUM_OVER_TIME, Sides, check_counted, count_text, counts_of
+from edgec.ops.pool import Sides, check_counted, count_text, counts_of
 from edgec.ops.qspiking import DIFFERENCE, QRunningMean
 from edgec.ops.quantized import element, exact, rows_of
 
@@ -149,7 +149,8 @@ class QMean(Op):
 
     multiplier and shift (>= 9) int32 [C] or [1]; total = sum over the n positions - n * x_zero;
     t = (total * multiplier) >> (shift - 8); y = clamp(zero_point + floor((t + 128 n) / (256 n)), -128, 127).
-    Over the time axis it streams as a QRunningMean (any-time readout). `of_sum` as in Mean.
+    Over the time axis it streams as a QRunningMean (any-time readout). With a `divisor` (see Mean) that is n in y, and
+    a stream's total stays within `limit`.
     """
 
     name: ClassVar[str] = "qmean"
@@ -157,7 +158,8 @@ class QMean(Op):
     scale: float = 1.0
     zero_point: int = 0
     x_zero: int = 0
-    of_sum: bool = False
+    divisor: int = 0
+    limit: int = 0
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         x, multiplier, shift = types
@@ -175,8 +177,8 @@ class QMean(Op):
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
         x, multiplier, shift = tensors
-        n = x.shape[self.axis]
-        t = ((x.sum(self.axis) - n * self.x_zero) * multiplier) >> (shift - 8)
+        n = self.divisor or x.shape[self.axis]
+        t = ((x.sum(self.axis) - x.shape[self.axis] * self.x_zero) * multiplier) >> (shift - 8)
         mean = torch.div(t + 128 * n, 256 * n, rounding_mode="floor")
         return (mean + self.zero_point).clamp(-128, 127)
 
@@ -184,17 +186,18 @@ class QMean(Op):
         """A running mean of the frames so far; the mean over its one frame then is that frame."""
         if step.type_of(x).time_axis != self.axis:
             return step.emit(self, x, multiplier, shift)  # type: ignore[no-any-return]
-        if self.of_sum:
-            step.refuse(SUM_OVER_TIME)
-        mean = step.emit(QRunningMean(0, self.scale, self.zero_point, self.x_zero), x, multiplier, shift)
+        running = QRunningMean(0, self.scale, self.zero_point, self.x_zero, self.divisor, self.limit)
+        mean = step.emit(running, x, multiplier, shift)
         multiplier = step.const("qmean_multiplier", np.array([1 << 30], np.int32))
         shift = step.const("qmean_shift", np.array([30], np.int32))
-        return step.emit(replace(self, x_zero=self.zero_point), mean, multiplier, shift)  # type: ignore[no-any-return]
+        now = replace(self, x_zero=self.zero_point, divisor=0, limit=0)
+        return step.emit(now, mean, multiplier, shift)  # type: ignore[no-any-return]
 
     def lower(self, site: Site) -> Kernel:
         x, multiplier, _ = site.inputs
         shape, channels = x.shape, x.shape[-1]
         outer, n, inner = prod(shape[: self.axis]), shape[self.axis], prod(shape[self.axis + 1 :])
+        assert self.divisor in (0, n), "a sum's mean is lowered on all its positions"
         c = f"i % {multiplier.size}" if multiplier.size > 1 else "0"
         product = f'total[i] * T.cast(multiplier[{c}], "int64")'
         units: tuple[int, ...] = (outer, n, inner)

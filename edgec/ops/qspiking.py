@@ -62,6 +62,7 @@ class QRunningMean(Op):
     t = (total * multiplier) >> (shift - 8),
     y = clamp(zero_point + floor((t + 128 * count) / (256 * count)), -128, 127).
     Without a window, total and count halve (floor) when count reaches 2**16: neither overflows on an endless stream.
+    With a `divisor` (see RunningMean) that is the count, and the total stays within -limit .. limit.
     """
 
     name: ClassVar[str] = "qrunning_mean"
@@ -69,6 +70,8 @@ class QRunningMean(Op):
     scale: float = 1.0
     zero_point: int = 0
     x_zero: int = 0
+    divisor: int = 0
+    limit: int = 0
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         x, multiplier, _ = types
@@ -80,6 +83,8 @@ class QRunningMean(Op):
     def state_types(self, types: Sequence[TensorType]) -> tuple[tuple[TensorType, float], ...]:
         x = replace(with_frames(types[0], 1), dtype=DIFFERENCE[types[0].dtype], quant=None, time_axis=None)
         total, count = replace(x, dtype=DType.I64), TensorType((1,), DType.I32)
+        if self.divisor:
+            return ((total, 0),)
         if not self.window:
             return (total, 0), (count, 0)
         ring = replace(x, shape=(*x.shape[:-2], self.window, x.shape[-1]))
@@ -95,13 +100,15 @@ class QRunningMean(Op):
         for frame in x.chunk(x.shape[-2], -2):
             state = self.update(frame - self.x_zero, state)
             t = (state[0] * multiplier) >> (shift - 8)
-            count = state[1]
+            count = self.divisor or state[1]
             quotient = torch.div(t + 128 * count, 256 * count, rounding_mode="floor")
             frames.append((quotient + self.zero_point).clamp(-128, 127))
         return (torch.cat(frames, -2),), tuple(state)
 
     def update(self, frame: torch.Tensor, state: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Total and count (and ring and its position) after one more frame."""
+        """Total (and count, and ring and its position) after one more frame."""
+        if self.divisor:
+            return [(state[0] + frame).clamp(-self.limit, self.limit)]
         total, count = state[0] + frame, state[1] + 1
         if not self.window:
             full = bool(count >= 1 << 16)
@@ -119,20 +126,21 @@ class QRunningMean(Op):
         need(one, "a running mean is lowered one frame of one sequence at a time")
         value = element(x, "0", "c") + (f" - {self.x_zero}" if self.x_zero else "")
         before, now, after = self._updates(value, DIFFERENCE[x.dtype].value)
+        count = str(self.divisor) if self.divisor else "count[0]"
         body = f"""{before}
-frames: T.let[T.int64] = T.cast(count[0], "int64")
+frames: T.let[T.int64] = T.cast({count}, "int64")
 for c in T.parallel({n}):
 {now}
     t: T.let[T.int64] = T.shift_right(total[c] * T.cast(multiplier[c], "int64"), T.cast(shift[c] - 8, "int64"))
     eighth: T.let[T.int64] = T.shift_right(t + T.int64(128) * frames, T.int64(8))
     bounded: T.let[T.int64] = T.max(T.min(eighth, T.int64(256) * frames), T.int64(-256) * frames)
-    quotient: T.let[T.int32] = T.truncdiv(T.cast(bounded + T.int64(256) * frames, "int32"), count[0]) - 256
+    quotient: T.let[T.int32] = T.truncdiv(T.cast(bounded + T.int64(256) * frames, "int32"), {count}) - 256
     y[c] = T.cast(T.max(T.min(quotient + {self.zero_point}, 127), -128), "int8")
 {after}"""
         params: list[tuple[str, tuple[int, ...], str]] = [
             ("x", (1, x.storage_shape[-1]), ctype(x.dtype)), *((k, (n,), "int32") for k in ("multiplier", "shift")),
         ]  # fmt: skip
-        params += [("total", (n,), "int64"), ("count", (1,), "int32")]
+        params += [("total", (n,), "int64"), ("count", (1,), "int32")][: 1 if self.divisor else 2]
         if self.window:
             params += [("ring", (self.window, n), DIFFERENCE[x.dtype].value), ("position", (1,), "int32")]
         return Kernel(body.strip(), (*params, ("y", (n,), "int8")))
@@ -144,6 +152,9 @@ for c in T.parallel({n}):
             now = f"""    total[c] = total[c] + T.cast({value}, "int64") - T.cast(ring[at, c], "int64")
     ring[at, c] = T.cast({value}, "{kind}")"""
             return before, now, f"position[0] = T.if_then_else(at + 1 == {self.window}, 0, at + 1)"
+        if self.divisor:
+            total = f'total[c] + T.cast({value}, "int64")'
+            return "", f"    total[c] = T.max(T.min({total}, T.int64({self.limit})), T.int64({-self.limit}))", ""
         before = """halve: T.let[T.int32] = T.if_then_else(count[0] >= 65535, 1, 0)
 count[0] = T.shift_right(count[0] + 1, halve)"""
         now = f'    total[c] = T.shift_right(total[c] + T.cast({value}, "int64"), T.cast(halve, "int64"))'

@@ -149,20 +149,27 @@ class Delay(Op):
 
 @dataclass(frozen=True)
 class RunningMean(Op):
-    """Mean over all frames so far, or over the last `window` of them (any-time readout): x [B,T,C] -> [B,T,C]."""
+    """Mean over all frames so far, or over the last `window` of them (any-time readout): x [B,T,C] -> [B,T,C].
+
+    With a `divisor` it is the sum of all frames so far over that many.
+    """
 
     name: ClassVar[str] = "running_mean"
     window: int = 0
+    divisor: int = 0
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         (x,) = types
         need(x.time_axis is not None, "a running mean needs a time axis")
         need(x.time_axis == len(x.shape) - 2, "a running mean's time axis is the last but one")
         need(self.window >= 0, f"expected a window of 0 (all frames) or more, found {self.window}")
+        need(self.divisor == 0 or self.divisor > 0 == self.window, "a divisor is for the sum of all frames")
         return (x,)
 
     def state_types(self, types: Sequence[TensorType]) -> tuple[tuple[TensorType, float], ...]:
         one = replace(with_frames(types[0], 1), time_axis=None)
+        if self.divisor:
+            return ((one, 0.0),)
         if not self.window:
             return (one, 0.0), (TensorType((1,)), 0.0)
         ring = replace(one, shape=(*one.shape[:-2], self.window, one.shape[-1]))
@@ -174,6 +181,10 @@ class RunningMean(Op):
         (x,) = tensors
         if self.window:
             return self._run_window(x, states)
+        if self.divisor:
+            (total,) = states or (torch.zeros_like(x.narrow(-2, 0, 1)),)
+            sums = torch.cumsum(torch.cat([total, x], -2), -2).narrow(-2, 1, x.shape[-2])
+            return (sums / self.divisor,), (sums.narrow(-2, x.shape[-2] - 1, 1),)
         total, count = states if states else (torch.zeros_like(x.narrow(-2, 0, 1)), torch.zeros(1))
         sums = torch.cumsum(torch.cat([total, x], -2), -2).narrow(-2, 1, x.shape[-2])
         counts = count + torch.arange(1, x.shape[-2] + 1, dtype=x.dtype)
@@ -214,6 +225,11 @@ position[0] = T.if_then_else(at + 1 == {self.window}, 0, at + 1)"""
                 ("position", (1,), "int32"),
             )
             return Kernel(body, (*params, ("y", (n,), f32)))
+        if self.divisor:
+            body = f"""for i in T.parallel({n}):
+    total[i] = total[i] + x[i]
+    y[i] = total[i] / T.float32({self.divisor})"""
+            return Kernel(body, (("x", (n,), f32), ("total", (n,), f32), ("y", (n,), f32)))
         body = f"""count[0] = count[0] + T.float32(1)
 for i in T.parallel({n}):
     total[i] = total[i] + x[i]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -43,10 +43,6 @@ class StepBuilder:
 
     def type_of(self, name: str) -> TensorType:
         return self.types[name]
-
-    def refuse(self, reason: str) -> NoReturn:
-        """What a stream rule does where its op cannot stream."""
-        raise CannotStream(reason)
 
     def fresh(self, stem: str) -> str:
         """A name not used in the step graph yet."""

@@ -45,10 +45,20 @@ def avg_pool2d(b: Builder, node: Node) -> None:
     b.hold(node.output, node.output, target)
 
 
-def mean_ratio(source: Source, target: Scale, channels: int, frames: int) -> tuple[Array, Array]:
+def largest(source: Source) -> Array:
+    """The largest magnitude of what a mean adds up, by channel or of all."""
+    return np.asarray(np.maximum(np.abs(source.lo - source.zero), np.abs(source.hi - source.zero)), np.float64)
+
+
+def limit_of(source: Source, divisor: int) -> int:
+    """The largest total of a sum over time: that of MEAN_FRAMES frames, or of as many as it was trained on."""
+    return int(largest(source).max()) * max(MEAN_FRAMES, divisor) if divisor else 0
+
+
+def mean_ratio(source: Source, target: Scale, channels: int, frames: int, limit: int = 0) -> tuple[Array, Array]:
     """multiplier and shift of a mean over `frames`: as many bits as total * multiplier leaves in int64."""
     multiplier, shift = ratio(np.broadcast_to(source.scale / target.scale, (channels,)))
-    top = np.maximum(np.abs(source.lo - source.zero), np.abs(source.hi - source.zero)).astype(np.float64)
+    top = np.asarray(limit / frames) if limit else largest(source)
     drop = np.maximum(np.ceil(np.log2(np.maximum(top * frames * 2.0**31, 1.0))) - 62, 0).astype(np.int32)
     multiplier, shift = multiplier >> drop, shift - drop
     if (shift < 9).any() or (drop > 16).any():
@@ -61,10 +71,12 @@ def running_mean(b: Builder, node: Node) -> None:
     if node.type.time_axis != len(node.type.shape) - 2:
         raise Refusal("its time axis is not the last but one")
     x, target = b.summand(node.inputs[0]), b.plan.int8[node.output]
-    window = node.op.window
-    multiplier, shift = mean_ratio(x, target, node.type.shape[-1], window + 1 if window else MEAN_FRAMES)
+    window, divisor, limit = node.op.window, node.op.divisor, limit_of(x, node.op.divisor)
+    frames = window + 1 if window else max(MEAN_FRAMES, divisor)
+    multiplier, shift = mean_ratio(x, target, node.type.shape[-1], frames, limit)
     names = (b.const(f"{node.output}_multiplier", multiplier), b.const(f"{node.output}_shift", shift))
-    b.emit(QRunningMean(node.op.window, target.scale, target.zero, x.zero), (x.tensor, *names), node.outputs)
+    op = QRunningMean(window, target.scale, target.zero, x.zero, divisor, limit)
+    b.emit(op, (x.tensor, *names), node.outputs)
     b.hold(node.output, node.output, target)
 
 
@@ -82,7 +94,9 @@ def mean(b: Builder, node: Node) -> None:
         source, frames = source if summed else int8(b, node.inputs[0]), shape[op.axis]
     if shape[op.axis] > MEAN_FRAMES:
         raise Refusal(f"its axis has {shape[op.axis]} positions, more than {MEAN_FRAMES}")
-    multiplier, shift = mean_ratio(source, target, 1 if last else shape[-1], frames)
+    limit = limit_of(source, op.divisor) if frames == MEAN_FRAMES else 0
+    multiplier, shift = mean_ratio(source, target, 1 if last else shape[-1], frames, limit)
     names = (b.const(f"{node.output}_multiplier", multiplier), b.const(f"{node.output}_shift", shift))
-    b.emit(QMean(op.axis, target.scale, target.zero, source.zero, op.of_sum), (source.tensor, *names), node.outputs)
+    mean = QMean(op.axis, target.scale, target.zero, source.zero, op.divisor, limit)
+    b.emit(mean, (source.tensor, *names), node.outputs)
     b.hold(node.output, node.output, target)

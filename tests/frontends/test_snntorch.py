@@ -172,6 +172,7 @@ def test_hidden_state_images_sums_and_last_frames():
         found = evaluate(candidate, {"x": x})
         assert torch.equal(found[0], spikes)
         torch.testing.assert_close(found[1][-1:], count)
+        torch.testing.assert_close(found[1], spikes.cumsum(1)[0])  # what the loop has counted after each frame
         torch.testing.assert_close(found[2][-1:], membrane, rtol=1e-6, atol=1e-6)
         assert torch.equal(found[2], found[3])
     assert bool(spikes.any())

@@ -95,6 +95,42 @@ def test_an_original_that_does_not_fit(two: CompiledModel, tmp_path: Path) -> No
         load_original(tmp_path / "absent.onnx")
 
 
+class Energy(nn.Module):
+    """A sum over time, as spikes are counted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.up = nn.Linear(4, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.up(x)).sum(1)
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_a_sum_over_time_is_that_of_the_frames_so_far(precision: str, tmp_path: Path) -> None:
+    """Frame t is torch's sum over t frames; the C counts on behind the trained window, up to what int8 holds."""
+    rng = np.random.default_rng(4)
+    module, data = Energy().eval(), rng.normal(size=(64, 20, 4)).astype(np.float32)
+    compiled = compile_model(
+        module, "host", tmp_path / "out", precision=precision, time_axis=1,
+        calibration=data if precision == "int8" else None, example_inputs=(torch.zeros(1, 20, 4),),
+    )  # fmt: skip
+    assert "holds the sum of the frames so far" in compiled.report["how"]["readout"]
+    result = verify_model(compiled, data[0], original=load_original(module))
+    assert result.ok, result.verdict
+    with torch.no_grad():
+        sums = torch.stack([module(torch.from_numpy(data[:1, :t])) for t in range(1, 21)]).numpy()
+    error = 1e-4 if precision == "float32" else 0.03 * sums.max()
+    np.testing.assert_allclose(compiled.run(data[0]).reshape(sums.shape), sums, atol=error)
+    longer = compiled.run(np.tile(data[0], (200, 1)))[-1].reshape(-1)
+    expected = 200 * sums[-1].reshape(-1)
+    if precision == "int8":
+        scale, zero = compiled.manifest.outputs[0].scale or 1.0, compiled.manifest.outputs[0].zero_point or 0
+        expected = np.minimum(expected, (127 - zero) * scale)
+    np.testing.assert_allclose(longer, expected, rtol=0.02)
+
+
 class First(nn.Module):
     def forward(self, x: Tensor, h: Tensor) -> Tensor:
         return x
