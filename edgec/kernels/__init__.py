@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -31,6 +31,7 @@ from edgec.kernels import (
     rows_dsp,
     softmax_dsp,
 )
+from edgec.kernels.odd_outputs import apart, carried, settled
 from edgec.ops.activation import Softmax
 from edgec.ops.base import Kernel, Op, Site
 from edgec.ops.conv import Conv2d
@@ -183,11 +184,23 @@ def in_bytes(op: Op, site: Site) -> tuple[Op, Site]:
     return replace(op, **changes), replace(site, outputs=outputs)
 
 
+def of_set(op: Op, site: Site, instruction_set: str) -> Iterator[tuple[str, Kernel]]:
+    """Every variant of an instruction set that fits the site; where none does, those that fit all but a few outputs,
+    which are computed after the others."""
+    rules, calm, found = rules_for(op, site, instruction_set), settled(op, site), False
+    for variant, rule in rules:
+        if (kernel := rule(op, calm)) is not None:
+            found = True
+            yield variant, carried(kernel, site, calm)
+    for variant, rule in () if found else rules:
+        if (kernel := apart(rule, op, calm)) is not None:
+            yield variant, carried(kernel, site, calm)
+
+
 def candidates(op: Op, site: Site, isa: tuple[str, ...]) -> list[tuple[str, Kernel]]:
     """Every variant that fits the site, in the order `select` tries them: all give the same bytes."""
     op, site = in_bytes(op, site)
-    rules = [pair for s in isa for pair in rules_for(op, site, s)]
-    found = [(variant, kernel) for variant, rule in rules if (kernel := rule(op, site)) is not None]
+    found = [pair for s in isa for pair in of_set(op, site, s)]
     if op.lower is not None:
         with contextlib.suppress(ValueError):
             found.append(("generic", op.lower(site)))
@@ -201,10 +214,8 @@ def select(op: Op, site: Site, isa: tuple[str, ...]) -> tuple[str, Kernel]:
     """
     op, site = in_bytes(op, site)
     for instruction_set in isa:
-        for variant, rule in rules_for(op, site, instruction_set):
-            kernel = rule(op, site)
-            if kernel is not None:
-                return variant, kernel
+        for pair in of_set(op, site, instruction_set):
+            return pair
     if op.lower is None:
         known = ", ".join(sorted(name for name in TABLES if rules_for(op, site, name))) or "none"
         raise CodegenError(

@@ -17,6 +17,7 @@ from edgec.ops.recurrent import LmuMemory
 from edgec.passes.assign_precision import Bits
 from edgec.passes.quantize_build import Builder, Source
 from edgec.passes.quantize_numbers import Array, Refusal, Scale, bounds, quantize_weights
+from edgec.passes.quantize_plan import is_map
 
 
 def constants(b: Builder, node: Node) -> tuple[Array, Array]:
@@ -53,7 +54,9 @@ def layer(b: Builder, node: Node, x: Source, op: QConv1d | QConv2d | QLinear) ->
     """
     w, bias = constants(b, node)
     bits = b.plan.bits.get(node.output, Bits()).weights if b.dtype(x) in (DType.I4, DType.I8) else 8
-    q = quantize_weights(w, bias, Scale(float(x.scale[0]), x.zero), b.range_of(x), bits)
+    mapped = any(is_map(b.graph, n) for n in b.graph.consumers(node.output))  # a gain may make much of little
+    step = b.plan.int8[node.output].scale if bits == 8 and b.dtype(x) is DType.I8 and not mapped else 0.0
+    q = quantize_weights(w, bias, Scale(float(x.scale[0]), x.zero), b.range_of(x), bits, step)
     weights = b.const(node.inputs[1], q.w, q.scale, DType(f"int{bits}"))
     if b.dtype(x) is DType.BIT and isinstance(op, (QConv1d, QLinear)):
         op = replace(op, spike_rate=b.plan.rates[node.inputs[0]])

@@ -121,10 +121,18 @@ def least_error_scale(w: Array, limit: int) -> Array:
     return best
 
 
-def quantize_weights(w: Array, bias: Array, x: Scale, x_range: tuple[int, int], bits: int = 8) -> Weights:
+#: int8 inputs: least part of an output's step that an accumulator's unit is, and the largest bias in those units
+LEAST_PART, SMALL_BIAS = 2.0**-16, 2**22
+
+
+def quantize_weights(
+    w: Array, bias: Array, x: Scale, x_range: tuple[int, int], bits: int = 8, step: float = 0.0
+) -> Weights:
     """Weights [..., O] and a float bias [O] for an input of the given scale and integer range.
 
-    8 bits hold every weight of a channel, fewer cut some off where that lessens the error.
+    8 bits hold every weight of a channel, fewer cut some off where that lessens the error. With `step`, that of an
+    int8 output, a nearly dead channel has coarser weights, so that its accumulators stay in the 24 bits of fast
+    kernels: for an input their rounding is at most 1/500 of that step, 1/128 where the bias fills the output's range.
 
     The zero point of the input is folded into the bias: acc = sum w (x - zero) + bias. Refusal if an accumulator, any
     partial sum included, could leave int32.
@@ -134,6 +142,8 @@ def quantize_weights(w: Array, bias: Array, x: Scale, x_range: tuple[int, int], 
     limit = LIMITS[bits]
     scale = np.abs(flat).max(0, initial=0.0) / limit if bits == 8 else least_error_scale(flat, limit)
     scale = np.maximum(scale, np.abs(b) / (x.scale * BIAS_LIMIT))  # a channel that is almost only its bias
+    if step:
+        scale = np.maximum(scale, np.maximum(np.abs(b) / SMALL_BIAS, step * LEAST_PART) / x.scale)
     scale = np.where(scale < 1e-30, 1.0, scale)
     q = np.clip(np.floor(flat / scale + 0.5), -limit, limit).astype(np.int64)
     rounded = np.floor(b / (scale * x.scale) + 0.5).astype(np.int64)
