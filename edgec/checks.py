@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from edgec.errors import InputError, option
-from edgec.files import check_writable
+from edgec.files import check_writable, is_zip
 from edgec.frontends.shipped import TORCH_FILES, find_file
 from edgec.target import Target, list_targets, load_target
 from edgec.toolchain.compilers import TOOLCHAINS
@@ -115,7 +114,7 @@ def check_archive(path: Path) -> None:
         raise InputError(f"calibration file {path}: {'a folder' if path.is_dir() else 'no such file'}")
     with path.open("rb") as file:
         starts_as_array = file.read(6) == b"\x93NUMPY"
-    if not (starts_as_array or zipfile.is_zipfile(path)):
+    if not (starts_as_array or is_zip(path)):
         raise InputError(
             f"calibration file {path} cannot be read: no .npz archive", hint="expected an .npz written by numpy.savez"
         )

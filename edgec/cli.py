@@ -152,8 +152,8 @@ def add_folder_commands(commands: Any) -> None:
     r.add_argument("folder")
     r.add_argument(
         "clip",
-        help="16-bit mono PCM .wav at the model's rate, .npy with one input, .csv with a line a sample and a column a"
-        " channel, or .npz with an array for each input by name",
+        help="sound file (.wav, .flac; its channels are mixed down, its rate is made the model's), .npy with one input,"
+        " .csv with a line a sample and a column a channel, or .npz with an array for each input by name",
     )
     r.add_argument("--on", choices=KINDS, help=ON_HELP)
     r.add_argument("--stream", action="store_true", help="print the scores of every frame, not only the last")

@@ -136,7 +136,7 @@ def read_clip(path: str, model: Any) -> Any:
 
     spec = model.manifest.inputs[0]
     channels = 1 if spec.time_axis == len(spec.shape) - 1 else spec.shape[-1]
-    return read_input(path, model.report.get("sample_rate"), channels)
+    return read_input(path, model.report.get("sample_rate"), channels, console.print)
 
 
 def read_labels(path: str | None, model: Any) -> list[str]:
@@ -336,7 +336,7 @@ def opt_command(a: argparse.Namespace) -> None:
     from edgec.ops import OPS
     from edgec.passes import PASSES
 
-    text = read_text("/dev/stdin" if a.file == "-" else a.file, "a graph")
+    text = sys.stdin.buffer.read().decode("utf-8", "replace") if a.file == "-" else read_text(a.file, "a graph")
     graph = parse_graph(text, OPS)
     verify(graph)
     for name in filter(None, a.passes.split(",")):

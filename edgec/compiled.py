@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -12,12 +12,16 @@ from typing import Any, Self
 import numpy as np
 
 from edgec.device import Device, default_kind, open_device
-from edgec.errors import InputError
+from edgec.errors import InputError, VerifyError
+from edgec.files import read_arrays, read_table, read_text
 from edgec.guard import guarded_methods
 from edgec.ir.graph import Graph
 from edgec.ir.text import parse_graph
+from edgec.ir.verify import verify
+from edgec.schema import checked
 from edgec.signal_math import PCM_SCALE
-from edgec.toolchain.manifest import Manifest, TensorSpec, read_manifest
+from edgec.toolchain.checksums import check_sums
+from edgec.toolchain.manifest import AGAIN, Manifest, TensorSpec, read_manifest
 
 Array = np.ndarray[Any, np.dtype[Any]]
 #: what goes in: an array for each input in order, or all of them by name; the only input's array as it is
@@ -79,18 +83,42 @@ def to_real(x: Array, spec: TensorSpec) -> Array:
     return ((x.astype(np.float32) - (spec.zero_point or 0)) * np.float32(spec.scale or 1.0)).astype(np.float32)
 
 
+@dataclass(frozen=True)
+class _Layer:
+    id: int
+    name: str
+    op: str
+    variant: str
+    source: str
+    macs: int
+
+
+@dataclass(frozen=True)
+class _Report:
+    """What is read of report.json after the compile that wrote it."""
+
+    layers: tuple[_Layer, ...]
+    sliding: bool = False
+    labels: tuple[str, ...] = ()
+    sample_rate: int | None = None
+
+
 @guarded_methods
 class CompiledModel:
     """A compiled folder. `step`, `flush`, `run` call the generated C on `default_device`; `device` opens any other."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
+        check_sums(self.folder)
         self.manifest: Manifest = read_manifest(self.folder)
 
     @cached_property
     def report(self) -> dict[str, Any]:
         """What compile() found out about the model: report.json."""
-        return json.loads((self.folder / "report.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+        path = self.folder / "report.json"
+        data = read_table(path, "a report", AGAIN)
+        checked(_Report, data, f"{path}: damaged", hint=AGAIN)
+        return data  # type: ignore[no-any-return]
 
     @property
     def default_device(self) -> str:
@@ -145,9 +173,14 @@ class CompiledModel:
         """The graph that runs (step), its whole-sequence form (whole), or the float graph of both (reference)."""
         from edgec.ops import OPS
 
-        text = (self.folder / "ir" / f"{name}.ir").read_text(encoding="utf-8")
-        with np.load(self.folder / "ir" / f"{name}.npz") as data:
-            return parse_graph(text, OPS, dict(data))
+        path = self.folder / "ir" / f"{name}.ir"
+        arrays = read_arrays(path.with_suffix(".npz"), AGAIN, least=0)
+        try:
+            graph = parse_graph(read_text(path, "a graph", AGAIN), OPS, arrays)
+            verify(graph)
+        except VerifyError as err:
+            raise InputError(f"{path}: damaged: {err.message}", hint=AGAIN) from err
+        return graph
 
     def close(self) -> None:
         """Free the device that step, flush and run use; the next of them starts another."""

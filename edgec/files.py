@@ -9,6 +9,7 @@ import json
 import os
 import tomllib
 import warnings
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -74,8 +75,8 @@ def read_array(path: str | Path, hint: str | None = None) -> Array:
     return _loaded(path, "a .npy array", load, hint)[""]
 
 
-def read_arrays(path: str | Path, hint: str | None = None) -> dict[str, Array]:
-    """The arrays of an .npz file by name, in their order; at least one."""
+def read_arrays(path: str | Path, hint: str | None = None, least: int = 1) -> dict[str, Array]:
+    """The arrays of an .npz file by name, in their order; at least so many."""
     import numpy as np
 
     def load() -> list[tuple[str, Array]]:
@@ -84,7 +85,10 @@ def read_arrays(path: str | Path, hint: str | None = None) -> dict[str, Array]:
                 raise InputError(f"{path}: expected an .npz archive of arrays, found one array", hint=hint)
             return [(name, archive[name]) for name in archive.files]
 
-    return _loaded(path, "an .npz archive of arrays", load, hint)
+    found = _loaded(path, "an .npz archive of arrays", load, hint)
+    if len(found) < least:
+        raise InputError(f"{path}: expected an .npz archive of arrays, found none", hint=hint)
+    return found
 
 
 def _loaded(path: str | Path, what: str, load: Any, hint: str | None) -> dict[str, Array]:
@@ -99,13 +103,19 @@ def _loaded(path: str | Path, what: str, load: Any, hint: str | None) -> dict[st
         raise
     except Exception as err:
         raise unreadable(path, what, err, hint) from err
-    if not arrays:
-        raise InputError(f"{path}: expected {what}, found none", hint=hint)
     for name, array in arrays.items():
         if array.dtype.kind not in "biufcU":
             where = f"{path}: {name}" if name else str(path)
             raise InputError(f"{where}: expected an array of numbers, found the type {array.dtype}", hint=hint)
     return {name: array.astype(array.dtype.newbyteorder("="), copy=False) for name, array in arrays.items()}
+
+
+def is_zip(path: str | Path) -> bool:
+    """Whether a file is a zip archive, by its directory."""
+    try:
+        return zipfile.is_zipfile(path)
+    except (OSError, zipfile.BadZipFile):  # a directory that says what no archive of one file has
+        return False
 
 
 def parent_of(path: Path) -> Path:

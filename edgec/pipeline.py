@@ -30,7 +30,7 @@ from edgec.checks import (
 )
 from edgec.compiled import CompiledModel
 from edgec.errors import InputError, option
-from edgec.files import read_array, read_arrays, read_lines
+from edgec.files import is_zip, read_array, read_arrays, read_lines
 from edgec.frontends.checkpoint import labels_of
 from edgec.frontends.shipped import file_of
 from edgec.ir.graph import Graph
@@ -59,6 +59,7 @@ from edgec.profile.tune import tune_kernels
 from edgec.stages import Form, Progress, Stages, assignment_of, kind_of, make_stages, passes_for, transform
 from edgec.target import Target
 from edgec.toolchain import read_manifest
+from edgec.toolchain.checksums import write_sums
 
 Samples = Mapping[str, Array]
 
@@ -185,6 +186,7 @@ def compile_model(
         _write_json(folder / "report.json", report)
         if first is not None:
             _write_sample(folder, first)
+        write_sums(folder)
         _move(folder, out)
     return CompiledModel(out)
 
@@ -263,7 +265,7 @@ def read_calibration(source: Any, precision: str, graph: Graph) -> Samples | Ran
 def read_archive(path: Path, names: Sequence[str]) -> Any:
     """Calibration data from an .npz: arrays by input name, of an only input the first array; or statistics."""
     hint = "expected an .npz written by numpy.savez"
-    if not zipfile.is_zipfile(path):
+    if not is_zip(path):
         return read_array(path, hint)
     arrays = read_arrays(path, hint)
     if is_ranges(arrays):

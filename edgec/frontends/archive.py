@@ -18,6 +18,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from edgec.errors import FrontendError
+from edgec.files import is_zip
 
 MAX_BYTES = 1 << 30
 MAX_RATIO = 100
@@ -38,11 +39,11 @@ def open_zip(path: Path) -> zipfile.ZipFile:
         raise FrontendError(f"{path}: expected a model file, found a directory")
     if path.stat().st_size == 0:
         raise FrontendError(f"{path}: the file is empty")
-    if not zipfile.is_zipfile(path):
+    if not is_zip(path):
         raise FrontendError(f"{path}: not a model file of torch (a zip archive), or cut short", hint=HOW_TO_EXPORT)
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError, ValueError) as err:
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as err:
         raise FrontendError(f"{path}: damaged zip archive: {err}") from err
     members = archive.infolist()
     total = sum(m.file_size for m in members)

@@ -64,6 +64,18 @@ def print_graph(graph: Graph, consts: bool = True) -> str:
     return "\n".join(lines) + "\n"
 
 
+#: what Python raises at texts that are no values of the kind a line has
+_DAMAGE = (
+    ValueError,
+    SyntaxError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AssertionError,
+    RecursionError,
+    MemoryError,
+)
+
 _TYPE = re.compile(r"(\w+)\[([\d,]*)\](?: q\((\[[^\]]*\]|[^,()]+),(-?\d+)(?:,(\d+))?\))?(?: t(\d+))?")
 _NODE = re.compile(
     r"(?P<outs>%[\w.]+(?:, %[\w.]+)*) = (?P<op>\w+)\((?P<args>[^)]*)\)(?: \[(?P<states>[^\]]*)\])?"
@@ -106,7 +118,7 @@ def _parse_node(line: str, ops: Mapping[str, Any]) -> Node:
         raise VerifyError(f"unknown op {match['op']!r}; `edgec ops` lists the ops")
     try:
         op = ops[match["op"]](**_attributes(match["attrs"]))
-    except (TypeError, ValueError, SyntaxError) as err:
+    except _DAMAGE as err:
         raise VerifyError(f"attributes of {match['op']} do not fit: {err} in {line!r}") from err
     types = tuple(parse_type(m.group(0)) for m in _TYPE.finditer(match["types"]))
     when = When(*(int(x) for x in match["when"].split(","))) if match["when"] else When()
@@ -153,8 +165,8 @@ def parse_graph(text: str, ops: Mapping[str, Any], data: Mapping[str, np.ndarray
                 outputs = _names(rest)
             else:
                 nodes.append(_parse_node(line, ops))
-        except (VerifyError, ValueError, SyntaxError) as err:
-            raise VerifyError(f"line {number}: {err}") from err
+        except (VerifyError, *_DAMAGE) as err:
+            raise VerifyError(f"line {number}: {str(err)[:400]}") from err
     if not name:
         raise VerifyError("expected a line `graph NAME`, found none")
     return Graph(name, tuple(inputs), consts, tuple(nodes), outputs, tuple(states), is_step, delay, flush)

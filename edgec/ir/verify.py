@@ -22,8 +22,8 @@ def _node_problem(graph: Graph, node: Node, known: set[str], owned: set[str]) ->
         return f"defines %{again[0]} a second time"
     try:
         inferred = node.op.infer(graph.input_types(node))
-    except (ValueError, IndexError, KeyError) as err:
-        return str(err)
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError) as err:
+        return str(err) or type(err).__name__  # of attributes that are nothing of the kind the op has
     if inferred != node.types:
         expected, found = (", ".join(map(print_type, ts)) for ts in (inferred, node.types))
         return f"its operands give {expected}, the node says {found}"
@@ -59,6 +59,8 @@ def verify(graph: Graph) -> None:
             )
         known.update(node.outputs)
         owned.update(node.states)
+    if not graph.outputs:
+        raise VerifyError("the graph returns nothing")
     missing = [o for o in graph.outputs if o not in known]
     if missing:
         raise VerifyError(f"the graph returns %{missing[0]}, which nothing defines")

@@ -23,12 +23,14 @@ from edgec.backends.emit import write_folder
 from edgec.backends.kernel import source_text
 from edgec.device import counting_kind, open_device
 from edgec.errors import InputError, TargetError, option
+from edgec.files import read_table
 from edgec.ir.graph import Const, Graph, Node, State, Value
 from edgec.kernels import candidates, select
 from edgec.ops.base import Array, Kernel, Op, Site
 from edgec.plan import make_plan
 from edgec.profile.frames import count_frames, timing_obstacle, why_unmeasured
 from edgec.runtime import HEADERS, header_text
+from edgec.schema import checked
 from edgec.target import Target
 from edgec.toolchain.manifest import TensorSpec, read_manifest
 
@@ -213,21 +215,36 @@ def random_input(spec: TensorSpec, frame: int, rate: float) -> Array:
 # ---- the file ----
 
 
+@dataclass(frozen=True)
+class _Entry:
+    op: str
+    target: str
+    costs: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class _Entries:
+    entries: Mapping[str, _Entry]
+
+
+@dataclass(frozen=True)
+class _Versioned:
+    version: int
+
+
 def read_cache(path: Path) -> dict[str, Any]:
-    """What was measured before, by unit and key."""
+    """What was measured before, by unit and key; nothing of a file of another version."""
     if not path.exists():
         return {}
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        entries = data["entries"] if data["version"] == VERSION else {}
-        for entry in entries.values():
-            if not all(isinstance(n, int) for n in entry["costs"].values()) or not entry["costs"]:
-                raise ValueError("a cost that is no number")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
-        raise InputError(
-            f"tuning cache {path} cannot be read: {err}", hint=f"delete it, or give another: {option('tune', 'FILE')}"
-        ) from err
-    return dict(entries)
+    what, hint = "a tuning cache", f"delete it, or give another: {option('tune', 'FILE')}"
+    data, head = read_table(path, what, hint), f"{path} cannot be read as {what}"
+    if checked(_Versioned, data, head, hint=hint).version != VERSION:
+        return {}
+    entries = checked(_Entries, data, head, hint=hint).entries
+    empty = next((key for key, entry in entries.items() if not entry.costs), None)
+    if empty is not None:
+        raise InputError(f"{head}: entry {empty[:60]!r} without costs", hint=hint)
+    return {key: {"op": e.op, "target": e.target, "costs": dict(e.costs)} for key, e in entries.items()}
 
 
 def write_cache(path: Path, entries: Mapping[str, Any]) -> None:

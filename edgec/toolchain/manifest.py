@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from edgec.errors import InputError, join_problems
+from edgec.files import read_table
+from edgec.schema import checked
+
+AGAIN = "compile again: a folder is read as compile wrote it"
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,8 @@ class NodeSpec:
     id: int
     symbol: str
     op: str
-    source: str
-    outputs: tuple[SlotSpec, ...]
+    source: str = ""
+    outputs: tuple[SlotSpec, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,12 @@ class Manifest:
         raise InputError(f"model {self.name!r} has no node {node_id}; ids are 0..{len(self.nodes) - 1}")
 
 
-_KEYS = ("name", "target", "sources", "prefix", "state_bytes", "arena_bytes", "delay", "inputs", "outputs", "nodes")
+#: how the step function's C stores an element, and its bytes
+ELEMENTS = {"int8": 1, "uint8": 1, "int16": 2, "int32": 4, "uint32": 4, "float32": 4}
+STORAGES = ("arena", "state", "output")
+_NAME = re.compile(r"[^\W\d]\w*")
+_SOURCE = re.compile(r"[\w.+-]+\.(c|S|o|cu)")
+MOST_BYTES = 1 << 40
 
 
 def read_manifest(folder: Path | str) -> Manifest:
@@ -86,49 +96,47 @@ def read_manifest(folder: Path | str) -> Manifest:
     path = Path(folder) / "manifest.json"
     if not path.is_file():
         raise InputError(f"{folder}: not a compiled model (no manifest.json)", hint="edgec compile writes one")
-    return parse_manifest(json.loads(path.read_text(encoding="utf-8")), str(path))
+    return parse_manifest(read_table(path, "a manifest", AGAIN), str(path))
 
 
-def parse_manifest(data: Mapping[str, Any], where: str = "manifest") -> Manifest:
+def parse_manifest(data: Any, where: str = "manifest") -> Manifest:
     """Build a Manifest from parsed JSON; keys it does not know are left to other readers."""
-    missing = [key for key in _KEYS if key not in data]
-    if missing:
-        raise InputError(join_problems(f"{where}: incomplete", [f"missing key {key!r}" for key in missing]))
-    return Manifest(
-        name=data["name"],
-        target=data["target"],
-        sources=tuple(data["sources"]),
-        prefix=data["prefix"],
-        state_bytes=int(data["state_bytes"]),
-        arena_bytes=int(data["arena_bytes"]),
-        delay=int(data["delay"]),
-        inputs=tuple(_tensor(t) for t in data["inputs"]),
-        outputs=tuple(_tensor(t) for t in data["outputs"]),
-        nodes=tuple(_node(n) for n in data["nodes"]),
-        regions=dict(data.get("regions", {})),
-        opt=data.get("opt", "-O2"),
-        cycles=int(data.get("cycles", 0)),
-    )
+    head = f"{where}: damaged"
+    found = checked(Manifest, data, head, hint=AGAIN)
+    problems = list(_problems(found))
+    if problems:
+        raise InputError(join_problems(head, problems[:12]), hint=AGAIN)
+    return found
 
 
-def _tensor(data: Mapping[str, Any]) -> TensorSpec:
-    return TensorSpec(
-        data["name"],
-        data["ctype"],
-        data["dtype"],
-        tuple(data["shape"]),
-        int(data["bytes"]),
-        data.get("scale"),
-        data.get("zero_point"),
-        data.get("time_axis"),
-    )
+def _problems(m: Manifest) -> Iterator[str]:
+    """What no compile writes."""
+    for what, name in (("name", m.name), ("prefix", m.prefix), *(("symbol", n.symbol) for n in m.nodes)):
+        if _NAME.fullmatch(name) is None:
+            yield f"{what} {name[:40]!r} is no name in C"
+    yield from (f"source {s[:40]!r} is no file of this folder" for s in m.sources if _SOURCE.fullmatch(s) is None)
+    sizes = {"arena": m.arena_bytes, "state": m.state_bytes, "output": m.output_bytes}
+    counts = {"delay": m.delay, "cycles": m.cycles, **{f"{k} bytes": v for k, v in sizes.items()}}
+    yield from (f"{what} of {n}" for what, n in counts.items() if not 0 <= n <= MOST_BYTES)
+    if not (m.inputs and m.outputs and m.sources):
+        yield "expected inputs, outputs and sources, found none of one"
+    for t in (*m.inputs, *m.outputs):
+        if not _is_tensor(t.dtype, t.shape, t.bytes):
+            yield f"{t.name!r} cannot be {t.dtype[:40]}{list(t.shape)} in {t.bytes} bytes"
+        if t.time_axis is not None and not 0 <= t.time_axis < len(t.shape):
+            yield f"{t.name!r} of {len(t.shape)} axes cannot have time axis {t.time_axis}"
+        if (t.scale is not None and t.scale <= 0) or abs(t.zero_point or 0) >= 1 << 31:
+            yield f"{t.name!r} cannot have scale {t.scale} and zero point {t.zero_point}"
+    if [n.id for n in m.nodes] != list(range(len(m.nodes))):
+        yield "expected nodes numbered from 0 on"
+    for slot in (s for n in m.nodes for s in n.outputs):
+        if not (
+            slot.dtype in ELEMENTS and slot.storage in STORAGES and min(slot.offset, slot.bytes, *slot.shape, 0) == 0
+        ):
+            yield f"{slot.name!r} cannot be {slot.dtype[:40]}{list(slot.shape)} in {slot.storage[:40]!r}"
+        elif slot.offset + slot.bytes > sizes[slot.storage]:
+            yield f"{slot.name!r} reaches beyond the {slot.storage}"
 
 
-def _node(data: Mapping[str, Any]) -> NodeSpec:
-    slots = tuple(
-        SlotSpec(s["name"], s["dtype"], tuple(s["shape"]), s["storage"], int(s["offset"]), int(s["bytes"]))
-        for s in data.get("outputs", ())
-    )
-    source = data.get("source", "")
-    text = source if isinstance(source, str) else "; ".join(map(str, source))
-    return NodeSpec(int(data["id"]), data["symbol"], data["op"], text, slots)
+def _is_tensor(dtype: str, shape: tuple[int, ...], size: int) -> bool:
+    return dtype in ELEMENTS and min(shape, default=1) > 0 and prod(shape) * ELEMENTS[dtype] == size <= MOST_BYTES
