@@ -1,4 +1,4 @@
-"""Write the generated pages: docs/ops.md, docs/targets.md, docs/cli.md, the figures in README.md, models/*/card.md.
+"""Write the generated pages: docs/ops.md, targets.md, cli.md, nn.md, the figures in README.md, models/*/card.md.
 
     python docs/generate.py [--check]
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import inspect
 import io
 import json
 import os
@@ -75,6 +76,33 @@ def costs() -> str:
     )
     head += "weights (w) and activations (a),\ncounted on the emulated core (`python bench/precisions.py`).\n\n"
     return head + "\n".join(rows) + "\n"
+
+
+def nn_page() -> str:
+    """Every module of edgec.nn: its docstring, and its arguments with their defaults."""
+    from torch import nn
+
+    import edgec.nn
+
+    parts = [HEAD + "# edgec.nn\n\nTorch modules that export as one node each; `import edgec`, then `edgec.nn.LogMel`."]
+    for name, module in sorted(vars(edgec.nn).items()):
+        if isinstance(module, type) and issubclass(module, nn.Module):
+            parts.append(f"\n## {name}\n\n{module_section(module)}")
+    return "\n".join(parts) + "\n"
+
+
+def module_section(module: type) -> str:
+    """Prose of a docstring whose last paragraph holds `argument: meaning` lines, then those as a table. KeyError for an
+    argument that has no line."""
+    prose, _, lines = (inspect.getdoc(module) or "").rpartition("\n\n")
+    meanings = dict(line.split(": ", 1) for line in lines.splitlines())
+    rows = ["| argument | default | meaning |", "|---|---|---|"]
+    for p in list(inspect.signature(module.__init__).parameters.values())[1:]:
+        default = "" if p.default is p.empty else f"`{p.default!r}`"
+        rows.append(f"| `{p.name}` | {default} | {meanings.pop(p.name)} |")
+    if meanings:
+        raise KeyError(f"{module.__name__} has no arguments {', '.join(meanings)}")
+    return prose + "\n\n" + "\n".join(rows)
 
 
 def cli_page() -> str:
@@ -179,6 +207,7 @@ def pages() -> dict[Path, str]:
         docs / "ops.md": ops_page(),
         docs / "targets.md": targets_page(),
         docs / "cli.md": cli_page(),
+        docs / "nn.md": nn_page(),
         ROOT / "README.md": readme(),
         **cards(),
     }

@@ -42,6 +42,12 @@ def test_image_classification() -> None:
     assert re.search(r"[\d,]{9,} instructions on the core; the same bytes on this computer", out)
 
 
+def test_own_model() -> None:
+    out = run("own_model.py")
+    assert re.search(r"^100 scores of 100 frames, within [0-4]\.\d % of torch's$", out, re.M), out
+    assert "these nodes cannot run frame by frame" in out
+
+
 def test_forecast(tmp_path: Path) -> None:
     """The forecasts of 137 hours, and better than repeating the last day."""
     out = run("forecast.py", "--plot", str(tmp_path / "plot.png"))

@@ -210,10 +210,19 @@ for _device in ("cpu", "cuda"):
 class LIF(nn.Module):
     """Leaky integrate-and-fire layer: [B,T,C] currents -> [B,T,C] spikes in {0,1}.
 
-    Give exactly one of tau (> 1, beta = 1 - 1/tau) and beta (in [0,1]); threshold > 0; each is a float
-    or a [C] sequence of floats. The defaults are those of spikingjelly's LIFNode; snnTorch's Leaky is
+    The defaults are those of spikingjelly's LIFNode; snnTorch's Leaky is
     LIF(beta=b, decay_input=False, reset="subtract", strict=True, delayed_reset=True).
-    learn_threshold makes the threshold a parameter. ValueError for values outside these ranges.
+    docs/neurons.md has the equations. ValueError for values outside the ranges.
+
+    tau: time constant in steps, > 1, beta = 1 - 1/tau; give exactly one of tau and beta.
+    beta: what a step keeps of the membrane, in [0,1], a float or [C] floats.
+    threshold: at which a neuron fires, > 0, a float or [C] floats.
+    decay_input: the input is multiplied by 1 - beta.
+    reset: of a neuron that fired: `hard` to v_reset, `subtract` the threshold, or `none`.
+    v_reset: where a hard reset leaves the membrane.
+    strict: fires above the threshold only, not at it.
+    delayed_reset: the reset is made in the next step.
+    learn_threshold: the threshold is a parameter, else a buffer.
     """
 
     beta: Tensor

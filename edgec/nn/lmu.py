@@ -74,7 +74,12 @@ for _device in ("cpu", "cuda"):
 
 
 class LMUMemory(nn.Module):
-    """Legendre memory: [B,T,1] -> [B,T,order]; see `lmu_memory` for order, theta and form."""
+    """Legendre memory: [B,T,1] -> [B,T,order], coefficients of what the input did over the last theta steps.
+
+    order: Legendre polynomials, outputs of a step.
+    theta: steps that the memory spans.
+    form: `fir`, the window of theta steps exactly, or `recurrent`, the linear recurrence.
+    """
 
     def __init__(self, order: int, theta: int, form: Form = "fir") -> None:
         super().__init__()

@@ -113,7 +113,23 @@ log_mel.register_autograd(_log_mel_backward, setup_context=_log_mel_setup)
 
 
 class LogMel(nn.Module):
-    """Log-mel front end: [B,N] PCM in [-1,1) -> [B,N/hop,n_mels]; see `log_mel` for the arguments."""
+    """Log-mel front end: [B,N] PCM in [-1,1) -> [B,N/hop,n_mels], a feature frame for each `hop` samples.
+
+    Feature frame t sees the `frame` samples up to (t+1)*hop, zeros before the start: no look-ahead, no delay. N must be
+    a multiple of hop. In an integer build the step takes int16 samples, and all of it is integer arithmetic.
+
+    sample_rate: of the PCM, in Hz.
+    frame: samples that a feature frame sees, hop <= frame <= n_fft.
+    hop: samples between feature frames; what one call of the step takes.
+    n_fft: points of the FFT, a power of two from 16 to 4096; zeros fill what `frame` leaves.
+    n_mels: triangular filters, equally spaced in mel (Kaldi's), features of a frame.
+    f_min: lower end of the first filter, in Hz.
+    f_max: upper end of the last filter, in Hz, at most half the sample rate.
+    preemphasis: share of the sample before that is taken off each, 0 for none.
+    floor: energies below it count as it before the logarithm, > 0; the default is float32's epsilon, as in Kaldi.
+    offset: taken off the natural logarithm, with scale to bring features near [-1,1].
+    scale: multiplies what is left.
+    """
 
     def __init__(
         self,

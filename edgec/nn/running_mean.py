@@ -61,7 +61,10 @@ running_mean.register_autograd(_running_mean_backward, setup_context=_running_me
 
 
 class RunningMean(nn.Module):
-    """Any-time readout: [B,T,C] -> [B,T,C], step t holding the mean over steps 0..t or the last `window` of them."""
+    """Any-time readout: [B,T,C] -> [B,T,C], step t holding the mean over steps 0..t or the last `window` of them.
+
+    window: steps of the mean, 0 for all so far.
+    """
 
     def __init__(self, window: int = 0) -> None:
         super().__init__()
