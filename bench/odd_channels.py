@@ -25,7 +25,7 @@ HERE = Path(__file__).resolve().parent
 TARGETS = ("cortex-m4", "cortex-m7", "cortex-m33", "cortex-m0plus")
 KINDS = ("ordinary", "empty", "dead", "biased", "steep", "four")
 ROUNDINGS = ("single", "tflite")
-CHANNELS, SIZE = 32, 12
+CHANNELS, SIZE = 32, 8
 
 
 def plant(kind: str, at: int, w: np.ndarray, bias: np.ndarray, multiplier: np.ndarray, shift: np.ndarray) -> None:

@@ -111,15 +111,18 @@ def kind_of(mnemonic: str) -> str:
 def decode(code: bytes, start: int, at: int, vectors: bool = False) -> Iterator[Instruction]:
     """Instructions from address `at` on, where code[0] lies at `start`, up to one behind which nothing goes on.
 
-    `vectors`: of a core with the vector extension. ToolchainError for bytes that are no instruction.
+    `vectors`: of a core with the vector extension. ToolchainError for bytes that are no instruction, but behind a
+    call: a Cortex-M0+ jumps far by one, and then data may follow.
     """
-    end = at
+    end, called = at, False
     for found in _decoder(vectors).disasm(code[at - start :], at):
         instruction = _instruction(found)
-        end = found.address + found.size
+        end, called = found.address + found.size, called or found.mnemonic == "bl"
         yield instruction
         if instruction.ends:
             return
+    if called:
+        return
     raise ToolchainError(f"no instruction at {end:#010x}: {code[end - start : end - start + 4].hex(' ')}")
 
 

@@ -141,6 +141,12 @@ def test_what_is_no_code_is_an_error() -> None:
         list(decode(b"\xff\xff\xff\xff", 0x100, 0x100))
 
 
+def test_data_may_follow_a_far_jump() -> None:
+    """A Cortex-M0+ jumps beyond 2 KiB by `bl`: what lies behind it need not be code."""
+    found = list(decode(bytes.fromhex("0120 00f0 00fa 00c3 0100".replace(" ", "")), 0x100, 0x100))
+    assert [i.at for i in found] == [0x100, 0x102]
+
+
 def test_runs_are_cut_at_targets_and_gaps() -> None:
     code = bytes.fromhex("0320 0138 fdd1 7047".replace(" ", ""))
     found = list(decode(code, 0, 0))
