@@ -178,7 +178,7 @@ def make_stages(
         how["streaming"] = check_streaming(reference)
     if kind == "int8":
         progress("calibrate")
-        statistics = statistics_of(reference, calibration)
+        statistics = statistics_of(SplitQuotient().run(reference), calibration)
         check_inputs(reference.inputs, statistics)
     passes = passes_for(kind, statistics, streaming, drop, assignment)[len(early) :]
     graphs = transform(reference, passes, progress, dump, len(early) + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import ceil, log2, prod
 
 import numpy as np
@@ -11,6 +12,7 @@ from edgec.ir.types import DType
 from edgec.ops.pool import Mean
 from edgec.ops.qpool import QAvgPool2d, QMaxPool2d, QMean
 from edgec.ops.qspiking import QRunningMean
+from edgec.ops.shape import Permute
 from edgec.passes.quantize_build import EVERYTHING, Builder, Source
 from edgec.passes.quantize_numbers import Array, Refusal, Scale, fixed_point, ratio
 
@@ -83,20 +85,35 @@ def running_mean(b: Builder, node: Node) -> None:
 def mean(b: Builder, node: Node) -> None:
     """Over time it reads what its streaming form does; over another axis accumulators or int8."""
     op: Mean = node.op
-    shape, target = b.graph.type_of(node.inputs[0]).shape, b.plan.int8[node.output]
-    source, last = b.sources[node.inputs[0]], op.axis == len(shape) - 1
+    t, target, axis = b.graph.type_of(node.inputs[0]), b.plan.int8[node.output], op.axis
+    shape, over_time = t.shape, t.time_axis == axis
+    source, last = b.sources[node.inputs[0]], axis == len(shape) - 1
     summed = b.dtype(source) is DType.I32 and source.clip == EVERYTHING and not source.is_mapped and not last
-    if b.graph.type_of(node.inputs[0]).time_axis == op.axis:
-        if op.axis != len(shape) - 2:
-            raise Refusal("its time axis is not the last but one")
-        source, frames = b.summand(node.inputs[0]), MEAN_FRAMES
-    else:
-        source, frames = source if summed else int8(b, node.inputs[0]), shape[op.axis]
-    if shape[op.axis] > MEAN_FRAMES:
-        raise Refusal(f"its axis has {shape[op.axis]} positions, more than {MEAN_FRAMES}")
-    limit = limit_of(source, op.divisor) if frames == MEAN_FRAMES else 0
-    multiplier, shift = mean_ratio(source, target, 1 if last else shape[-1], frames, limit)
+    if shape[axis] > MEAN_FRAMES:
+        raise Refusal(f"its axis has {shape[axis]} positions, more than {MEAN_FRAMES}")
+    if over_time and axis != len(shape) - 2:
+        source, axis = frames_before_channels(b, node), len(shape) - 2
+    elif over_time:
+        source = b.summand(node.inputs[0])
+    elif not summed:
+        source = int8(b, node.inputs[0])
+    frames = MEAN_FRAMES if over_time else shape[axis]
+    per_channel = over_time or not (last or t.time_axis == len(shape) - 1)  # along the last axis of what is left
+    channels = node.type.shape[-1] if per_channel else 1
+    limit = limit_of(source, op.divisor) if over_time else 0
+    multiplier, shift = mean_ratio(source, target, channels, frames, limit)
     names = (b.const(f"{node.output}_multiplier", multiplier), b.const(f"{node.output}_shift", shift))
-    mean = QMean(op.axis, target.scale, target.zero, source.zero, op.divisor, limit)
+    mean = QMean(axis, target.scale, target.zero, source.zero, op.divisor, limit)
     b.emit(mean, (source.tensor, *names), node.outputs)
     b.hold(node.output, node.output, target)
+
+
+def frames_before_channels(b: Builder, node: Node) -> Source:
+    """What a mean over time reads in int8, its time axis moved to where a running mean has it: the last but one."""
+    source, rank = int8(b, node.inputs[0]), len(b.graph.type_of(node.inputs[0]).shape)
+    if rank < 2:
+        raise Refusal("it has no axis beside time")
+    rest = [k for k in range(rank) if k != node.op.axis]
+    moved = b.fresh(node.output, "frames")
+    b.emit(Permute((*rest[:-1], node.op.axis, rest[-1])), (source.tensor,), (moved,))
+    return replace(source, tensor=moved)

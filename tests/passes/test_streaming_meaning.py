@@ -18,7 +18,10 @@ from edgec.errors import EdgecError, PassError
 from edgec.ir.evaluate import StepRunner
 from edgec.ir.graph import Graph
 from edgec.passes.assign_precision import Assignment
+from edgec.passes.drop_constant_channels import DropConstantChannels
 from edgec.passes.make_streaming import MakeStreaming
+from edgec.passes.quantize_compare import dequantize, requantized
+from edgec.passes.streaming_compare import first_difference
 from edgec.stages import float_passes, make_stages, transform
 
 SHAPES = {1: (1, 16, 8), 2: (1, 8, 16)}  # by time axis
@@ -146,6 +149,35 @@ def test_frame_t_of_a_readout_is_the_network_on_the_frames_so_far(name: str) -> 
     for t, (out,) in enumerate(outs, 1):
         with torch.no_grad():
             torch.testing.assert_close(out, module(x.narrow(axis, 0, t)), rtol=1e-4, atol=1e-5)
+
+
+INTEGER: dict[str, tuple[nn.Module, int, float]] = {
+    "mean over the last axis": (net(lambda x: torch.tanh(x).mean(2)), 2, 0.05),
+    "sum over the last axis": (net(lambda x: torch.relu(x).sum(2)), 2, 0.4),
+    "mean over channels, time last": (net(lambda x: x.mean(1, keepdim=True) * 4), 2, 0.15),
+    "a computed quotient": (net(lambda x: x / (torch.sigmoid(x) + 1)), 1, 0.15),
+    "classifier": (net(lambda x, f: f(torch.relu(x).mean(1)), f=nn.Linear(8, 3)), 1, 0.2),
+}
+
+
+@pytest.mark.parametrize("name", INTEGER)
+def test_integers_stream_as_they_are_over_the_whole_sequence(name: str) -> None:
+    """Exactly their own graph over the whole sequence; at its end torch's numbers, to some levels."""
+    module, axis, levels = INTEGER[name]
+    graph = frontends.load(module, (torch.zeros(SHAPES[axis]),), time_axis=axis)
+    data = np.random.default_rng(1).normal(size=(32, *SHAPES[axis][1:])).astype(np.float32)
+    stages = make_stages(
+        graph, "int8", data, MakeStreaming(), DropConstantChannels(), Assignment(), lambda stage: None, None
+    )
+    (v,), x = stages.whole.inputs, torch.from_numpy(data[:1])
+    integers = {v.name: requantized(x.double(), v.type)}
+    assert first_difference(stages.whole, stages.step, integers) is None
+    found = list(StepRunner(stages.step).run(integers))[-1][0]
+    with torch.no_grad():
+        wanted = module(x)
+    wanted = wanted if wanted.numel() == found.numel() else wanted.narrow(axis, 15, 1)
+    real = dequantize(found, stages.step.type_of(stages.step.outputs[0]))
+    torch.testing.assert_close(real.reshape(wanted.shape).float(), wanted, atol=levels, rtol=0)
 
 
 def test_a_readout_beside_frames() -> None:
