@@ -7,6 +7,7 @@ from typing import Any
 
 from edgec.frontends import aten_edgec as own
 from edgec.frontends import aten_layers as layers
+from edgec.frontends import aten_masks as masks
 from edgec.frontends import aten_series as series
 from edgec.frontends import aten_simple as simple
 from edgec.frontends.aten_call import Call
@@ -63,6 +64,7 @@ CONVERTERS: dict[str, Converter] = {
     "aten::linear": layers.linear,
     "aten::log": simple.unary(Log()),
     "aten::log_sigmoid": simple.log_sigmoid,
+    "aten::masked_fill": masks.masked_fill,
     "aten::matmul": layers.matmul,
     "aten::max_pool1d": layers.max_pool1d,
     "aten::max_pool2d": layers.max_pool2d,
@@ -111,6 +113,7 @@ CONVERTERS: dict[str, Converter] = {
     "aten::unsqueeze": simple.to_result_shape,
     "aten::var": series.variance,
     "aten::view": simple.to_result_shape,
+    "aten::where": masks.where,
     "aten::zeros_like": simple.filled,
     "edgec::lif": own.lif,
     "edgec::lmu_memory": own.lmu_memory,

@@ -16,6 +16,8 @@ from edgec.frontends.source import module_path
 from edgec.ir.types import TensorType
 from edgec.ops.shape import Permute, Reshape
 
+MASKED = float(np.float32(-1e30))  # stands for -inf; added to a score, it swallows it
+
 
 @dataclass(frozen=True)
 class Constant:
@@ -117,7 +119,7 @@ class Call:
         if isinstance(value, str):
             return value
         if isinstance(value, Constant):
-            return self.builder.const(value.name, to_array(value.value))
+            return self.mask(value.name, to_array(value.value))
         if isinstance(value, Padded):
             raise ValueError("zero padding is supported only right before a convolution")
         if isinstance(value, Expanded):
@@ -147,7 +149,20 @@ class Call:
         return self.builder.type_of(name)
 
     def const(self, stem: str, data: npt.NDArray[Any]) -> str:
-        return self.builder.const(stem, np.asarray(data, dtype=np.float32))
+        data = np.asarray(data, dtype=np.float32)
+        if not np.isfinite(data).all():
+            raise ValueError(f"constant {stem} holds values that are not finite")
+        return self.builder.const(stem, data)
+
+    def mask(self, stem: str, data: npt.NDArray[Any]) -> str:
+        """A constant whose -inf become MASKED; `mask_problems` looks at what reads it."""
+        if data.dtype.kind != "f":
+            return self.builder.const(stem, data)
+        infinite = np.isneginf(data)
+        name = self.const(stem, np.where(infinite, np.float32(MASKED), data))
+        if infinite.any():
+            self.builder.masks.add(name)
+        return name
 
     def emit(self, op: Any, *inputs: str) -> str:
         return self.builder.emit(op, *inputs, name=self.name)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgec.frontends.aten_call import Call, Padded
+from edgec.frontends.aten_masks import attention_mask
 from edgec.ops.activation import Softmax
 from edgec.ops.conv import Conv1d, Conv2d
 from edgec.ops.dense import Linear, MatMul
@@ -131,14 +132,14 @@ def matmul(call: Call) -> str:
 
 
 def attention(call: Call) -> str:
-    """softmax(q k^T * scale) v, without mask."""
-    if call["attn_mask"] is not None or call["is_causal"] or call["dropout_p"] or call["enable_gqa"]:
-        raise ValueError("attention with a mask, dropout or grouped queries")
+    """softmax(q k^T * scale + mask) v."""
+    if call["dropout_p"] or call["enable_gqa"]:
+        raise ValueError("attention with dropout or grouped queries")
     q, k, v = (call.tensor(key) for key in ("query", "key", "value"))
     scale = call["scale"] if call["scale"] is not None else call.type_of(q).shape[-1] ** -0.5
     factor = call.const(f"{call.name}_scale", np.array([scale]))
     scores = call.emit(Mul(), call.emit(MatMul(transpose_b=True), q, k), factor)
-    return call.emit(MatMul(), call.emit(Softmax(), scores), v)
+    return call.emit(MatMul(), call.emit(Softmax(), attention_mask(call, scores)), v)
 
 
 def batch_norm(call: Call) -> Any:

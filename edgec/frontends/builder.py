@@ -36,6 +36,7 @@ class GraphBuilder:
     def __init__(self, name: str) -> None:
         self.name = safe_name(name)
         self.source: tuple[str, ...] = ()
+        self.masks: set[str] = set()  # constants that stand for infinite ones
         self._inputs: list[Value] = []
         self._consts: dict[str, Const] = {}
         self._nodes: list[Node] = []

@@ -21,7 +21,7 @@ from edgec.ir.types import DType, QuantParams, TensorType
 
 SHOWN = 20
 #: what a converter raises on operands and attributes that are not as the standard says
-MISFITS = (ValueError, IndexError, KeyError, OverflowError, ZeroDivisionError, TypeError, AttributeError, MemoryError)
+MISFITS = (ValueError, LookupError, ArithmeticError, TypeError, AttributeError, MemoryError)
 QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 #: operators that leave the numbers as they are: a float input may pass them before it is quantised
 MOVES = ("Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
@@ -74,6 +74,11 @@ class Walker:
         self.outputs: tuple[str, ...] = ()
 
     def walk(self) -> list[str]:
+        """What does not fit, node by node: numbers that no integer holds are told too."""
+        with np.errstate(all="ignore", invalid="raise"):
+            return self.walked()
+
+    def walked(self) -> list[str]:
         """What does not fit, node by node."""
         problems = []
         for v in self.model.inputs:

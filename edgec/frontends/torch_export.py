@@ -17,6 +17,7 @@ from edgec.errors import FrontendError, join_problems
 from edgec.frontends.archive import check_inputs
 from edgec.frontends.aten import CONVERTERS, HINTS
 from edgec.frontends.aten_call import Call, Constant
+from edgec.frontends.aten_masks import mask_problems
 from edgec.frontends.builder import GraphBuilder
 from edgec.frontends.source import source_of
 from edgec.frontends.survey import unsupported
@@ -154,11 +155,11 @@ def is_mutable(target: Any) -> bool:
 
 
 def check_finite(name: str, tensors: dict[str, torch.Tensor]) -> None:
-    """FrontendError for weights with NaN or infinity."""
+    """FrontendError for weights with NaN or infinity; -inf in what is no parameter may be a mask."""
     bad = [
-        f"{key}: {int((~torch.isfinite(t)).sum())} of {t.numel()} values are not finite"
+        f"{key}: {count} of {t.numel()} values are not finite"
         for key, t in tensors.items()
-        if t.is_floating_point() and not bool(torch.isfinite(t).all())
+        if (count := int((~torch.isfinite(t) & (isinstance(t, nn.Parameter) | ~torch.isneginf(t))).sum()))
     ]
     if bad:
         raise FrontendError(
@@ -196,6 +197,9 @@ class Importer:
         if self.problems:
             raise FrontendError(join_problems(f"{self.name}: the model cannot be imported:", self.problems))
         graph = self.builder.build(outputs)
+        problems = mask_problems(graph, frozenset(self.builder.masks.intersection(graph.consts)))
+        if problems:
+            raise FrontendError(join_problems(f"{self.name}: the model cannot be imported:", problems))
         verify(graph)
         return graph
 

@@ -8,8 +8,10 @@ from typing import ClassVar
 
 import torch
 
+from edgec.ir.graph import Graph
 from edgec.ir.types import DType, TensorType
 from edgec.ops.base import Kernel, Op, Site, need
+from edgec.ops.shape import Permute, Reshape
 
 
 @dataclass(frozen=True)
@@ -43,3 +45,13 @@ class Softmax(Op):
     for i in T.serial({n}):
         y[r, i] = y[r, i] / stat[1]"""
         return Kernel(body, (("x", (rows, n), f32), ("y", (rows, n), f32), ("stat", (2,), f32)), scratch=8)
+
+
+def only_softmax(graph: Graph, name: str) -> bool:
+    """Whether nothing but softmaxes read a tensor, as it is or with its axes moved."""
+    readers = graph.consumers(name)
+    moved = all(
+        isinstance(n.op, Softmax) or (isinstance(n.op, (Permute, Reshape)) and only_softmax(graph, n.output))
+        for n in readers
+    )
+    return bool(readers) and moved and name not in graph.outputs

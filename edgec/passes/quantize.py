@@ -34,6 +34,7 @@ from edgec.passes import quantize_simple as simple
 from edgec.passes.assign_precision import Assignment
 from edgec.passes.base import Pass
 from edgec.passes.calibrate import Statistics, calibrate
+from edgec.passes.clamp_masks import clamp_masks
 from edgec.passes.quantize_build import Builder
 from edgec.passes.quantize_eca import eca
 from edgec.passes.quantize_neuron import lif
@@ -98,7 +99,7 @@ class Quantize(Pass):
     def run(self, graph: Graph) -> Graph:
         if self.calibration is None:
             raise PassError("quantisation needs calibration data, found none", hint="give about 64 typical inputs")
-        ranges = self._ranges(graph)
+        graph, ranges = clamp_masks(graph, self._ranges(graph))
         builder = Builder(graph, make_plan(graph, ranges, self.assignment))
         for v in graph.inputs:
             add_input(builder, graph, v, ranges[v.name].pcm)
