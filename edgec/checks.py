@@ -9,6 +9,7 @@ from typing import Any
 from edgec.errors import InputError, option
 from edgec.files import check_writable, is_zip
 from edgec.frontends.shipped import TORCH_FILES, find_file
+from edgec.profile.budget import Budget
 from edgec.target import Target, list_targets, load_target
 from edgec.toolchain.compilers import TOOLCHAINS
 
@@ -21,7 +22,8 @@ PLACES = ("flash", "fast")
 
 def check_request(
     model: Any, target: str | Path | Target, out: str | Path | None, *, precision: str, calibration: Any,
-    emit_kind: str, goal: str, place: str, toolchain: str, profile: str | None, dump_ir: str | Path | None,
+    budget: Budget | None, emit_kind: str, goal: str, place: str, toolchain: str, profile: str | None,
+    dump_ir: str | Path | None,
 ) -> Target:  # fmt: skip
     """The target of a compile, once nothing else about it is known to be wrong."""
     check_choices(
@@ -30,6 +32,8 @@ def check_request(
     )  # fmt: skip
     part = target if isinstance(target, Target) else load_target(target)
     check_profile(profile, part)
+    if budget is not None and not isinstance(budget, Budget):
+        raise InputError(f"budget: expected an edgec.Budget, found {type(budget).__name__}")
     path = find_file(model) if isinstance(model, (str, Path)) else None
     if out is not None:
         check_output(Path(out))

@@ -215,7 +215,12 @@ def add_inner_commands(commands: Any) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """All commands and their options; docs/cli.md is generated from this."""
-    top = argparse.ArgumentParser(prog="edgec", description="Compile trained networks to streaming C libraries.")
+    top = argparse.ArgumentParser(
+        prog="edgec",
+        description="Compile trained networks to streaming C libraries.",
+        epilog="Exit codes: 0 done; 2 an error that you can mend; 70 a fault of edgec's own, with a file for a bug report;"
+        " 128 + N ended by signal N.",
+    )
     top.add_argument("--version", action="version", version=f"edgec {edgec.__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     compiling = commands.add_parser("compile", help="compile a model for a target")

@@ -28,8 +28,8 @@ def compile_command(a: argparse.Namespace) -> None:
         None if a.ram_with_io is None else parse_size(a.ram_with_io, "--ram-with-io"),
     )
     check_request(
-        a.model, a.target, a.out, precision=a.precision, calibration=a.calibration, emit_kind=a.emit, goal=a.goal,
-        place=a.place, toolchain=a.toolchain, profile=a.profile, dump_ir=a.dump_ir,
+        a.model, a.target, a.out, precision=a.precision, calibration=a.calibration, budget=budget, emit_kind=a.emit,
+        goal=a.goal, place=a.place, toolchain=a.toolchain, profile=a.profile, dump_ir=a.dump_ir,
     )  # fmt: skip
     with console.status("starting"):
         stages: list[tuple[float, str]] = []

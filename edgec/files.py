@@ -80,9 +80,10 @@ def read_arrays(path: str | Path, hint: str | None = None, least: int = 1) -> di
     import numpy as np
 
     def load() -> list[tuple[str, Array]]:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise InputError(f"{path}: expected an .npz archive of arrays, found one array", hint=hint)
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise InputError(f"{path}: expected an .npz archive of arrays, found one array", hint=hint)
+        with archive:
             return [(name, archive[name]) for name in archive.files]
 
     found = _loaded(path, "an .npz archive of arrays", load, hint)

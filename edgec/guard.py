@@ -75,7 +75,8 @@ def raise_as_edgecs(err: Exception, what: str, arguments: Mapping[str, Any]) -> 
     if isinstance(err, MemoryError):
         raise MachineError(f"this computer has too little memory for this: {str(err) or 'MemoryError'}") from err
     if isinstance(err, OSError) and (reason := refusal(err)):
-        raise MachineError(reason) from err
+        room = "free some room, or another disk in TMPDIR" if err.errno == errno.ENOSPC else None
+        raise MachineError(reason, hint=room) from err
     path = write_report(err, what, arguments)
     kept = f"a bug report needs what is in {path}" if path else "no file for a bug report could be written"
     raise InternalError(

@@ -125,8 +125,8 @@ def compile_model(
     is left as it was.
     """
     part = check_request(
-        model, target, out, precision=precision, calibration=calibration, emit_kind=emit_kind, goal=goal, place=place,
-        toolchain=toolchain, profile=profile, dump_ir=dump_ir,
+        model, target, out, precision=precision, calibration=calibration, budget=budget, emit_kind=emit_kind,
+        goal=goal, place=place, toolchain=toolchain, profile=profile, dump_ir=dump_ir,
     )  # fmt: skip
     progress("import")
     form = Form(streaming, sliding, hop).of(model)
@@ -316,7 +316,7 @@ def _move(folder: Path, out: Path) -> None:
         if err.errno in (errno.ENOTEMPTY, errno.EEXIST):
             reason = "it was filled while this compile ran, as another one into the same folder would"
         else:
-            reason = err.strerror or "; ".join(dict.fromkeys(str(e[2]) for e in err.args[0]))  # of copytree: a list
+            reason = err.strerror or str(err.args[0][0][2]).partition(": ")[0]  # copytree's are a list, the first tells
         raise InputError(
             f"output folder {out} cannot be written: {reason}", hint=f"give another with {option('out')}"
         ) from err

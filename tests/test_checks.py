@@ -84,6 +84,22 @@ def test_budgets_in_python(budget: dict[str, object]) -> None:
         edgec.Budget(**budget)
 
 
+def test_arguments_of_another_type() -> None:
+    import edgec
+
+    for arguments, message in (
+        ({"budget": {"flash": 1}}, "expected an edgec.Budget, found dict"),
+        ({"target": 5}, "unknown target '5'"),
+        ({"precision": None}, "unknown precision None"),
+        ({"out": "a\0b"}, "null byte"),
+        ({"calibration": "none.npz"}, "no such file"),
+    ):
+        with pytest.raises(edgec.EdgecError, match=message):
+            edgec.compile("lmuformer", **arguments)
+    with pytest.raises(edgec.EdgecError, match="found int"):
+        edgec.load(5)
+
+
 def test_labels_are_lines_as_many_as_the_scores(
     lmuformer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -54,8 +54,9 @@ def test_a_call_that_does_not_fit_stays_a_type_error() -> None:
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.ENAMETOOLONG, errno.EFBIG])
 def test_what_the_machine_refuses_is_no_fault_of_edgecs(number: int, temporary: Path) -> None:
-    with pytest.raises(MachineError, match=f"^/some/file: {re.escape(os.strerror(number))}$"), guarding("x", {}):
+    with pytest.raises(MachineError, match=f"^/some/file: {re.escape(os.strerror(number))}") as info, guarding("x", {}):
         raise OSError(number, os.strerror(number), "/some/file")
+    assert ("TMPDIR" in str(info.value)) == (number == errno.ENOSPC)
     with pytest.raises(MachineError, match="too little memory"), guarding("x", {}):
         raise MemoryError("Unable to allocate 9 TiB")
     assert not list(temporary.iterdir())
@@ -165,7 +166,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
 
     folder, out = made(tmp_path, "a"), tmp_path / "deep" / "out"
     monkeypatch.setattr("shutil.copyfile", full)
-    with pytest.raises(InputError, match=r"out cannot be written: \[Errno 28\] No space left on device"):
+    with pytest.raises(InputError, match=r"out cannot be written: \[Errno 28\] No space left on device\n"):
         pipeline._move(folder, out)
     assert not list((tmp_path / "deep").iterdir())
 
