@@ -270,8 +270,9 @@ def read_archive(path: Path, names: Sequence[str]) -> Any:
     arrays = read_arrays(path, hint)
     if is_ranges(arrays):
         return read_ranges(arrays, path)
-    found = {name: array for name, array in arrays.items() if name in names}
-    return found if found or len(names) > 1 else {names[0]: next(iter(arrays.values()))}
+    if len(names) == 1 and names[0] not in arrays:
+        return next(iter(arrays.values()))
+    return arrays
 
 
 def _write_sample(folder: Path, sample: Samples) -> None:

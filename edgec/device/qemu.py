@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import tempfile
 import time
+import weakref
+from contextlib import ExitStack
 from pathlib import Path
 
 from edgec.device.base import Counters
@@ -34,6 +36,16 @@ class _PipeDevice(HarnessDevice):
         self._process: subprocess.Popen[bytes] | None = None
         self._write_fd = -1
         self._read_fd = -1
+        self._held = ExitStack()
+        self._held.callback(shutil.rmtree, self._work, True)
+        self._release = weakref.finalize(self, self._held.close)  # also when nobody closes it, and when Python ends
+
+    def _hold(self) -> None:
+        """Have the pipes and the process, once they are there, end with the device."""
+        assert self._process is not None
+        for fd in (self._write_fd, self._read_fd):
+            self._held.callback(os.close, fd)
+        self._held.callback(_stop, self._process)
 
     def _send(self, data: bytes) -> None:
         view = memoryview(data)
@@ -79,14 +91,9 @@ class _PipeDevice(HarnessDevice):
 
     def close(self) -> None:
         super().close()
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-        for fd in {self._write_fd, self._read_fd} - {-1}:
-            os.close(fd)
+        self._release()
+        self._process = None
         self._write_fd = self._read_fd = -1
-        shutil.rmtree(self._work, ignore_errors=True)
 
 
 class QemuDevice(_PipeDevice):
@@ -127,6 +134,7 @@ class QemuDevice(_PipeDevice):
             self._process = subprocess.Popen(
                 argv, cwd=self._work, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
             )
+        self._hold()
 
     def _count(self) -> None:
         if self._flows is None:
@@ -168,6 +176,12 @@ class QemuUserDevice(_PipeDevice):
             )
         os.close(image_stdin)
         os.close(image_stdout)
+        self._hold()
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
 
 
 def _counter(program: str, work: Path) -> tuple[list[str], dict[str, str]]:

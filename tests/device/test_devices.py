@@ -155,6 +155,20 @@ def test_a_crash_is_reported(fake: Path, tmp_path: Path, kind: str, which: int, 
             assert "fake_step" in str(e.value)
 
 
+@pytest.mark.parametrize(("kind", "target", "toolchain"), [p for p in PLACES if p[2] == "zig"][::2])
+def test_a_forgotten_device_leaves_nothing(
+    kind: str, target: str, toolchain: str, fake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    forgotten = start(fake, kind, target, toolchain=toolchain)
+    forgotten.step(frame(1))
+    process = getattr(forgotten, "_process", None)
+    del forgotten
+    gc.collect()
+    assert not list(tmp_path.glob("edgec-device-*")) + list(tmp_path.glob("edgec-qemu-*"))
+    assert process is None or process.poll() is not None
+
+
 def test_a_temporary_build_is_removed_and_a_named_one_stays(
     fake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,11 +177,6 @@ def test_a_temporary_build_is_removed_and_a_named_one_stays(
         (kept,) = tmp_path.glob("edgec-device-*")
         assert kept.is_dir()
     assert not kept.exists()
-    forgotten = start(fake, "host", "host")
-    assert list(tmp_path.glob("edgec-device-*"))
-    del forgotten
-    gc.collect()
-    assert not list(tmp_path.glob("edgec-device-*"))
     with open_device("host", fake, target="host", build_dir=tmp_path / "out"):
         pass
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["fake-host.so"]
