@@ -20,6 +20,7 @@ from edgec.pipeline import compile_model
 from edgec.profile.compare import verify_model
 from edgec.profile.original import load_original
 from edgec.profile.trained import Agreement, decibels
+from edgec.toolchain.checksums import write_sums
 from tests.graphs import Builder, conv
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "mlperf_tiny"
@@ -166,6 +167,7 @@ def write_whole(folder: Path, graph: Graph) -> None:
     for name in ("whole", "reference"):
         (folder / "ir" / f"{name}.ir").write_text(print_graph(graph, consts=False))
         np.savez(folder / "ir" / f"{name}.npz", **{n: c.data for n, c in graph.consts.items()})
+    write_sums(folder)
 
 
 def test_tflite_against_litert(tmp_path: Path) -> None:
