@@ -218,7 +218,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="edgec",
         description="Compile trained networks to streaming C libraries.",
-        epilog="Exit codes: 0 done; 2 an error that you can mend; 70 a fault of edgec's own, with a file for a bug report;"
+        epilog="Exit codes: 0 done; 2 an error that you can mend; 70 a fault of edgec's own, with a file for a report;"
         " 128 + N ended by signal N.",
     )
     top.add_argument("--version", action="version", version=f"edgec {edgec.__version__}")
