@@ -31,6 +31,7 @@ from edgec.kernels import (
     rows_dsp,
     softmax_dsp,
 )
+from edgec.kernels.lines import of_line
 from edgec.kernels.odd_outputs import apart, carried, settled
 from edgec.ops.activation import Softmax
 from edgec.ops.base import Kernel, Op, Site
@@ -61,6 +62,8 @@ PLAIN_ROWS: tuple[tuple[str, Rule], ...] = (("rows", rows_dsp.linear), ("windows
 
 DENSE: tuple[tuple[str, Rule], ...] = (("dense_dsp", arm_dsp.dense), ("wide_dsp", arm_dsp.dense_wide))
 
+SPIKES_MVE: tuple[tuple[str, Rule], ...] = (("spikes_mve", helium.spikes), ("linear_mve", helium.linear))
+
 IMAGES_MVE: tuple[tuple[str, Rule], ...] = (("linear_mve", helium.linear), ("windows_mve", helium.convolution))
 
 IMAGES_NEON: tuple[tuple[str, Rule], ...] = (
@@ -70,7 +73,7 @@ IMAGES_NEON: tuple[tuple[str, Rule], ...] = (
 #: instruction set -> op -> (variant, rule); rules are tried in this order, one that does not fit the site returns None
 TABLES: Mapping[str, Mapping[type[Op], tuple[tuple[str, Rule], ...]]] = {
     "arm_dsp": {
-        QConv1d: (*SPIKES, *DENSE),
+        QConv1d: (*SPIKES, *DENSE, ("windows_dsp", of_line(rows_dsp.convolution))),
         QConv2d: ROWS,
         QConv2dRequantize: (
             *ROWS,
@@ -86,7 +89,8 @@ TABLES: Mapping[str, Mapping[type[Op], tuple[tuple[str, Rule], ...]]] = {
         Requantize: (("requantize_dsp", arm_dsp.requantize),),
     },
     "helium": {
-        **dict.fromkeys((QConv1d, QLinear), (("spikes_mve", helium.spikes), ("linear_mve", helium.linear))),
+        QConv1d: (*SPIKES_MVE, ("windows_mve", of_line(helium.convolution))),
+        QLinear: SPIKES_MVE,
         QLinearRequantize: (("linear_mve", helium.linear),),
         QConv2d: IMAGES_MVE,
         QConv2dRequantize: (*IMAGES_MVE, ("depth_mve", helium_depth.image)),
@@ -101,6 +105,7 @@ TABLES: Mapping[str, Mapping[type[Op], tuple[tuple[str, Rule], ...]]] = {
         TfliteMul: (("mul_mve", helium_each.mul),),
     },
     "scalar": {
+        QConv1d: (("windows", of_line(rows_dsp.convolution)),),
         QConv2d: PLAIN_ROWS,
         QConv2dRequantize: (*PLAIN_ROWS, ("depth", depth_dsp.image)),
         QLinear: (("rows", rows_dsp.linear),),
@@ -131,7 +136,7 @@ TABLES: Mapping[str, Mapping[type[Op], tuple[tuple[str, Rule], ...]]] = {
         LayerNorm: (("layer_norm_neon", neon_rows.layer_norm),),
         Linear: (("linear_neon", neon.linear),),
         MatMul: (("matmul_neon", neon.matmul),),
-        QConv1d: (("dense_neon", neon_integer.linear),),
+        QConv1d: (("dense_neon", neon_integer.linear), ("windows_neon", of_line(neon_integer.convolution))),
         QConv2d: IMAGES_NEON,
         QConv2dRequantize: (*IMAGES_NEON, ("depth_neon", neon_integer.depthwise)),
         QLinear: (("dense_neon", neon_integer.linear),),

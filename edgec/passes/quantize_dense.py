@@ -72,9 +72,12 @@ def linear(b: Builder, node: Node) -> None:
 
 
 def conv1d(b: Builder, node: Node) -> None:
-    """Padding is the zero point, so that folding it into the bias is exact at the border too."""
+    """Padding is the zero point, so that folding it into the bias is exact at the border too. Along an axis that is
+    not time it is a convolution of a line, and reads spikes as `conv2d` does."""
     op: Conv1d = node.op
     x = read(b, node)
+    if b.types[x.tensor].time_axis != 1:
+        x = b.widened(x)
     layer(b, node, x, QConv1d(op.stride, op.pad, op.dilation, op.groups, pad_value=x.zero))
 
 
