@@ -50,7 +50,6 @@ from edgec.passes.ranges import (
     take_ranges,
 )
 from edgec.passes.samples import Array, first_samples, gather
-from edgec.passes.split_quotient import SplitQuotient
 from edgec.plan import Plan, Tiling
 from edgec.profile.agreement import CALIBRATION, judgement, observe
 from edgec.profile.budget import Budget, arena_for, check_budget
@@ -226,7 +225,7 @@ def fit_ram(generate: Callable[[Tiling], dict[str, Any]], budget: Budget) -> dic
 def samples_of(reference: Graph, data: Samples | Ranges | None) -> tuple[Samples | None, str]:
     """Samples of each input to measure on, and what they are: statistics hold none, so synthetic inputs stand in."""
     if isinstance(data, Ranges):
-        found = statistics_for(SplitQuotient().run(reference), data)  # the graph that they were taken on
+        found = statistics_for(reference, data)
         return {v.name: synthetic_input(v, found[v.name]) for v in reference.inputs}, SYNTHETIC
     return data, CALIBRATION
 

@@ -55,9 +55,10 @@ class Stages:
     how: Mapping[str, str] = field(default_factory=dict)
 
 
-def float_passes() -> list[Pass]:
-    """What every graph goes through before it may become integer; their result is what the user's model means."""
-    return [
+def float_passes(precision: str = "float32") -> list[Pass]:
+    """What every graph goes through before it may become integer; their result is what the user's model means, and what
+    is calibrated."""
+    passes: list[Pass] = [
         FoldConstants(),
         RecognizeEca(),  # before the layout is assigned, which cancels the permutes around what is found
         RecognizeScaler(),  # after the folding, which drops its mask of ones
@@ -66,6 +67,7 @@ def float_passes() -> list[Pass]:
         SplitLinear(),  # after the layout, which brings slices and transposes next to the products
         FoldTranspose(),
     ]
+    return [*passes, SplitQuotient()] if precision == "int8" else passes
 
 
 def passes_for(
@@ -78,9 +80,8 @@ def passes_for(
         late.append(streaming)  # last: integer and float graphs stream by the same rules
     if precision == QUANTISED:
         return late
-    passes = float_passes()
+    passes = float_passes(precision)
     if precision == "int8":
-        passes.append(SplitQuotient())
         # on the whole sequence: calibration data are whole clips
         passes.append(Quantize(calibration, assignment or Assignment()))
         passes.append(FuseRequantize())
@@ -170,7 +171,7 @@ def make_stages(
 ) -> Stages:  # fmt: skip
     """Run the passes of `passes_for`; each graph is written to `dump` as text when asked for. A network that streams is
     compared with its whole sequence before it is quantised."""
-    early = [] if kind == QUANTISED else float_passes()
+    early = [] if kind == QUANTISED else float_passes(kind)
     graphs = transform(graph, early, progress, dump)
     reference, statistics, how = graphs[-1], None, {}
     if isinstance(streaming, MakeStreaming):
@@ -178,7 +179,7 @@ def make_stages(
         how["streaming"] = check_streaming(reference)
     if kind == "int8":
         progress("calibrate")
-        statistics = statistics_of(SplitQuotient().run(reference), calibration)
+        statistics = statistics_of(reference, calibration)
         check_inputs(reference.inputs, statistics)
     passes = passes_for(kind, statistics, streaming, drop, assignment)[len(early) :]
     graphs = transform(reference, passes, progress, dump, len(early) + 1)

@@ -123,7 +123,9 @@ def stored_int8(b: Builder, name: str) -> Source:
     values = b.data(name)
     if values is None:
         return b.store(name, DType.I8, b.plan.int8[name])
-    return b.constant(name, DType.I8, asymmetric(min(values.min(), 0.0), max(values.max(), 0.0)), values.shape)
+    return b.constant(
+        name, DType.I8, asymmetric(min(float(values.min()), 0.0), max(float(values.max()), 0.0)), values.shape
+    )
 
 
 def clip_of(op: Any) -> tuple[float, float]:

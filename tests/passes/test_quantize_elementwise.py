@@ -20,11 +20,14 @@ from edgec.ir.graph import Graph
 from edgec.ir.types import DType
 from edgec.ops.qelementwise import QAffine
 from edgec.ops.quantized import QAdd
+from edgec.passes.assign_precision import Assignment
+from edgec.passes.base import Pass
 from edgec.passes.calibrate import evaluate_batches
 from edgec.passes.drop_constant_channels import DropConstantChannels
 from edgec.passes.make_streaming import MakeStreaming
 from edgec.passes.quantize_compare import dequantize, requantized
-from edgec.stages import passes_for, transform
+from edgec.pipeline import calibrate_model, compile_model
+from edgec.stages import Stages, make_stages
 from edgec.target import load_target
 from edgec.toolchain.manifest import read_manifest
 from tests.passes.test_quantize_ops import run_both, typed
@@ -55,12 +58,13 @@ def norm(channels: int, kind: type[Any] = nn.BatchNorm2d) -> Any:
     return layer
 
 
-def integer_graph(module: nn.Module, data: torch.Tensor, time_axis: int | None = None) -> Graph:
-    """The integer graph of a module as `compile` makes it, checked by dropping the channels that are constant."""
+def stages_of(module: nn.Module, data: torch.Tensor, time_axis: int | None = None, drop: Pass | None = None) -> Stages:
+    """The graphs of a module, as `compile` makes them for int8."""
     graph = frontends.load(module.eval(), (data[:1],), time_axis=time_axis)
-    result = transform(graph, passes_for("int8", data.numpy(), None, None), lambda stage: None)[-1]
-    assert not any(result.type_of(o).dtype.is_float for n in result.nodes for o in n.outputs)
-    return result
+    stepper = None if time_axis is None else MakeStreaming()
+    stages = make_stages(graph, "int8", data.numpy(), stepper, drop, Assignment(), lambda stage: None, None)
+    assert not any(stages.step.type_of(o).dtype.is_float for n in stages.step.nodes for o in n.outputs)
+    return stages
 
 
 def outputs_of(graph: Graph, data: torch.Tensor) -> torch.Tensor:
@@ -81,9 +85,9 @@ def agreement(module: nn.Module, *shape: int, seed: int = 0) -> float:
     """Signal to error in dB of the integer network against the module on its calibration data."""
     torch.manual_seed(seed)
     data = torch.randn(24, *shape)
-    graph = integer_graph(module, data)
-    found = outputs_of(graph, data)
-    assert torch.equal(outputs_of(DropConstantChannels().run(graph), data), found)
+    stages = stages_of(module, data, drop=DropConstantChannels())
+    found = outputs_of(stages.whole, data)
+    assert torch.equal(outputs_of(stages.step, data), found)
     with torch.no_grad():
         return sqnr(found, torch.cat([module(x) for x in data.split(1)]))
 
@@ -165,7 +169,7 @@ def test_a_normalisation_written_out(rank: int) -> None:
 
 def test_a_normalisation_before_the_first_layer_has_its_channels_last() -> None:
     torch.manual_seed(0)
-    graph = integer_graph(Standardised(4), torch.randn(8, 3, 8, 8))
+    graph = stages_of(Standardised(4), torch.randn(8, 3, 8, 8)).whole
     assert [n.op.name for n in graph.nodes][:2] == ["permute", "qaffine"]
     assert [n.op.axis for n in graph.nodes if isinstance(n.op, QAffine)] == [-1]
 
@@ -323,7 +327,7 @@ def block() -> nn.Module:
 def blocks() -> tuple[Graph, Graph]:
     """Integer graphs: a block whose normalisation moved, and one whose only op is on channels that come second."""
     data = torch.randn(16, 3, 9, 7)
-    return integer_graph(block(), data), integer_graph(norm(3), data)
+    return stages_of(block(), data).whole, stages_of(norm(3), data).whole
 
 
 @pytest.mark.parametrize(
@@ -363,10 +367,23 @@ def test_a_normalised_stream_gives_the_frames_of_the_whole_sequence() -> None:
         norm(5, nn.BatchNorm1d),
     )
     data = torch.randn(16, 4, 20)
-    whole = integer_graph(module, data, time_axis=2)
-    step = MakeStreaming().run(whole)
+    stages = stages_of(module, data, time_axis=2)
+    whole, step = stages.whole, stages.step
     (v,) = whole.inputs
     x = requantized(data[:1].double(), v.type)
     (expected,) = evaluate(whole, {v.name: x})
     frames = [out[0] for out in StepRunner(step).run({v.name: x})]
     assert torch.equal(torch.cat(frames, 2), expected)
+
+
+def test_statistics_of_a_quotient_serve_a_compile(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = Formula(lambda s, x: (s.a(x) - 0.3) / (1 + torch.relu(s.a(x))), a=nn.Linear(6, 8)).eval()
+    data = torch.randn(16, 6)
+    torch.export.save(torch.export.export(module, (data[:1],)), tmp_path / "net.pt2")
+    np.savez(tmp_path / "data.npz", x=data.numpy())
+    ranges = calibrate_model(tmp_path / "net.pt2", tmp_path / "data.npz", tmp_path / "ranges.npz")
+    model = compile_model(tmp_path / "net.pt2", "host", tmp_path / "out", calibration=ranges, precision="int8")
+    with torch.no_grad():
+        expected = module(data[:1])
+    assert sqnr(torch.from_numpy(np.asarray(model.run(data[:1].numpy()))), expected) > FLOOR
