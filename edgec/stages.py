@@ -26,6 +26,7 @@ from edgec.passes.fuse_requantize import FuseRequantize
 from edgec.passes.judge import check_inputs
 from edgec.passes.make_sliding import MakeSliding
 from edgec.passes.make_streaming import MakeStreaming, mean_readouts
+from edgec.passes.own_outputs import OwnOutputs
 from edgec.passes.quantize import Quantize
 from edgec.passes.ranges import Ranges, statistics_for
 from edgec.passes.recognize_eca import RecognizeEca
@@ -76,6 +77,7 @@ def passes_for(
     """The passes in the order they run; a graph that comes quantised has only those that keep its meaning to the byte:
     `drop` leaves constant channels out, and the last pass makes the step."""
     late: list[Pass] = [drop] if drop else []
+    late.append(OwnOutputs())  # before the step is made, which aligns the results
     if streaming:
         late.append(streaming)  # last: integer and float graphs stream by the same rules
     if precision == QUANTISED:
@@ -176,7 +178,7 @@ def make_stages(
     reference, statistics, how = graphs[-1], None, {}
     if isinstance(streaming, MakeStreaming):
         progress("check_streaming")
-        how["streaming"] = check_streaming(reference)
+        how["streaming"] = check_streaming(OwnOutputs().run(reference))
     if kind == "int8":
         progress("calibrate")
         statistics = statistics_of(reference, calibration)
@@ -185,7 +187,7 @@ def make_stages(
     graphs = transform(reference, passes, progress, dump, len(early) + 1)
     if readouts := mean_readouts(graphs[-1]):
         how["readout"] = "; ".join(map(describe_readout, readouts))
-    first_late = len(passes) - (streaming is not None) - (drop is not None)
+    first_late = len(passes) - 1 - (streaming is not None) - (drop is not None)
     dropped = savings(graphs[first_late], graphs[first_late + 1]) if drop else None
     return Stages(reference, graphs[first_late], graphs[-1], dropped, statistics, how)
 

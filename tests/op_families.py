@@ -58,6 +58,7 @@ def products(rng: np.random.Generator) -> Cases:
 def movement(rng: np.random.Generator) -> Cases:
     shape = dims(rng, 4)
     yield OPS["permute"](perm=tuple(int(p) for p in rng.permutation(4))), [f32(*shape)]
+    yield OPS["copy"](), [f32(*shape)]
     yield OPS["concat"](axis=1), [f32(2, n, 3) for n in dims(rng, 3)]
     for axis in range(3):
         yield OPS["mean"](axis=axis), [f32(*dims(rng, 3))]

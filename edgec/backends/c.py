@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgec.backends.c_expr import C_TYPES, helper_text
-from edgec.backends.c_text import RESERVED, Function, comment_text, head_text, print_function
+from edgec.backends.c_text import Function, comment_text, head_text, print_function
 from edgec.backends.kernel import NamedKernel
+from edgec.backends.names import KEYWORDS
 
 INLINE = "EDGEC_INLINE"  # of edgec_simd.h
 
@@ -38,7 +39,7 @@ def pointer_params(named: NamedKernel) -> dict[str, str]:
     """Declarations of a function with the kernel's parameters, by the names the function gives them."""
     out = {}
     for name, _, kind in named.kernel.params:
-        safe = f"{name}_" if name in RESERVED else name
+        safe = f"{name}_" if name in KEYWORDS else name
         out[safe] = f"{'' if name in named.writable else 'const '}{C_TYPES[kind]} *{safe}"
     return out
 

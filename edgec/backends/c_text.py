@@ -10,20 +10,11 @@ from typing import Any
 
 from edgec.backends.c_expr import NARROW, ExprPrinter, Externs, Unsupported, call_name, dtype_of, kind_of
 from edgec.backends.kernel import NamedKernel
+from edgec.backends.names import KEYWORDS
 from edgec.ir.graph import numbered
 
 COLUMNS = 100
 _INDENT = "    "
-#: words a name in C or C++ must not be
-RESERVED = frozenset(
-    re.findall(
-        r"\w+",
-        """auto break case char const continue default do double else enum extern float for goto if inline int long
-        register restrict return short signed sizeof static struct switch typedef union unsigned void volatile while
-        bool true false asm class new delete this template typename operator private public protected virtual friend
-        namespace using try catch throw int8_t int16_t int32_t int64_t uint8_t uint16_t uint32_t uint64_t""",
-    )
-)
 
 
 @dataclass
@@ -151,7 +142,7 @@ class FunctionPrinter:
     def declare(self, var: Any) -> str:
         """A C name for a variable, unlike every name visible here."""
         stem = re.sub(r"\W", "_", var.name)
-        taken = RESERVED.union(*self.scopes)
+        taken = KEYWORDS.union(*self.scopes)
         name = next(n for n in numbered(stem) if n not in taken)
         self.scopes[-1].add(name)
         self.printer.names[hash(var)] = (name, 13)

@@ -8,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgec.backends.kernel import NamedKernel, source_text
-from edgec.backends.library import comment_safe, manifest, write_library, write_weights
+from edgec.backends.library import manifest, write_library, write_weights
+from edgec.backends.names import comment_safe, library_name
 from edgec.backends.share import keep_once, share
 from edgec.backends.weights import binary_consts
 from edgec.ir.graph import Graph
 from edgec.kernels import select
+from edgec.passes.own_outputs import OwnOutputs
 from edgec.plan import Call, Plan, Tiling, make_plan
 from edgec.plan.calls import Select
 from edgec.plan.memory import place_memory
@@ -65,6 +67,7 @@ def write_folder(
     goal: `size` shares kernels that differ in numbers only and has the C compiled for size;
     choose: maps an op and its site to a kernel variant, by default the first that fits."""
     tiled = tiling if target.backend != "cuda" else None
+    graph = OwnOutputs().run(replace(graph, name=library_name(graph.name)))
     plan = make_plan(graph, choose or (lambda op, site: select(op, site, target.isa)), tiled)
     plan = keep_once(share(plan) if goal == "size" and target.backend == "c" else plan)
     plan = replace(plan, items=place_memory(plan, target, place, binary_consts(plan.consts)))

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from edgec.backends.environment import environment
+from edgec.backends.names import LOCALS, MEMBERS, comment_safe, identifier, unlike
 from edgec.backends.weights import binary_consts, weight_files
 from edgec.errors import CodegenError
-from edgec.ir.graph import Graph, Node, When
+from edgec.ir.graph import Graph, Node, When, numbered
 from edgec.ir.text import print_type
 from edgec.ir.types import DType, TensorType
 from edgec.plan.calls import Call, Copy, Loop, Offset
@@ -25,18 +26,8 @@ CTYPES = {"int8": "int8_t", "int16": "int16_t", "int32": "int32_t", "int64": "in
           "uint16": "uint16_t", "uint32": "uint32_t", "float32": "float", "bit": "uint32_t"}  # fmt: skip
 SIZES = {c: np.dtype("uint32" if k == "bit" else k).itemsize for k, c in CTYPES.items()}
 VERSION = "0.1.0"
+FUNCTIONS = ("init", "reset", "step", "flush", "free")  # of a library, behind its name
 _FRAME_LIMIT = 1 << 31
-
-
-def c_name(name: str) -> str:
-    """A C identifier for a tensor name."""
-    text = re.sub(r"\W", "_", name)
-    return text if text[:1].isalpha() else f"t_{text}"
-
-
-def c_const(name: str) -> str:
-    """The symbol of a constant."""
-    return f"c_{c_name(name)}"
 
 
 def literal(value: Any, dtype: str) -> str:
@@ -86,19 +77,18 @@ class Port:
         }  # fmt: skip
 
 
-def ports(graph: Graph) -> tuple[list[Port], list[Port]]:
+def ports(plan: Plan) -> tuple[list[Port], list[Port]]:
     """Inputs and outputs as C parameters."""
+    graph = plan.graph
+    functions = (f"{graph.name}_{part}".lower() for part in ("state", *FUNCTIONS))
+    used = {*LOCALS, *functions, *(symbol.lower() for symbol in const_symbols(plan).values())}
 
-    def port(name: str, stem: str, taken: set[str]) -> Port:
-        field = c_name(name)
-        if field in ("s", "arena", "frame", "flushed", "run", "turn", "row", "cycles", "since") or field in taken:
-            field = f"{stem}_{field}"
-        taken.add(field)
+    def port(name: str, stem: str) -> Port:
         t = graph.type_of(name)
+        field = unlike(name, stem, used)
         return Port(field, CTYPES[memory_dtype(t)], math.prod(t.storage_shape), print_type(t), t)
 
-    taken: set[str] = set()
-    return [port(v.name, "in", taken) for v in graph.inputs], [port(o, "out", taken) for o in graph.outputs]
+    return [port(v.name, "in") for v in graph.inputs], [port(o, "out") for o in graph.outputs]
 
 
 def condition(when: When, flush_steps: int, frame: str = "frame") -> str:
@@ -115,8 +105,14 @@ def condition(when: When, flush_steps: int, frame: str = "frame") -> str:
 
 def const_symbols(plan: Plan) -> dict[str, str]:
     """The C symbol of every constant; those that are not static carry the model's name."""
-    binary = binary_consts(plan.consts)
-    return {name: f"{plan.graph.name}_{c_const(name)}" if name in binary else c_const(name) for name in plan.consts}
+    binary, model = binary_consts(plan.consts), plan.graph.name
+    symbols: dict[str, str] = {}
+    taken = {f"{model}_{part}" for part in ("state", *FUNCTIONS)}
+    for name in plan.consts:
+        stem = f"{model}_c_{identifier(name)}" if name in binary else f"c_{identifier(name)}"
+        symbols[name] = next(n for n in numbered(stem) if n not in taken)
+        taken.add(symbols[name])
+    return symbols
 
 
 class Writer:
@@ -125,9 +121,10 @@ class Writer:
     def __init__(self, plan: Plan, symbols: Mapping[tuple[int, int], str], cycles: bool = False) -> None:
         self.cycles = cycles  # whether the step reads the cycle counter behind each layer
         self.plan, self.graph, self.symbols = plan, plan.graph, symbols
-        self.inputs, self.outputs = ports(plan.graph)
+        self.inputs, self.outputs = ports(plan)
         self.fills: dict[tuple[str, int, str], str] = {}
-        self.fields = {m.state.name: c_name(m.state.name) for m in plan.members}
+        used = set(MEMBERS)
+        self.fields = {m.state.name: unlike(m.state.name, "state", used) for m in plan.members}
         self.binary = binary_consts(plan.consts)
         self.const_symbols = const_symbols(plan)
 
@@ -284,11 +281,6 @@ def section_text(region: str | None) -> str:
     return "" if region is None else f' EDGEC_SECTION(".edgec_{region}")'
 
 
-def comment_safe(text: str) -> str:
-    """Text that cannot end the comment it stands in."""
-    return text.replace("*/", "* /")
-
-
 def mentions(name: str, text: str) -> bool:
     """Whether C text uses a name."""
     return re.search(rf"\b{name}\b", text) is not None
@@ -316,6 +308,7 @@ def write_library(
     groups = writer.groups()
     calls = " ".join(c["text"] for g in groups for c in g["calls"])
     text = calls + " ".join(g["condition"] for g in groups)
+    pointers = ("s", "arena", *(p.field for p in writer.inputs + writer.outputs))
     used = max((m.end for m in plan.members), default=16)
     context = {
         "name": graph.name, "NAME": graph.name.upper(), "version": VERSION, "summary": summary, "target": target,
@@ -327,7 +320,7 @@ def write_library(
         "wrap_at": _FRAME_LIMIT - 1, "wrap_to": wrap_frame(graph), "magic": zlib.crc32(graph.name.encode()) | 1,
         "layers": [(c.index, comment_safe(f"{c.node.op.name}, {c.node.outputs[0]}")) for c in plan.calls if cycles],
         "slots": slots(plan),
-        "unused": [n for n in ("s", "arena") if not mentions(n, calls)],
+        "unused": [n for n in pointers if not mentions(n, calls)],
     }  # fmt: skip
     env = environment()
     return {
@@ -355,7 +348,7 @@ def manifest(
 ) -> dict[str, Any]:
     """What devices and reports need to know about a library; JSON-able."""
     graph, names = plan.graph, const_symbols(plan)
-    inputs, outputs = ports(graph)
+    inputs, outputs = ports(plan)
     return {
         "name": graph.name, "prefix": graph.name, "target": target, "version": VERSION, "sources": list(sources),
         "state_bytes": plan.state_bytes, "arena_bytes": max(8, plan.arena_bytes),

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_map_only
 from edgec.errors import FrontendError, join_problems
 from edgec.frontends.archive import check_inputs
 from edgec.frontends.aten import CONVERTERS, HINTS
-from edgec.frontends.aten_call import Call, Constant
+from edgec.frontends.aten_call import Call, Constant, to_array
 from edgec.frontends.aten_masks import mask_problems
 from edgec.frontends.builder import GraphBuilder
 from edgec.frontends.source import source_of
@@ -358,6 +358,8 @@ class Importer:
                 self.problems.append(problem)
             elif isinstance(result, str):
                 names.append(result)
+            elif isinstance(result, Constant) and result.value.is_floating_point():
+                names.append(self.builder.const(result.name, to_array(result.value)))
             elif not isinstance(result, Failed):
                 self.problems.append(f"an output is {describe(result)}, which is no result of the inputs")
         return tuple(names)

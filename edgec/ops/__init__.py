@@ -23,7 +23,7 @@ from edgec.ops.qspiking import QLif, QRunningMean, QUnpack
 from edgec.ops.quantized import QAdd, QConv1d, QLut, Requantize
 from edgec.ops.recurrent import LmuMemory, LmuTaps
 from edgec.ops.scaler import StdScale, StdUnscale
-from edgec.ops.shape import Concat, Pad, Permute, Reshape, Slice
+from edgec.ops.shape import Concat, Copy, Pad, Permute, Reshape, Slice
 from edgec.ops.signal import LogMel, QLogMel
 from edgec.ops.snntorch import AlphaNeuron, SnnTorchNeuron
 from edgec.ops.spiking import Lif
@@ -53,6 +53,7 @@ OPS: dict[str, type[Op]] = {
     "concat": Concat,
     "conv1d": Conv1d,
     "conv2d": Conv2d,
+    "copy": Copy,
     "delay": Delay,
     "delay_line": DelayLine,
     "div": Div,

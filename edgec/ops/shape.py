@@ -1,4 +1,4 @@
-"""Ops that move elements without computing: permute, reshape, concat."""
+"""Ops that move elements without computing: copy, permute, reshape, concat."""
 
 from __future__ import annotations
 
@@ -11,6 +11,24 @@ import torch
 
 from edgec.ir.types import DType, TensorType
 from edgec.ops.base import Kernel, Op, Site, ctype, need, params_of, same_time
+
+
+@dataclass(frozen=True)
+class Copy(Op):
+    """y = x in memory of its own: for a result that has none, such as an input that is returned."""
+
+    name: ClassVar[str] = "copy"
+    framewise: ClassVar[bool] = True
+
+    def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        return (types[0],)
+
+    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
+        return tensors[0]
+
+    def lower(self, site: Site) -> Kernel:
+        size, kind = prod(site.outputs[0].storage_shape), ctype(site.outputs[0].dtype)
+        return Kernel(f"for i in T.parallel({size}):\n    y[i] = x[i]", (("x", (size,), kind), ("y", (size,), kind)))
 
 
 @dataclass(frozen=True)

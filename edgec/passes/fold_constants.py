@@ -29,8 +29,8 @@ def factor_of_ones(node: Node, graph: Graph, known: Mapping[str, Const]) -> str 
 
 @dataclass(frozen=True)
 class FoldConstants(Pass):
-    """Nodes with only constant inputs become constants, products with ones their operand; what the graph returns stays
-    a node."""
+    """Nodes with only constant inputs become constants, products with ones their operand where the graph does not
+    return them."""
 
     name: ClassVar[str] = "fold_constants"
 
@@ -43,10 +43,9 @@ class FoldConstants(Pass):
             if operand is not None and node.output not in graph.outputs:
                 same[node.output] = operand
                 continue
-            constant = set(node.inputs) <= set(known)
-            if constant:
+            if set(node.inputs) <= set(known):
                 known.update(self.compute(node, known))
-            if not constant or set(node.outputs) & set(graph.outputs):
+            else:
                 nodes.append(node)
         computed = {o for n in nodes for o in n.outputs}
         consts = {name: const for name, const in known.items() if name not in computed}

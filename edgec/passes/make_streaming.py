@@ -39,6 +39,7 @@ class StepBuilder:
     consts: dict[str, Const] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
     readouts: dict[str, str] = field(default_factory=dict)  # of what comes behind a mean over time: that mean, in words
+    timeless: set[str] = field(default_factory=set)  # what depends on constants alone
     node: Node | None = None
 
     def type_of(self, name: str) -> TensorType:
@@ -78,18 +79,21 @@ class StepBuilder:
 
     def emit(self, op: Any, *inputs: str) -> Any:
         """A node on one frame; operands of different delay are aligned first. One name, or a tuple of outputs."""
-        live = [self.when[i] for i in inputs if i in self.when]
+        live = [self.when[i] for i in inputs if i in self.when and i not in self.timeless]
         latest = max(live, key=lambda w: w.first, default=When())
         if any(w.period != latest.period for w in live):
             raise CannotStream(f"operands arrive every {sorted({w.period for w in live})} frames")
         if any(w.last - w.first != latest.last - latest.first for w in live):
             raise CannotStream("operands have different numbers of frames")
         aligned = tuple(self.align(i, latest) for i in inputs)
-        return self._append(op, aligned, latest)
+        outputs = self._append(op, aligned, latest)
+        if not live:
+            self.timeless.update((outputs,) if isinstance(outputs, str) else outputs)
+        return outputs
 
     def align(self, name: str, to: When) -> str:
-        """The tensor, delayed to come with what comes then."""
-        if name not in self.when or self.when[name].first == to.first:
+        """A tensor as late as another; CannotStream where no delay makes it so."""
+        if name not in self.when or name in self.timeless or self.when[name].first == to.first:
             return name
         at, t = self.when[name], self.types[name]
         lag, rest = divmod(to.first - at.first, at.period)
@@ -252,8 +256,9 @@ class MakeStreaming(Pass):
 
     def _together(self, graph: Graph, step: StepBuilder, outputs: list[str]) -> list[str]:
         """The outputs, the early ones delayed to come with the latest; as they are where that cannot be."""
-        latest = max((step.when[o] for o in outputs), key=lambda w: w.first)
-        for o in outputs:
+        moving = [o for o in outputs if o not in step.timeless]
+        latest = max((step.when[o] for o in moving), key=lambda w: w.first, default=When())
+        for o in moving:
             at, lag = step.when[o], latest.first - step.when[o].first
             if (at.period, at.last - at.first) != (latest.period, latest.last - latest.first) or lag % at.period:
                 return outputs
@@ -268,7 +273,7 @@ class MakeStreaming(Pass):
         if fixed:
             raise PassError(f"output %{fixed[0]} does not depend on the input", hint="leave it out")
         outputs = self._together(graph, step, outputs)
-        whens = {step.when[o] for o in outputs}
+        whens = {step.when[o] for o in outputs if o not in step.timeless} or {When()}
         if len(whens) > 1:
             listed = ", ".join(f"%{o} {describe(step.when[o])}" for o in outputs)
             raise PassError(
@@ -276,6 +281,10 @@ class MakeStreaming(Pass):
                 hint=f"compile them one by one ({option('output')}), or the whole window with {option('whole')}",
             )
         (when,) = whens
+        # what depends on constants alone is always there, but as a result it comes with the others
+        always = replace(when, first=0, period=1)
+        timeless = {o: when if o in outputs else always for o in step.timeless}
+        step.nodes = [replace(n, when=timeless.get(n.outputs[0], n.when)) for n in step.nodes]
         inputs = tuple(Value(v.name, step.types[v.name]) for v in graph.inputs)
         built = replace(
             graph,

@@ -155,7 +155,12 @@ def apply(b: Builder, node: Node) -> str | None:
 
 
 def store_output(b: Builder, graph: Graph, name: str) -> None:
-    """An output leaves as int8 with its own scale, as spikes, or as a forecast in the int16 of the series."""
+    """An output leaves as int8 with its own scale, as spikes, or as a forecast in the int16 of the series; a constant
+    as it is."""
+    data = b.data(name)
+    if data is not None:
+        b.output_names[name] = b.const(name, data)
+        return
     b.node = graph.producer(name)
     source = b.sources[name]
     if not is_series(graph, name) and not (b.dtype(source) is DType.BIT and source.stored_as(Scale(1.0))):

@@ -181,9 +181,8 @@ return %y, %b
         == """\
 graph net
 input %x : float32[1,2]
-const %a : float32[2] = [2.0, -3.0]
+const %b : float32[2] = [2.0, 0.0]
 const %c : float32[1,2] = [3.0, 2.0]
-%b = relu(%a) : float32[2]
 %y = mul(%x, %c) : float32[1,2]
 return %y, %b
 """
