@@ -76,6 +76,15 @@ def odd_layers() -> tuple[Graph, dict[str, int]]:
             plant(b, kind, (0, o - 1, 3)[number % 3], w, bias, m, s)
             op, x = QLinearRequantize(dtype, 1.0, zero, lo, hi, rounding), (frame_type(DType.I8, 1, rows, 40), 128)
             b.add(op, x, (w, "int8"), (bias, "int32"), (m, "int32"), (s, "int32"))
+    for kind in ("empty", "dead", "deader", "biased"):  # few bits
+        for dtype, x in (("int4", DType.I8), ("int2", DType.I8), ("int4", DType.I4)):
+            low, high = DType(dtype).range
+            w, bias = b.ints(low + 1, high + 1, 32, 12), b.ints(-999, 999, 12)
+            m, s = b.ints(1 << 30, 1 << 31, 12), b.ints(36, 40, 12)
+            plant(b, kind, 3, w, bias, m, s)
+            for rows in (6, 1):
+                xs = (frame_type(x, 1, rows, 32), 128)
+                b.add(QLinearRequantize(zero_point=-9), xs, (w, dtype), (bias, "int32"), (m, "int32"), (s, "int32"))
     for kind in ("empty", "biased"):  # sums that stay
         w, bias = b.int8(3, 3, 8, 12), b.ints(-9999, 9999, 12)
         plant(b, kind, 4, w, bias, b.ints(1 << 30, 1 << 31, 12), b.ints(38, 43, 12))
