@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* block_counter.c: counts the instructions of a model inside an emulator. Called at the start of
  * every basic block: too often for a Python function, so Python hands unicorn this one, and the
  * plugin for QEMU (board_counter.c) includes it.

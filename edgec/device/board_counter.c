@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* board_counter.c: counts the instructions of a model on an emulated board, as a plugin of QEMU.
  *
  * It does what block_counter.c does inside unicorn, but sees no registers: a call returns behind

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* user_counter.c: counts the instructions of a program under qemu-aarch64, as a plugin of QEMU.
  *
  * The count lies in a file that both sides map: the plugin adds to it at the start of every block,

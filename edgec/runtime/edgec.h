@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* edgec.h: what every compiled model shares. C99, no dependency beyond the freestanding headers. */
 #ifndef EDGEC_H
 #define EDGEC_H

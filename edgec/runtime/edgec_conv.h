@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_conv.h: convolutions of int8 images with the rounding of TFLite's reference kernels, on
  * cores with DSP instructions; the portable twins give the same bytes. */
 #ifndef EDGEC_CONV_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_dense.h: layers whose input is int8, and requantisation, on cores with DSP instructions;
  * the portable twins give the same bytes. */
 #ifndef EDGEC_DENSE_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_event.h: layers whose input is spikes. A layer lists the rows of its weights that its
  * spikes select, then adds those rows; inputs without a spike cost nothing. Weights are packed
  * input-major in blocks of outputs ([block][row][16], a last block of 4 if that is enough), so that

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_lif.h: leaky integrate-and-fire neurons on cores with DSP instructions; the portable twins
  * give the same bytes. */
 #ifndef EDGEC_LIF_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_math.h: the float functions generated kernels use, without a C library.
  *
  * Worst error against the exact value, over the whole float range, in units in the last place:

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_mve.h: layers on int8 and int16 rows with int8 weights, on cores with Helium (MVE). */
 #ifndef EDGEC_MVE_H
 #define EDGEC_MVE_H

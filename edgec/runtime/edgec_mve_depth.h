@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_mve_depth.h: depthwise convolutions of int8 images on cores with Helium (MVE). */
 #ifndef EDGEC_MVE_DEPTH_H
 #define EDGEC_MVE_DEPTH_H

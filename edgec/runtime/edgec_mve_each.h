@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_mve_each.h: what is computed element by element, on cores with Helium (MVE). */
 #ifndef EDGEC_MVE_EACH_H
 #define EDGEC_MVE_EACH_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_mve_fft.h: stages of the integer FFT on cores with Helium (MVE); the portable twins give
  * the same bytes. */
 #ifndef EDGEC_MVE_FFT_H

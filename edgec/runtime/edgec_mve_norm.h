@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_mve_norm.h: layer norm of integer rows on cores with Helium (MVE); the portable twins give
  * the same bytes. */
 #ifndef EDGEC_MVE_NORM_H

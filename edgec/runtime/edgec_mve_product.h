@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_mve_product.h: products of two computed tensors on cores with Helium (MVE). */
 #ifndef EDGEC_MVE_PRODUCT_H
 #define EDGEC_MVE_PRODUCT_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_mve_softmax.h: softmax of integer rows on cores with Helium (MVE); the portable twins give
  * the same bytes. */
 #ifndef EDGEC_MVE_SOFTMAX_H

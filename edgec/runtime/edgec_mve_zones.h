@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_mve_zones.h: layers of edgec_mve.h and edgec_mve_image.h whose biases depend on the place.
  */
 #ifndef EDGEC_MVE_ZONES_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_narrow.h: int4 weights times int8, on cores with DSP instructions; the portable twins give
  * the same bytes. */
 #ifndef EDGEC_NARROW_H

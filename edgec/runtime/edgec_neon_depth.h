@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_neon_depth.h: depthwise convolutions of int8 images on 64-bit ARM cores without dot
  * products. */
 #ifndef EDGEC_NEON_DEPTH_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_neon_rows.h: matrix products of int8 rows with int8 weights on 64-bit ARM cores without dot
  * products; the portable twins give the same bytes. */
 #ifndef EDGEC_NEON_ROWS_H

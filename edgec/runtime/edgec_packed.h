@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_packed.h: products of few bits, four to a multiplication, on cores with DSP instructions;
  * the portable twins give the same bytes.
  *

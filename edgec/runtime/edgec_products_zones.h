@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_products_zones.h: products of edgec_products.h with biases that depend on the place. */
 #ifndef EDGEC_PRODUCTS_ZONES_H
 #define EDGEC_PRODUCTS_ZONES_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_rows.h: rows of int8 (tokens, pixels, windows of images) made ready for edgec_products.h,
  * on cores with DSP instructions; the portable twins give the same bytes. */
 #ifndef EDGEC_ROWS_H

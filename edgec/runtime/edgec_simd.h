@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_simd.h: the DSP instructions generated kernels use, each with a portable C twin.
  *
  * Packed operands travel as int32_t: lane 0 is the least significant. EDGEC_SIMD_PORTABLE forces

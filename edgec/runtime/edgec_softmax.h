@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_softmax.h: softmax of integer rows, two elements at a time on cores with DSP instructions;
  * the portable twins give the same bytes. */
 #ifndef EDGEC_SOFTMAX_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_zones.h: biases of a convolution that depend on the place, by zones of rows and columns. */
 #ifndef EDGEC_ZONES_H
 #define EDGEC_ZONES_H

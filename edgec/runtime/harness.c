@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* harness.c: drives one model over a stream of commands. edgec_image.h is generated from the
  * model's manifest: it names the state type, the buffers and the calls.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* port.h: what the harness asks of the machine below it. One port_*.c supplies it per machine. */
 #ifndef EDGEC_PORT_H
 #define EDGEC_PORT_H

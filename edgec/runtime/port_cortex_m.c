@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* port_cortex_m.c: start-up, faults and semihosting for a bare Cortex-M image.
  *
  * Semihosting is the only channel: an emulator or a debugger answers it, so the same image runs on

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* port_host.c: linked into the shared library Python loads. A profile build calls back at every
  * node. */
 #include "edgec.h"

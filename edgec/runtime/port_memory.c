@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* port_memory.c: the four routines compilers call without being asked. A file of its own, so that
  * what the model pulls in is counted as the model's flash. Built with the idiom recognition that
  * would turn these loops into calls of themselves switched off. */

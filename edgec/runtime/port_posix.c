@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* port_posix.c: the harness as a command that reads stdin and writes stdout (ARM Linux, host).
  *
  * Where an emulator counts instructions, the variable EDGEC_COUNTER names the file with its count.
