@@ -4,7 +4,7 @@ emulated cores.
     python bench/odd_channels.py [target ...] [--write]
 
 One output of 32 has no weights and a bias of 2**30 (`empty`), a ratio of scales 2**10 below the others' and a level
-that moves (`dead`), sums beyond 24 bits (`biased`), or a ratio 2**8 above the others' (`steep`); `four` has one of each.
+that moves (`dead`), sums beyond 24 bits (`biased`), or a ratio 2**8 above the others' (`steep`); `four`: one of each.
 """
 
 from __future__ import annotations

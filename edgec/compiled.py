@@ -94,10 +94,17 @@ class _Layer:
 
 
 @dataclass(frozen=True)
+class _Totals:
+    cycles_mean: float | None
+
+
+@dataclass(frozen=True)
 class _Report:
     """What is read of report.json after the compile that wrote it."""
 
     layers: tuple[_Layer, ...]
+    totals: _Totals
+    per: str
     sliding: bool = False
     labels: tuple[str, ...] = ()
     sample_rate: int | None = None

@@ -96,7 +96,7 @@ def print_judgement(report: dict[str, Any]) -> None:
 
 def a_call(per: str) -> str:
     """`a frame`, `an inference`."""
-    return f"an {per}" if per[0] in "aeiou" else f"a {per}"
+    return f"an {per}" if per.startswith(("a", "e", "i", "o", "u")) else f"a {per}"
 
 
 LAYER_COLUMNS = (
