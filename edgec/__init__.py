@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from edgec.frontends import load
     from edgec.pipeline import compile_model
     from edgec.profile.budget import Budget
+    from edgec.profile.compare import verify_model
 
     compile = compile_model
+    verify = verify_model
 
 __version__ = "0.1.0"
-__all__ = ["Budget", "CompiledModel", "EdgecError", "load", "nn"]
+__all__ = ["Budget", "CompiledModel", "EdgecError", "load", "nn", "verify"]
 
 # torch and TVM take seconds to import: `edgec --help` and the text tools never pay for them
 _LAZY = {
@@ -31,6 +33,7 @@ _LAZY = {
     "compile": ("edgec.pipeline", "compile_model"),
     "load": ("edgec.frontends", "load"),
     "nn": ("edgec.nn", None),
+    "verify": ("edgec.profile.compare", "verify_model"),
 }
 
 

@@ -204,14 +204,12 @@ def verify_command(a: argparse.Namespace) -> None:
     from edgec.compiled import CompiledModel
     from edgec.device import device_of
     from edgec.profile.compare import verify_model
-    from edgec.profile.original import load_original
     from edgec.target import load_target
 
     model = CompiledModel(a.folder)
     on = device_of(a.on or model.default_device, load_target(model.manifest.target))
-    original = None if a.model is None else load_original(a.model)
     x = read_clip(a.clip, model) if a.clip else default_input(model)
-    result = verify_model(model, x, on, original, a.tolerance)
+    result = verify_model(model, x, on, a.model, a.tolerance)
     rows = [(row.name, row.op, row.device_text, *quantised_cells(row.quantised)) for row in result.rows]
     print_table(f"{model.manifest.name}: {result.how}", VERIFY_COLUMNS, rows, "a wider console shows them")
     for agreement in result.agreements:

@@ -18,7 +18,7 @@ from edgec.ir.types import DType, TensorType
 from edgec.passes import quantize_compare
 from edgec.passes.streaming_compare import Difference
 from edgec.profile import trained
-from edgec.profile.original import Original
+from edgec.profile.original import load_original
 from edgec.profile.trained import Agreement, Sequences
 from edgec.toolchain.manifest import Manifest, NodeSpec
 
@@ -103,15 +103,18 @@ def verify_model(
     model: CompiledModel,
     x: Inputs,
     kind: str = "host",
-    original: Original | None = None,
+    original: Any = None,
     tolerance: float | None = None,
 ) -> Verification:
     """Stream x through the device and its reference side by side; compare what came out with the network as it was
     trained, over the whole sequence: its float graph, and its own runtime where the original is given.
 
-    x: the inputs by name; what is shorter than the window the network was trained on gets zeros behind it. tolerance:
-    least signal to error of the outputs in dB (default: `trained.default_tolerance`).
+    x: the inputs by name; what is shorter than the window the network was trained on gets zeros behind it. original:
+    the torch module, its exported program, a shipped model's name or a file (.pt, .pt2, .onnx, .tflite). tolerance:
+    least signal to error of the outputs in dB (default: `trained.default_tolerance`). EdgecError where the original
+    cannot be run or is another network.
     """
+    runtime = None if original is None else load_original(original)
     reference, whole, step = (model.graph(name) for name in ("reference", "whole", "step"))
     given = trained.sequences(x, model, whole)
     least = trained.default_tolerance(reference, whole) if tolerance is None else tolerance
@@ -119,8 +122,8 @@ def verify_model(
         sums, outs, within = _run(step, model.manifest, device, given)
     todo = trained.cases(given, whole, step, len(outs), within)
     found = trained.against_reference(reference, given, todo, outs, model.manifest.outputs, least)
-    if original is not None:
-        found += trained.against_original(original, reference, given, todo, outs, model.manifest.outputs, least)
+    if runtime is not None:
+        found += trained.against_original(runtime, reference, given, todo, outs, model.manifest.outputs, least)
     difference = trained.step_difference(whole, step, given)
     quantised = against_float(reference, whole, given, todo)
     how = f"{kind} against the reference over {given.frames} frames"

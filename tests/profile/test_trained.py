@@ -58,7 +58,7 @@ def two(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 @pytest.mark.parametrize("frames", [7, 20, 33])
 def test_two_inputs_and_two_outputs_against_torch(two: CompiledModel, frames: int) -> None:
     """Shorter than the trained window, as long, and longer: of that the first window counts."""
-    result = verify_model(two, inputs(frames), original=load_original(TwoIn()))
+    result = verify_model(two, inputs(frames), original=TwoIn())
     assert result.ok, result.verdict
     by_torch = [a for a in result.agreements if a.oracle.startswith("torch")]
     assert len(by_torch) == (1 if frames > 20 else 2)  # the readout at the end of the sequence is not there
@@ -69,7 +69,7 @@ def test_two_inputs_and_two_outputs_against_torch(two: CompiledModel, frames: in
 
 
 def test_another_network_is_further_than_the_tolerance(two: CompiledModel) -> None:
-    result = verify_model(two, inputs(20), original=load_original(TwoIn(seed=1)))
+    result = verify_model(two, inputs(20), original=TwoIn(seed=1))
     assert not result.ok
     assert "further from the trained network than the tolerance: %relu_permuted against torch" in result.verdict
 
@@ -89,9 +89,9 @@ def test_the_tolerance_is_the_users(two: CompiledModel, tmp_path: Path, capsys: 
 
 def test_an_original_that_does_not_fit(two: CompiledModel, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"gives 1 results where the compiled model has 2"):
-        verify_model(two, inputs(20), original=load_original(First()))
+        verify_model(two, inputs(20), original=First())
     with pytest.raises(InputError, match=r"does not take the compiled model's inputs, x \[1, 4, 20\], h \[1, 4, 20\]"):
-        verify_model(two, inputs(20), original=load_original(nn.Conv1d(4, 3, 3)))
+        verify_model(two, inputs(20), original=nn.Conv1d(4, 3, 3))
     with pytest.raises(FrontendError, match="no such file"):
         load_original(tmp_path / "absent.onnx")
 
@@ -118,7 +118,7 @@ def test_a_sum_over_time_is_that_of_the_frames_so_far(precision: str, tmp_path: 
         calibration=data if precision == "int8" else None, example_inputs=(torch.zeros(1, 20, 4),),
     )  # fmt: skip
     assert "holds the sum of the frames so far" in compiled.report["how"]["readout"]
-    result = verify_model(compiled, data[0], original=load_original(module))
+    result = verify_model(compiled, data[0], original=module)
     assert result.ok, result.verdict
     with torch.no_grad():
         sums = torch.stack([module(torch.from_numpy(data[:1, :t])) for t in range(1, 21)]).numpy()
@@ -176,7 +176,7 @@ def test_tflite_against_litert(tmp_path: Path) -> None:
     path = DATA / "kws_ref_model.tflite"
     compiled = compile_model(path, "host", tmp_path / "out")
     x = np.load(DATA / "kws_vectors.npz")["x_i8"][:2]
-    result = verify_model(compiled, x, original=load_original(path))
+    result = verify_model(compiled, x, original=path)
     assert result.ok, result.verdict
     assert [(a.frames, a.sqnr) for a in result.agreements] == [(2, float("inf"))] * 2
 
@@ -190,7 +190,7 @@ def test_onnx_against_onnxruntime(tmp_path: Path) -> None:
     path = net.quantized(tmp_path / "net.onnx", unsigned=True)
     compiled = compile_model(path, "host", tmp_path / "out")
     x = np.random.default_rng(0).normal(size=(1, 3, 8, 8)).astype(np.float32)
-    result = verify_model(compiled, x, original=load_original(path))
+    result = verify_model(compiled, x, original=path)
     assert result.ok, result.verdict
     assert result.agreements[1].oracle == "onnxruntime on net.onnx"
     assert result.agreements[1].sqnr > 30
