@@ -38,7 +38,7 @@ def overrides(module: nn.Module, stock: type) -> list[str]:
             found.append(f"its {name} was replaced after it was made")
         elif is_foreign(theirs, stock):
             found.append(f"{stock.__name__}.{name} is no longer the library's")
-    return [*found, *computed_numbers(module, own), *foreign_state_function(module, stock)]
+    return [*found, *computed_numbers(module, own), *foreign_state_function(module, own)]
 
 
 def methods(stock: type) -> set[str]:
@@ -62,11 +62,11 @@ def computed_numbers(module: nn.Module, own: type) -> list[str]:
     return [f"{own.__name__}.{n} is computed" for n in names]
 
 
-def foreign_state_function(module: Any, stock: type) -> list[str]:
-    """snnTorch keeps the method of its reset mechanism in an attribute."""
+def foreign_state_function(module: Any, own: type) -> list[str]:
+    """snnTorch keeps the method of its reset mechanism in an attribute: it must be the module's own."""
     kept = getattr(module, "state_function", None)
     if kept is None:
         return []
-    theirs = getattr_static(stock, getattr(kept, "__name__", ""), None)
-    same = getattr(kept, "__func__", None) is theirs and getattr(kept, "__self__", None) is module
+    method = getattr_static(own, getattr(kept, "__name__", ""), None)
+    same = getattr(kept, "__func__", None) is method and getattr(kept, "__self__", None) is module
     return [] if same else ["its state_function was replaced after it was made"]
