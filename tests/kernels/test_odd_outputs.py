@@ -163,3 +163,15 @@ def test_emulated_core(target: str) -> None:
     bench = Bench("unicorn", target, make=odd_layers)
     with bench.device:
         bench.check_seeded((0.5, 0.5, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "tool"),
+    [("qemu", "cortex-m55", "qemu-system-arm"), ("qemu-aarch64", "cortex-a53", "qemu-aarch64")],
+)
+def test_qemu(kind: str, target: str, tool: str) -> None:
+    if shutil.which(tool) is None:
+        pytest.skip(f"{tool} is not installed")
+    bench = Bench(kind, target, make=odd_layers)
+    with bench.device:
+        bench.check_seeded((0.5, 0.5, 1.0))
