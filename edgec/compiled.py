@@ -207,10 +207,10 @@ class CompiledModel:
 
 
 def by_name(x: Inputs, specs: Sequence[TensorSpec]) -> dict[str, Array]:
-    """Inputs by name. InputError says which are missing and which there are."""
+    """Inputs by name; what else a mapping holds, such as labels, is left out. InputError names what is missing."""
     names = [spec.name for spec in specs]
     if isinstance(x, Mapping):
-        if set(x) != set(names):
+        if not set(names) <= set(x):
             raise InputError(f"expected the inputs {', '.join(names)}, found {', '.join(map(str, x)) or 'none'}")
         return {name: np.asarray(x[name]) for name in names}
     if len(names) == 1:

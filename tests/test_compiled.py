@@ -30,7 +30,7 @@ ROWS = np.arange(12, dtype=np.float32).reshape(4, 3)  # frames, channels
 COLUMNS = np.arange(8, dtype=np.float32).reshape(2, 4)  # channels, frames
 
 
-@pytest.mark.parametrize("form", [{"h": COLUMNS[None], "x": ROWS}, (ROWS[None], COLUMNS), [ROWS, COLUMNS]])
+@pytest.mark.parametrize("form", [{"h": COLUMNS[None], "x": ROWS, "label": 1}, (ROWS[None], COLUMNS), [ROWS, COLUMNS]])
 def test_inputs_are_cut_frame_by_frame(form: Any) -> None:
     found = list(input_frames(form, (X, H)))
     assert len(found) == 4
@@ -51,7 +51,7 @@ def test_a_square_that_may_be_either_is_refused_without_all_axes() -> None:
     ("given", "message"),
     [
         ({"x": ROWS}, "expected the inputs x, h, found x"),
-        ({"x": ROWS, "h": COLUMNS, "y": ROWS}, "expected the inputs x, h, found x, h, y"),
+        ({"x": ROWS, "y": COLUMNS}, "expected the inputs x, h, found x, y"),
         (ROWS, r"expected 2 inputs \(x, h\), found one ndarray(?s:.*)a mapping from each name"),
         ((ROWS,), r"expected 2 inputs \(x, h\), found 1 arrays"),
         ((ROWS, COLUMNS[:, :3]), "the inputs hold different numbers of frames: x 4, h 3(?s:.*)repeat an input"),
