@@ -191,9 +191,9 @@ def folders(folder: Path) -> Iterator[Format]:
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         name, kind = str(path.relative_to(folder)), kinds.get(path.suffix, "binary")
         seeds = {path.name: path.read_bytes()}
-        yield Format(f"folder with sums: {name}", kind, seeds, inside(name, True))
+        yield Format(f"folder with sums: {name}", kind, seeds, inside(name, True), cost=4)
         if path.suffix in (".json", ".ir", ".npz", ".npy"):
-            yield Format(f"folder: {name}", kind, seeds, inside(name, False), cost=3)
+            yield Format(f"folder: {name}", kind, seeds, inside(name, False))
 
 
 def open_folder(folder: Path) -> None:
@@ -217,10 +217,10 @@ def models(work: Path) -> Iterator[Format]:
     from edgec.frontends import load
 
     torch.export.save(torch.export.export(Small().eval(), (torch.zeros(1, 20, 4),)), work / "net.pt2")
-    yield Format("pt2", "zip", {"net.pt2": (work / "net.pt2").read_bytes()}, load, cost=8)
+    yield Format("pt2", "zip", {"net.pt2": (work / "net.pt2").read_bytes()}, load, cost=2)
     with contextlib.suppress(ModuleNotFoundError):
-        yield Format("onnx", "binary", {"kws.onnx": (DATA / "kws_dscnn_qdq.onnx").read_bytes()}, load, cost=8)
+        yield Format("onnx", "binary", {"kws.onnx": (DATA / "kws_dscnn_qdq.onnx").read_bytes()}, load)
     with contextlib.suppress(ModuleNotFoundError):
-        yield Format("tflite", "binary", {"kws.tflite": (DATA / "kws_ref_model.tflite").read_bytes()}, load, cost=4)
+        yield Format("tflite", "binary", {"kws.tflite": (DATA / "kws_ref_model.tflite").read_bytes()}, load)
     small = {"format": "edgec-checkpoint-1", "model": "ttm", "config": {"x": 1}, "state_dict": {"w": torch.zeros(3)}}
-    yield Format("pt", "zip", {"small.pt": saved(lambda file: torch.save(small, file))}, load, cost=2)
+    yield Format("pt", "zip", {"small.pt": saved(lambda file: torch.save(small, file))}, load)
