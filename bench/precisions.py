@@ -20,11 +20,11 @@ from rich.console import Console
 from rich.table import Table
 
 from edgec.backends.emit import write_folder
+from edgec.bits import PRECISIONS
 from edgec.device import open_device
 from edgec.ir.graph import Const, Graph, Node, Value
 from edgec.ir.types import DType, TensorType
 from edgec.ops import QConv2dRequantize
-from edgec.passes.assign_precision import PRECISIONS
 from edgec.passes.quantize_numbers import Scale, quantize_weights, ratio
 from edgec.target import Cost, Target, list_targets, load_target
 from edgec.toolchain.manifest import read_manifest

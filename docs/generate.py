@@ -192,7 +192,7 @@ def mlperf() -> str:
 
 def zoo() -> str:
     """The table of the shipped models, as `edgec models` shows it."""
-    from edgec.zoo.card import all_cards
+    from edgec.zoo.cards import all_cards
     from edgec.zoo.page import OVERVIEW, OVERVIEW_NOTE, WORDS, overview
 
     ruler = "|".join("---" if column in WORDS else "---:" for column in OVERVIEW)
@@ -215,7 +215,7 @@ def pages() -> dict[Path, str]:
 
 def cards() -> dict[Path, str]:
     """card.md of every family with measured figures: from its .card.json files and about.md, nothing is measured."""
-    from edgec.zoo.card import PAGE, page_of
+    from edgec.zoo.cards import PAGE, page_of
 
     families = {p.parent for p in (ROOT / "models").glob("*/*.card.json")}
     return {folder / PAGE: page_of(folder) for folder in sorted(families)}

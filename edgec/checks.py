@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgec.bits import check_bits
 from edgec.errors import InputError, option
 from edgec.files import check_writable, is_zip
-from edgec.frontends.shipped import TORCH_FILES, find_file
+from edgec.frontends.shipped import CHECKPOINTS, TORCH_FILES, find_file
 from edgec.profile.budget import Budget
 from edgec.target import Target, list_targets, load_target
 from edgec.toolchain.compilers import TOOLCHAINS
@@ -23,7 +24,8 @@ PLACES = ("flash", "fast")
 def check_request(
     model: Any, target: str | Path | Target, out: str | Path | None, *, precision: str, calibration: Any,
     budget: Budget | None, emit_kind: str, goal: str, place: str, toolchain: str, profile: str | None,
-    dump_ir: str | Path | None,
+    dump_ir: str | Path | None, streaming: bool, sliding: bool | None, hop: int | None, weights: int,
+    bits: Mapping[str, str] | None,
 ) -> Target:  # fmt: skip
     """The target of a compile, once nothing else about it is known to be wrong."""
     check_choices(
@@ -34,7 +36,10 @@ def check_request(
     check_profile(profile, part)
     if budget is not None and not isinstance(budget, Budget):
         raise InputError(f"budget: expected an edgec.Budget, found {type(budget).__name__}")
+    check_bits(weights, bits or {})
     path = find_file(model) if isinstance(model, (str, Path)) else None
+    may_slide = streaming and path is not None and path.suffix.lower() in CHECKPOINTS
+    check_form(streaming, sliding if sliding is not None or may_slide else False, hop)
     if out is not None:
         check_output(Path(out))
     elif path is not None:
@@ -77,6 +82,18 @@ def check_choices(**choices: tuple[Any, Sequence[str]]) -> None:
     for what, (chosen, known) in choices.items():
         if chosen not in known:
             raise InputError(f"unknown {what.replace('_', ' ')} {chosen!r}", hint=f"one of {', '.join(known)}")
+
+
+def check_form(streaming: bool, sliding: bool | None, hop: int | None) -> None:
+    """What one call takes must be one thing; sliding None: the model has yet to say."""
+    if sliding and not streaming:
+        raise InputError(
+            "a whole window a call and a sliding window exclude each other", hint=f"leave out {option('whole')}"
+        )
+    if hop is not None and sliding is False:
+        raise InputError("a hop is for a window that slides", hint=f"add {option('sliding')}")
+    if hop is not None and hop < 1:
+        raise InputError(f"expected a hop of at least 1 frame, found {hop}")
 
 
 def check_profile(profile: str | None, target: Target) -> None:

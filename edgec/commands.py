@@ -17,6 +17,7 @@ from edgec.printing import Column, a_call, console, print_report, print_table, s
 
 def compile_command(a: argparse.Namespace) -> None:
     """`edgec compile`."""
+    from edgec.bits import read_bits
     from edgec.checks import check_request
     from edgec.profile.budget import Budget, parse_latency, parse_size
 
@@ -27,9 +28,11 @@ def compile_command(a: argparse.Namespace) -> None:
         None if a.latency is None else parse_latency(a.latency, "--latency"),
         None if a.ram_with_io is None else parse_size(a.ram_with_io, "--ram-with-io"),
     )
+    bits, sliding = read_bits(a.bits or []), a.sliding or None
     check_request(
         a.model, a.target, a.out, precision=a.precision, calibration=a.calibration, budget=budget, emit_kind=a.emit,
-        goal=a.goal, place=a.place, toolchain=a.toolchain, profile=a.profile, dump_ir=a.dump_ir,
+        goal=a.goal, place=a.place, toolchain=a.toolchain, profile=a.profile, dump_ir=a.dump_ir, streaming=not a.whole,
+        sliding=sliding, hop=a.hop, weights=a.weights, bits=bits,
     )  # fmt: skip
     with console.status("starting"):
         stages: list[tuple[float, str]] = []
@@ -41,14 +44,13 @@ def compile_command(a: argparse.Namespace) -> None:
                 console.print(f"  {name:<22} {now - began:6.2f} s")
             stages.append((now, stage))
 
-        from edgec.passes.assign_precision import read_bits
         from edgec.pipeline import compile_model
 
         compiled = compile_model(
             a.model, a.target, a.out, precision=a.precision, calibration=a.calibration, budget=budget,
             emit_kind=a.emit, toolchain=a.toolchain, streaming=not a.whole, dump_ir=a.dump_ir, progress=progress,
-            sliding=a.sliding or None, hop=a.hop, outputs=a.output, place=a.place,
-            drop_constant_channels=not a.no_drop_constant_channels, weights=a.weights, bits=read_bits(a.bits or []),
+            sliding=sliding, hop=a.hop, outputs=a.output, place=a.place,
+            drop_constant_channels=not a.no_drop_constant_channels, weights=a.weights, bits=bits,
             profile=a.profile, goal=a.goal, tune=a.tune,
             time_axis="guess" if a.time_axis is None else a.time_axis,
         )  # fmt: skip
@@ -255,7 +257,7 @@ def models_command(a: argparse.Namespace) -> None:
     """`edgec models`."""
     import json
 
-    from edgec.zoo.card import all_cards
+    from edgec.zoo.cards import all_cards
     from edgec.zoo.page import OVERVIEW, OVERVIEW_NOTE, WORDS, overview
 
     cards = all_cards()

@@ -126,7 +126,7 @@ def parent_of(path: Path) -> Path:
 
 def check_writable(path: Path, what: str, option: str) -> None:
     """InputError unless a file or folder of this path can be made: its name is one that the disk takes, and the nearest
-    folder above it that exists can be written."""
+    folder that exists, itself or above it, can be written."""
     try:
         path.resolve().lstat()
     except FileNotFoundError:
@@ -134,7 +134,7 @@ def check_writable(path: Path, what: str, option: str) -> None:
     except (OSError, ValueError) as err:
         reason = err.strerror if isinstance(err, OSError) else str(err)
         raise InputError(f"{what} {path} cannot be written: {reason}", hint=f"give another with {option}") from err
-    parent = parent_of(path)
+    parent = path if path.is_dir() else parent_of(path)
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise InputError(
             f"{what} {path} cannot be written: {parent} is not a writable folder", hint=f"give another with {option}"

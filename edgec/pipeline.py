@@ -22,6 +22,7 @@ from edgec.backends import emit
 from edgec.checks import (
     calibration_beside,
     check_calibrating,
+    check_form,
     check_output,
     check_request,
     default_output,
@@ -59,6 +60,7 @@ from edgec.stages import Form, Progress, Stages, assignment_of, kind_of, make_st
 from edgec.target import Target
 from edgec.toolchain import read_manifest
 from edgec.toolchain.checksums import write_sums
+from edgec.toolchain.manifest import MANIFEST
 
 Samples = Mapping[str, Array]
 
@@ -125,10 +127,12 @@ def compile_model(
     """
     part = check_request(
         model, target, out, precision=precision, calibration=calibration, budget=budget, emit_kind=emit_kind,
-        goal=goal, place=place, toolchain=toolchain, profile=profile, dump_ir=dump_ir,
+        goal=goal, place=place, toolchain=toolchain, profile=profile, dump_ir=dump_ir, streaming=streaming,
+        sliding=sliding, hop=hop, weights=weights, bits=bits,
     )  # fmt: skip
     progress("import")
     form = Form(streaming, sliding, hop).of(model)
+    check_form(form.streaming, form.sliding, form.hop)
     axis = None if form.sliding else time_axis
     graph = (
         model if isinstance(model, Graph) else frontends.load(model, example_inputs, time_axis=axis, outputs=outputs)
@@ -211,12 +215,13 @@ def fit_ram(generate: Callable[[Tiling], dict[str, Any]], budget: Budget) -> dic
     """The report of the plan that costs least; where that needs too much RAM, of one with an arena as small as asked.
     A third attempt makes up for a stack that grew in the second."""
     report = generate(Tiling())
+    untiled = report["totals"]["arena"]
     for _ in range(2):
         arena = arena_for(report, budget)
         if arena is None or report["totals"]["arena"] == 0:
             break
         report = generate(Tiling(arena))
-        report["totals"]["arena_asked"] = arena
+        report["totals"]["in_steps"] = report["totals"]["arena"] < untiled
         if report["totals"]["arena"] > arena:
             break
     return report
@@ -304,14 +309,12 @@ def _move(folder: Path, out: Path) -> None:
     """Put the finished folder in place in one step, so that nothing half-written is ever seen; of two compiles into the
     same folder, the second ends in an InputError."""
     place = out.resolve()  # a symbolic link stays one
-    beside = None
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=".edgec-", dir=place.parent))
-        shutil.copytree(folder, beside / "new")
-        if os.name == "nt" and place.is_dir():  # elsewhere an empty folder is replaced in the same step
-            place.rmdir()
-        (beside / "new").rename(place)
+        if place.is_dir():
+            _fill(folder, place)
+        else:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            _place(folder, place)
     except OSError as err:
         if err.errno in (errno.ENOTEMPTY, errno.EEXIST):
             reason = "it was filled while this compile ran, as another one into the same folder would"
@@ -320,9 +323,36 @@ def _move(folder: Path, out: Path) -> None:
         raise InputError(
             f"output folder {out} cannot be written: {reason}", hint=f"give another with {option('out')}"
         ) from err
+
+
+def _place(folder: Path, place: Path) -> None:
+    """A new folder."""
+    beside = Path(tempfile.mkdtemp(prefix=".edgec-", dir=place.parent))
+    try:
+        shutil.copytree(folder, beside / "new")
+        (beside / "new").rename(place)
     finally:
-        if beside is not None:
-            shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _fill(folder: Path, place: Path) -> None:
+    """An empty folder that is there keeps its owner and mode, and may be a mount point or where a shell stands; a name
+    that is claimed shuts out another compile, and what makes it a compiled model comes last."""
+    claimed, moved = place / ".edgec-new", list[Path]()
+    claimed.mkdir()
+    try:
+        if any(p != claimed for p in place.iterdir()):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        shutil.copytree(folder, claimed, dirs_exist_ok=True)
+        for file in sorted(claimed.iterdir(), key=lambda p: p.name == MANIFEST):
+            moved.append(place / file.name)
+            file.rename(moved[-1])
+    except BaseException:
+        for path in moved:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        raise
+    finally:
+        shutil.rmtree(claimed, ignore_errors=True)
 
 
 __all__ = ["CompiledModel", "Plan", "compile_model"]

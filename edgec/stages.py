@@ -100,15 +100,9 @@ class Form:
     hop: int | None = None
 
     def of(self, model: Any) -> Form:
-        """The same with the model's own way where none is asked for; InputError where the options contradict."""
-        if self.sliding and not self.streaming:
-            raise InputError(
-                "a whole window a call and a sliding window exclude each other", hint=f"leave out {option('whole')}"
-            )
+        """The same with the model's own way where none is asked for."""
         own = self.streaming and isinstance(model, (str, Path)) and slides(file_of(model))
         sliding = own if self.sliding is None else self.sliding
-        if self.hop is not None and not sliding:
-            raise InputError("a hop is for a window that slides", hint=f"add {option('sliding')}")
         return Form(self.streaming, sliding, self.hop)
 
     def make(self, graph: Graph, axis: int | str | None) -> Pass | None:

@@ -62,6 +62,12 @@ def test_early_refusals(tmp_path: Path) -> None:
         ("compile", str(tmp_path / "nett.pt2"), *out): "did you mean net.pt2",
         ("compile", str(tmp_path / "net.h5"), *out): "unknown kind of model file '.h5'",
         ("compile", CHECKPOINT, *out, "--target", "cortex-m0plus", "--profile", "dwt"): "has no cycle counter",
+        ("compile", CHECKPOINT, *out, "--sliding", "--whole"): "exclude each other",
+        ("compile", CHECKPOINT, *out, "--hop", "2", "--whole"): "a hop is for a window that slides",
+        ("compile", str(tmp_path / "net.pt2"), *out, "--hop", "2"): "a hop is for a window that slides",
+        ("compile", CHECKPOINT, *out, "--sliding", "--hop", "0"): "expected a hop of at least 1 frame, found 0",
+        ("compile", CHECKPOINT, *out, "--bits", "head=w3a8"): "layer head: unknown precision 'w3a8'",
+        ("compile", CHECKPOINT, *out, "--bits", "none.toml"): "none.toml: no such file",
         ("calibrate", "lmuformre", "--calibration", "none.npz"): "did you mean lmuformer",
         ("calibrate", CHECKPOINT, "--calibration", "none.npz"): "no such file",
         ("card", "lmuformre", "--data", str(tmp_path)): "expected a shipped model",
@@ -74,6 +80,14 @@ def test_early_refusals(tmp_path: Path) -> None:
         assert message in err, arguments
         assert err.count("edgec: error: ") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_shipped_models_are_listed_without_torch() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, '["models"]', '["models", "--json"]', '["targets"]'],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert json.loads(done.stdout.splitlines()[-1]) == [[0, "", []]] * 3
 
 
 @pytest.mark.parametrize("budget", [{"flash": 0}, {"ram": -1}, {"latency_ms": float("nan")}, {"flash": "1M"}])

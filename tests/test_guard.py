@@ -16,6 +16,7 @@ import pytest
 
 import edgec
 from edgec import cli, commands, pipeline
+from edgec.checks import check_output
 from edgec.errors import InputError, InternalError, MachineError
 from edgec.guard import guarded, guarding
 
@@ -158,6 +159,38 @@ def test_two_compiles_into_one_folder(tmp_path: Path) -> None:
         pipeline._move(second, out)
     assert (out / "manifest.json").read_text() == "a"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b", "out"]
+
+
+def test_an_empty_folder_that_is_there_is_filled_and_stays_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a mount point must, onto which nothing can be renamed, or the folder where a shell stands."""
+    folder, out = made(tmp_path, "a"), tmp_path / "out"
+    (folder / "ir").mkdir()
+    (folder / "ir" / "step.ir").write_text("")
+    out.mkdir(mode=0o700)
+    number = out.stat().st_ino
+    monkeypatch.chdir(out)
+    check_output(Path("."))
+    pipeline._move(folder, Path("."))
+    assert sorted(p.relative_to(out).as_posix() for p in out.rglob("*")) == ["ir", "ir/step.ir", "manifest.json"]
+    assert (out.stat().st_ino, out.stat().st_mode & 0o777) == (number, 0o700)
+
+
+def test_a_folder_that_cannot_be_filled_is_left_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, out, rename = made(tmp_path, "a"), tmp_path / "out", Path.rename
+    (folder / "a.c").write_text("")
+    out.mkdir()
+
+    def refusing(self: Path, to: Path) -> Path:
+        if to.name == "manifest.json":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return rename(self, to)
+
+    monkeypatch.setattr(Path, "rename", refusing)
+    with pytest.raises(InputError, match="out cannot be written: Input/output error"):
+        pipeline._move(folder, out)
+    assert not list(out.iterdir())
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

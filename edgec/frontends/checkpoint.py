@@ -51,13 +51,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def labels_of(path: Path) -> tuple[str, ...]:
     """Class names that an edgec checkpoint carries; none for any other file."""
-    labels = read_checkpoint(path).get("labels", ()) if path.suffix.lower() in (".pt", ".pth") else ()
+    labels = read_checkpoint(path).get("labels", ()) if path.suffix.lower() in shipped.CHECKPOINTS else ()
     return tuple(map(str, labels)) if isinstance(labels, list | tuple) else ()
 
 
 def slides(path: Path) -> bool:
     """Whether the network of a checkpoint streams by sliding its whole window: `SLIDING` in its model's package."""
-    if path.suffix.lower() not in (".pt", ".pth") or not path.is_file():
+    if path.suffix.lower() not in shipped.CHECKPOINTS or not path.is_file():
         return False
     name = read_checkpoint(path)["model"]
     return name in shipped.families() and bool(getattr(shipped.package(name), "SLIDING", False))

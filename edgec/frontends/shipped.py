@@ -14,7 +14,8 @@ from types import ModuleType
 
 from edgec.errors import FrontendError
 
-TORCH_FILES = (".pt", ".pth", ".pt2")
+CHECKPOINTS = (".pt", ".pth")
+TORCH_FILES = (*CHECKPOINTS, ".pt2")
 INTEGER_FILES = (".tflite", ".onnx")
 MODEL_FILES = TORCH_FILES + INTEGER_FILES
 

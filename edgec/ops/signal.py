@@ -45,7 +45,11 @@ class FrontEnd(Op):
     def check(self, pcm: TensorType, dtype: DType) -> tuple[int, int, int]:
         """Shape of the features, or ValueError."""
         need(pcm.dtype is dtype, f"expected {dtype.value} PCM, found {pcm.dtype.value}")
-        need(len(pcm.shape) == 2 and pcm.time_axis == 1, f"expected pcm [B,N] with time on axis 1, found {pcm.shape}")
+        axis = "no time axis, as where a window slides" if pcm.time_axis is None else f"time on axis {pcm.time_axis}"
+        need(
+            len(pcm.shape) == 2 and pcm.time_axis == 1,
+            f"expected pcm [B,N] with time on axis 1, found {pcm.shape} with {axis}",
+        )
         need(
             0 < self.hop <= self.frame <= self.n_fft,
             f"expected hop <= frame <= n_fft, found {self.hop}, {self.frame}, {self.n_fft}",

@@ -2,37 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from edgec.bits import PRECISIONS, Bits, check_bits
 from edgec.errors import InputError, join_problems, option
-from edgec.files import read_table
 from edgec.ir.graph import Graph, Node
 from edgec.ir.types import DType
 from edgec.ops.conv import Conv1d, Conv2d
 from edgec.ops.dense import Linear
 from edgec.ops.recurrent import LmuMemory
 
-
-@dataclass(frozen=True)
-class Bits:
-    """Of a layer's weights and of the activations it reads. `asked` by name: what cannot be had is then an error."""
-
-    weights: int = 8
-    activations: int = 8
-    asked: bool = False
-
-
-#: what a layer can be given by name; int4 weights times int8 are for flash, the other two below 8 bits for time too
-PRECISIONS: Mapping[str, Bits] = {
-    "w8a8": Bits(8, 8, True),
-    "w4a8": Bits(4, 8, True),
-    "w4a4": Bits(4, 4, True),
-    "w2a8": Bits(2, 8, True),
-    "w2a4": Bits(2, 4, True),
-}
-WEIGHTS = (8, 4, 2)
 LAYERS = (Conv1d, Conv2d, Linear)
 
 
@@ -49,12 +29,7 @@ class Assignment:
     layers: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.weights not in WEIGHTS:
-            raise InputError(f"weights of {self.weights} bits", hint=f"one of {', '.join(map(str, WEIGHTS))}")
-        for name, precision in self.layers.items():
-            if precision not in PRECISIONS:
-                known = ", ".join(PRECISIONS)
-                raise InputError(f"layer {name}: unknown precision {precision!r}", hint=f"one of {known}")
+        check_bits(self.weights, self.layers)
 
     @property
     def changes(self) -> bool:
@@ -105,21 +80,3 @@ def obstacle(node: Node, integers: Graph) -> str:
     (reader,) = integers.consumers(weights)[:1]
     x = integers.type_of(reader.inputs[0]).dtype
     return f"it reads {'spikes' if x is DType.BIT else x.value}, whose weights have 8 bits"
-
-
-def read_bits(given: Sequence[str]) -> dict[str, str]:
-    """LAYER=PRECISION, or the path of a .toml or .json file that maps one to the other; later ones win."""
-    found: dict[str, str] = {}
-    for text in given:
-        name, equals, precision = text.partition("=")
-        found |= {name: precision} if equals else read_file(Path(text))
-    return found
-
-
-def read_file(path: Path) -> dict[str, str]:
-    """A table of layers and their precisions."""
-    hint = 'expected LAYER=PRECISION, or a .toml or .json file such as `conv1 = "w4a4"`'
-    data = read_table(path, "precisions", hint)
-    if not isinstance(data, dict) or not all(isinstance(v, str) for v in data.values()):
-        raise InputError(f"{path}: expected one precision for each layer", hint=hint)
-    return data

@@ -70,6 +70,22 @@ class MakeSliding(Pass):
         return length
 
 
+def can_slide(graph: Graph) -> bool:
+    """Whether a network that was imported with a time axis could slide over it instead: it would be imported without
+    one, which a log-mel front end, for one, does not take."""
+    axes = [(v.type.time_axis, v.type.shape) for v in graph.inputs]
+    if any(not axis or prod(shape[:axis]) != 1 for axis, shape in axes):
+        return False
+    types = {name: replace(const.type, time_axis=None) for name, const in graph.consts.items()}
+    types |= {v.name: replace(v.type, time_axis=None) for v in graph.inputs}
+    try:
+        for node in graph.nodes:
+            types |= zip(node.outputs, node.op.infer([types[i] for i in node.inputs]), strict=True)
+    except ValueError:
+        return False
+    return True
+
+
 def free(stem: str, taken: set[str]) -> str:
     """A name nothing has yet, now taken."""
     name = next(n for n in numbered(stem) if n not in taken)

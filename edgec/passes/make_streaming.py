@@ -22,6 +22,7 @@ from edgec.ir.types import DType, TensorType
 from edgec.ops.qspiking import QRunningMean
 from edgec.ops.timeline import Delay, DelayLine, RunningMean, with_frames
 from edgec.passes.base import Pass
+from edgec.passes.make_sliding import can_slide
 
 
 class CannotStream(Exception):
@@ -247,8 +248,8 @@ class MakeStreaming(Pass):
         if problems:
             raise PassError(
                 join_problems("these nodes cannot run frame by frame:", problems),
-                hint=f"compile the whole window with {option('whole')},"
-                f" or slide it over the stream with {option('sliding')}"
+                hint=f"compile the whole window with {option('whole')}"
+                + (f", or slide it over the stream with {option('sliding')}" if can_slide(graph) else "")
                 + ("; edgec.nn.RunningMean makes it a mean of the frames so far" if step.readouts else ""),
             )
         built = self._finish(graph, step, [renamed.get(o, o) for o in graph.outputs])

@@ -7,6 +7,7 @@ from math import prod
 
 import numpy as np
 
+from edgec.bits import Bits
 from edgec.ir.graph import Node
 from edgec.ir.types import DType
 from edgec.ops.conv import Conv1d, Conv2d
@@ -14,7 +15,6 @@ from edgec.ops.qconv import QConv2d
 from edgec.ops.qlinear import QLinear, QLmuFir
 from edgec.ops.quantized import QConv1d
 from edgec.ops.recurrent import LmuMemory
-from edgec.passes.assign_precision import Bits
 from edgec.passes.quantize_build import Builder, Source
 from edgec.passes.quantize_numbers import Array, Refusal, Scale, bounds, quantize_weights
 from edgec.passes.quantize_plan import is_map

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import inf
 
+from edgec.bits import Bits
 from edgec.ir.graph import Graph, Node
 from edgec.ir.types import DType
 from edgec.ops.activation import Softmax
@@ -19,7 +20,7 @@ from edgec.ops.recurrent import LmuMemory
 from edgec.ops.scaler import StdUnscale
 from edgec.ops.shape import Concat, Permute, Reshape, Slice
 from edgec.ops.spiking import Lif
-from edgec.passes.assign_precision import Assignment, Bits
+from edgec.passes.assign_precision import Assignment
 from edgec.passes.calibrate import Statistics
 from edgec.passes.quantize_numbers import Scale, along_axis, asymmetric, symmetric
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from edgec.errors import InputError
+from edgec.errors import EdgecError, InputError
 from edgec.ir.graph import Value
 from edgec.ir.text import print_type
 from edgec.ir.types import TensorType
@@ -59,12 +59,28 @@ def batches_of(data: Data) -> Iterator[Any]:
     if isinstance(data, (np.ndarray, torch.Tensor, Mapping, tuple)) or is_numbers(data):
         yield data
     elif isinstance(data, Iterable) or hasattr(data, "__getitem__"):
-        yield from data
+        yield from one_by_one(data)
     else:
         raise InputError(
             f"expected calibration data, found {type(data).__name__}",
             hint="an array or tensor [N, ...], a mapping from input name to such, or an iterable of batches",
         )
+
+
+def one_by_one(data: Any) -> Iterator[Any]:
+    """What an iterable gives; what the user's own code raises on the way is told as that."""
+    number = 0
+    try:
+        for number, batch in enumerate(data):
+            yield batch
+            number += 1
+    except EdgecError:
+        raise
+    except Exception as err:
+        raise InputError(
+            f"calibration batch {number}: the data that was given raised {type(err).__name__}: {str(err)[:400]}",
+            hint="it comes from the iterable's own code, whose traceback is this error's cause",
+        ) from err
 
 
 def is_numbers(data: Any) -> bool:

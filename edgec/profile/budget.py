@@ -86,7 +86,7 @@ def check_budget(report: dict[str, Any], budget: Budget) -> None:
     for label, used, limit in (flash, *ram_limits(report, budget)):
         if used > limit:
             least = "; layers run in the steps of rows and strips of columns that need least already"
-            tried = label != "flash" and totals.get("arena_asked") is not None
+            tried = label != "flash" and totals.get("in_steps", False)
             problems.append(f"{label}: {used:,} bytes used, {limit:,} allowed{least if tried else ''}")
     if budget.latency_ms is not None:
         if totals["latency_ms"] is None:

@@ -38,7 +38,8 @@ def check_sums(folder: Path) -> None:
         if path.is_file() and digest(path) != match[1]:
             raise InputError(
                 f"{path} is not as compile wrote it: damaged, or changed",
-                hint=f"compile again; where the change is yours, write its line of {SUMS} anew with sha256sum",
+                hint=f"compile again; where the change is yours, delete {folder / SUMS}: the folder is then taken as it"
+                " is, and its C is run in this process",
             )
 
 

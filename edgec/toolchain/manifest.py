@@ -13,6 +13,7 @@ from edgec.errors import InputError, join_problems
 from edgec.files import read_table
 from edgec.schema import checked
 
+MANIFEST = "manifest.json"
 AGAIN = "compile again: a folder is read as compile wrote it"
 
 
@@ -94,9 +95,9 @@ MOST_NODES = 1 << 20
 
 def read_manifest(folder: Path | str) -> Manifest:
     """Read manifest.json of a compiled folder."""
-    path = Path(folder) / "manifest.json"
+    path = Path(folder) / MANIFEST
     if not path.is_file():
-        raise InputError(f"{folder}: not a compiled model (no manifest.json)", hint="edgec compile writes one")
+        raise InputError(f"{folder}: not a compiled model (no {MANIFEST})", hint="edgec compile writes one")
     return parse_manifest(read_table(path, "a manifest", AGAIN), str(path))
 
 

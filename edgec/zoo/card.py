@@ -1,4 +1,4 @@
-"""Cards of the shipped models: NAME.card.json beside NAME.pt holds the figures, the family's card.md shows them."""
+"""Measuring a shipped model, and writing what was found into its card."""
 
 from __future__ import annotations
 
@@ -6,17 +6,12 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from edgec.errors import InputError
-from edgec.frontends import shipped
+from edgec.zoo.cards import PAGE, Card, card_file, family_cards, page_of
 from edgec.zoo.family import checkpoint_of, load_family, load_test_set
 from edgec.zoo.measure import QUICK, Progress, measure, target_rows
-from edgec.zoo.page import family_page
 from edgec.zoo.plot import plot_anytime
-
-Card = dict[str, Any]
-PAGE = "card.md"
 
 
 def make_card(name: str, data: str | Path, precisions: Sequence[str], quick: bool, progress: Progress) -> Card:
@@ -67,11 +62,6 @@ def with_older(checkpoint: Path, card: Card) -> Card:
     return card | {"compiled": old["compiled"] | card["compiled"], "targets": card["targets"] + rows}
 
 
-def card_file(checkpoint: Path) -> Path:
-    """Where the figures of a checkpoint lie: net.card.json beside net.pt."""
-    return checkpoint.with_name(f"{checkpoint.stem}.card.json")
-
-
 def write_card(checkpoint: Path, card: Card) -> Card:
     """Write the figures, the family's page and its plot."""
     folder = checkpoint.parent
@@ -84,23 +74,3 @@ def write_card(checkpoint: Path, card: Card) -> Card:
     except OSError as err:
         raise InputError(f"the card of {checkpoint.stem} cannot be written: {err}") from err
     return card
-
-
-def family_cards(folder: Path) -> list[Card]:
-    """The figures of all models of a family."""
-    return [json.loads(p.read_text(encoding="utf-8")) for p in sorted(folder.glob("*.card.json"))]
-
-
-def page_of(folder: Path) -> str:
-    """card.md of a family: its figures, then what about.md says."""
-    about = folder / "about.md"
-    return family_page(family_cards(folder), about.read_text(encoding="utf-8") if about.is_file() else "")
-
-
-def all_cards() -> list[Card]:
-    """A card for every shipped model, in the order of their names; without figures where it was not measured."""
-    found = []
-    for name, path in shipped.checkpoints().items():
-        file = card_file(path)
-        found.append(json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"name": name})
-    return found

@@ -131,11 +131,12 @@ def clips() -> Format:
 
 def texts() -> Iterator[Format]:
     """Targets, labels, bits, graphs and the tuning cache."""
+    from edgec.bits import read_bits
     from edgec.files import read_lines
     from edgec.ir.text import parse_graph, print_graph
     from edgec.ir.verify import verify
     from edgec.ops import OPS
-    from edgec.passes.assign_precision import Assignment, read_bits
+    from edgec.passes.assign_precision import Assignment
     from edgec.passes.fold_constants import FoldConstants
     from edgec.passes.make_streaming import MakeStreaming
     from edgec.profile.tune import VERSION, read_cache

@@ -13,13 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgec import frontends
+from edgec.bits import read_bits
 from edgec.compiled import CompiledModel, to_device
 from edgec.errors import InputError, PassError
 from edgec.ir.evaluate import evaluate
 from edgec.ir.graph import Graph
 from edgec.ir.types import DType
 from edgec.ops.conv import Conv2d
-from edgec.passes.assign_precision import Assignment, is_layer, kept_wide, read_bits
+from edgec.passes.assign_precision import Assignment, is_layer, kept_wide
 from edgec.passes.quantize import Quantize
 from edgec.passes.quantize_numbers import Scale, least_error_scale, quantize_weights
 from edgec.pipeline import compile_model

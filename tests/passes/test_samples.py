@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -127,3 +128,36 @@ def test_an_endless_iterable_ends() -> None:
             yield np.zeros((1000, 3), np.float32)
 
     assert len(gather(TWO[1:], endless())["h"]) == MOST // 1000 * 1000 + 1000
+
+
+class Broken:
+    """A data set whose third item cannot be read."""
+
+    def __len__(self) -> int:
+        return 5
+
+    def __getitem__(self, k: int) -> tuple[torch.Tensor, int]:
+        if k == 2:
+            raise OSError("clip2.wav is truncated")
+        return torch.from_numpy(X[k]), k
+
+
+def failing() -> Iterator[np.ndarray[Any, Any]]:
+    yield X[:1]
+    raise KeyError("mfcc")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (Broken(), r"calibration batch 2: the data that was given raised OSError: clip2.wav is truncated"),
+        (DataLoader(Broken(), batch_size=1), r"calibration batch 2: .* raised OSError: clip2.wav"),
+        (failing(), r"calibration batch 1: the data that was given raised KeyError: 'mfcc'"),
+        ((x.nosuch for x in X), r"calibration batch 0: .* raised AttributeError"),
+    ],
+    ids=["sequence", "loader", "generator", "expression"],
+)
+def test_what_the_users_own_data_raises_names_the_batch(data: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message) as info:
+        gather(BATCH_FIRST, data)
+    assert isinstance(info.value.__cause__, (OSError, KeyError, AttributeError))

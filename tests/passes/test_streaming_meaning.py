@@ -17,7 +17,7 @@ from edgec import frontends
 from edgec.errors import EdgecError, PassError
 from edgec.ir.evaluate import StepRunner
 from edgec.ir.graph import Graph
-from edgec.nn import LIF
+from edgec.nn import LIF, LogMel
 from edgec.passes.assign_precision import Assignment
 from edgec.passes.drop_constant_channels import DropConstantChannels
 from edgec.passes.make_streaming import MakeStreaming
@@ -109,13 +109,29 @@ def test_what_a_stream_cannot_know_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_the_reason_names_the_mean_and_offers_sliding(precision: str) -> None:
-    module, axis = REFUSED["squeeze and excite"]
+    module, axis = REFUSED["gate from linear layers"]
     graph = frontends.load(module, (torch.zeros(SHAPES[axis]),), time_axis=axis)
-    data = np.random.default_rng(0).normal(size=(8, 8, 16)).astype(np.float32)
+    data = np.random.default_rng(0).normal(size=(8, *SHAPES[axis][1:])).astype(np.float32)
     with pytest.raises(PassError, match=r"mul \(test_streaming_meaning.py:\d+\): frames meet .* of %\w+ \(") as info:
         make_stages(graph, precision, data, MakeStreaming(), None, Assignment(), lambda stage: None, None)
     assert "--sliding" in info.value.for_shell()
     assert "edgec.nn.RunningMean" in str(info.value)
+
+
+@pytest.mark.parametrize(
+    ("module", "shape", "time_axis"),
+    [
+        (net(lambda x, f: f(x) * torch.sigmoid(f(x).mean(1, keepdim=True)), f=LogMel(n_mels=8)), (1, 3200), 1),
+        (net(lambda x: x * torch.sigmoid(x.mean(0, keepdim=True))), (16, 1, 8), 0),
+        (net(lambda x: x * torch.sigmoid(x.mean(2, keepdim=True))), (1, 8, 16), 2),
+    ],
+    ids=["log-mel", "time first", "channels first"],
+)
+def test_sliding_is_not_offered_where_it_cannot_be(module: nn.Module, shape: tuple[int, ...], time_axis: int) -> None:
+    graph = frontends.load(module, (torch.zeros(shape),), time_axis=time_axis)
+    with pytest.raises(PassError, match="compile the whole window with streaming=False") as info:
+        transform(graph, [*float_passes(), MakeStreaming()], lambda stage: None)
+    assert "sliding" not in str(info.value)
 
 
 READOUTS: dict[str, tuple[nn.Module, int]] = {

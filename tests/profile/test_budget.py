@@ -1,6 +1,7 @@
 import pytest
 
 from edgec.errors import BudgetError, InputError
+from edgec.pipeline import fit_ram
 from edgec.profile.budget import Budget, arena_for, check_budget, parse_latency, parse_size
 
 TOTALS = {
@@ -78,9 +79,19 @@ def test_ram_over_the_budget_asks_for_an_arena_that_is_smaller_by_as_much() -> N
     assert arena_for(REPORT, Budget()) is None
     assert arena_for(REPORT, Budget(ram=350)) == 150
     assert arena_for(REPORT, Budget(ram=10)) == 0
-    tried = {**REPORT, "totals": {**TOTALS, "arena_asked": 150}}
+    tried = {**REPORT, "totals": {**TOTALS, "in_steps": True}}
     with pytest.raises(BudgetError, match="RAM: 400 bytes used, 350 allowed; layers run in the steps"):
         check_budget(tried, Budget(ram=350))
+    with pytest.raises(BudgetError, match="RAM: 400 bytes used, 350 allowed\n"):
+        check_budget(REPORT, Budget(ram=350))
+
+
+@pytest.mark.parametrize(("arenas", "in_steps"), [([200, 200], False), ([200, 120, 120], True)])
+def test_only_layers_that_run_in_steps_are_said_to(arenas: list[int], in_steps: bool) -> None:
+    """A network of linear layers has none that could."""
+    left = iter(arenas)
+    report = fit_ram(lambda tiling: {**REPORT, "totals": {**TOTALS, "arena": next(left)}}, Budget(ram=10))
+    assert report["totals"]["in_steps"] == in_steps
 
 
 def test_ram_is_gated_with_the_callers_buffers_and_without() -> None:

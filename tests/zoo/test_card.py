@@ -14,7 +14,8 @@ import torch
 from edgec.cli import main
 from edgec.frontends import shipped
 from edgec.zoo import measure
-from edgec.zoo.card import all_cards, card_file, digest, page_of
+from edgec.zoo.card import digest
+from edgec.zoo.cards import all_cards, card_file, page_of
 from edgec.zoo.family import TEXTS, load_family
 from edgec.zoo.page import section
 from edgec.zoo.plot import plot_anytime
