@@ -13,14 +13,14 @@ import numpy as np
 
 from edgec.device import Device, default_kind, open_device
 from edgec.errors import InputError, VerifyError
-from edgec.files import read_arrays, read_table, read_text
+from edgec.files import as_array, read_arrays, read_table, read_text
 from edgec.guard import guarded_methods
 from edgec.ir.graph import Graph
 from edgec.ir.text import parse_graph
 from edgec.ir.verify import verify
 from edgec.schema import checked
 from edgec.signal_math import PCM_SCALE
-from edgec.toolchain.checksums import check_sums
+from edgec.toolchain.checksums import as_changed, check_sums
 from edgec.toolchain.manifest import AGAIN, Manifest, TensorSpec, read_manifest
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -134,11 +134,13 @@ class CompiledModel:
 
     @cached_property
     def _host(self) -> Device:
-        return open_device(self.default_device, self.folder, self.manifest)
+        with as_changed(self.folder):
+            return open_device(self.default_device, self.folder, self.manifest)
 
     def device(self, kind: str = "emulator", **options: Any) -> Device:
         """The model on another device: host, unicorn, qemu, qemu-aarch64, cuda, or emulator, its target's own."""
-        return open_device(kind, self.folder, self.manifest, **options)
+        with as_changed(self.folder):
+            return open_device(kind, self.folder, self.manifest, **options)
 
     def step(self, *frame: Any) -> Outputs:
         """One frame of each input, in order or as one mapping by name; real values out, as `run` has them; None while
@@ -183,8 +185,9 @@ class CompiledModel:
         path = self.folder / "ir" / f"{name}.ir"
         arrays = read_arrays(path.with_suffix(".npz"), AGAIN, least=0)
         try:
-            graph = parse_graph(read_text(path, "a graph", AGAIN), OPS, arrays)
-            verify(graph)
+            with as_changed(self.folder):
+                graph = parse_graph(read_text(path, "a graph", AGAIN), OPS, arrays)
+                verify(graph)
         except VerifyError as err:
             raise InputError(f"{path}: damaged: {err.message}", hint=AGAIN) from err
         return graph
@@ -212,16 +215,16 @@ def by_name(x: Inputs, specs: Sequence[TensorSpec]) -> dict[str, Array]:
     if isinstance(x, Mapping):
         if not set(names) <= set(x):
             raise InputError(f"expected the inputs {', '.join(names)}, found {', '.join(map(str, x)) or 'none'}")
-        return {name: np.asarray(x[name]) for name in names}
+        return {name: as_array(x[name], f"input {name!r}") for name in names}
     if len(names) == 1:
-        return {names[0]: np.asarray(x)}
+        return {names[0]: as_array(x, f"input {names[0]!r}")}
     if not isinstance(x, (list, tuple)) or len(x) != len(names):
         found = f"{len(x)} arrays" if isinstance(x, (list, tuple)) else f"one {type(x).__name__}"
         raise InputError(
             f"expected {len(names)} inputs ({', '.join(names)}), found {found}",
             hint="give a mapping from each name to its array, or the arrays in this order",
         )
-    return {name: np.asarray(value) for name, value in zip(names, x, strict=True)}
+    return {name: as_array(value, f"input {name!r}") for name, value in zip(names, x, strict=True)}
 
 
 def input_frames(x: Inputs, specs: Sequence[TensorSpec]) -> Iterator[list[Array]]:

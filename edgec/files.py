@@ -111,6 +111,23 @@ def _loaded(path: str | Path, what: str, load: Any, hint: str | None) -> dict[st
     return {name: array.astype(array.dtype.newbyteorder("="), copy=False) for name, array in arrays.items()}
 
 
+def as_array(given: Any, what: str) -> Array:
+    """An array of numbers from one, a tensor of torch's (detached, half precision as float32), or nested lists;
+    InputError, which begins with `what`, for anything else."""
+    import numpy as np
+
+    try:
+        if hasattr(given, "detach"):
+            tensor = given.detach().cpu()
+            given = (tensor.float() if str(tensor.dtype) in ("torch.float16", "torch.bfloat16") else tensor).numpy()
+        array = np.asarray(given)
+    except Exception as err:
+        raise InputError(f"{what}: expected an array, found {type(given).__name__}: {str(err)[:400]}") from err
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{what}: expected an array of numbers, found {array.dtype}")
+    return array.astype(np.float32) if array.dtype == np.float16 else array
+
+
 def is_zip(path: str | Path) -> bool:
     """Whether a file is a zip archive, by its directory."""
     try:

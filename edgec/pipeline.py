@@ -145,6 +145,7 @@ def compile_model(
     stepper = form.make(graph, time_axis)
     if streaming and stepper is None:
         progress("whole window")
+    names = ([v.name for v in graph.inputs], graph.results or graph.outputs)
     dump = None if dump_ir is None else Path(dump_ir)
     drop = DropConstantChannels(goal=goal, zones=takes_zones(part.isa)) if drop_constant_channels else None
     stages = make_stages(graph, kind, data, stepper, drop, assignment, progress, dump)
@@ -168,7 +169,7 @@ def compile_model(
             progress("generate code")
             plan = emit.write_folder(
                 stages.step, part, folder, place, tiling, cycles=profile == "dwt", goal=goal,
-                choose=tuned.choose if tuned else None,
+                choose=tuned.choose if tuned else None, names=names,
             )  # fmt: skip
             progress("measure")
             return build_report(
@@ -280,7 +281,7 @@ def read_archive(path: Path, names: Sequence[str]) -> Any:
 
 
 def _write_sample(folder: Path, sample: Samples) -> None:
-    """The inputs that `edgec profile` and `edgec verify` run unless told otherwise, by their names in the C."""
+    """The inputs that `edgec profile` and `edgec verify` run unless told otherwise, by their names."""
     specs = read_manifest(folder).inputs
     write_arrays(folder / "sample.npz", {s.name: x for s, x in zip(specs, sample.values(), strict=True)})
 

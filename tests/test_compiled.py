@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,72 @@ def test_inputs_that_do_not_fit(given: Any, message: str) -> None:
 
 def test_the_only_input_needs_no_name() -> None:
     assert by_name(ROWS, (X,)).keys() == by_name({"x": ROWS}, (X,)).keys() == {"x"}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [[[1.0, 2.0], [3.0]], torch.empty(2, device="meta"), ["a", "b"], {"x": object()}, np.zeros(5, complex)],
+    ids=["ragged", "meta", "text", "object", "complex"],
+)
+def test_what_is_no_array_of_numbers(given: Any) -> None:
+    with pytest.raises(InputError, match=r"^input 'x': expected an array"):
+        by_name(given, (X,))
+
+
+def test_tensors_as_torch_has_them() -> None:
+    for tensor in (torch.ones(5, requires_grad=True), torch.ones(5, dtype=torch.bfloat16), torch.ones(5).half()):
+        np.testing.assert_array_equal(by_name(tensor, (X,))["x"], np.ones(5, np.float32))
+
+
+# ---- names are the network's own, and a folder may be changed ----
+
+
+class Heads(torch.nn.Module):
+    """Arguments that are words of C, and results by key, one of them twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.head = torch.nn.Linear(4, 6), torch.nn.Linear(6, 3)
+
+    def forward(self, double: torch.Tensor, arena: torch.Tensor) -> dict[str, Any]:
+        y = torch.relu(self.body(double))
+        logits = self.head(y) + arena
+        return {"static": logits, "heads": {"a": torch.sigmoid(logits), "b": logits}}
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_names_are_the_networks_own(precision: str, tmp_path: Path) -> None:
+    module, x, h = Heads().eval(), torch.randn(16, 4), torch.randn(16, 3)
+    model = edgec.compile(
+        module, "host", tmp_path / "o", precision=precision, example_inputs=(x[:1], h[:1]),
+        calibration={"double": x, "arena": h},
+    )  # fmt: skip
+    with model, torch.no_grad():
+        found = model.run({"arena": h[:1], "double": x[:1]})
+        wanted = module(x[:1], h[:1])
+    assert list(found) == ["static", "heads.a", "heads.b"]
+    for name, out in (("static", wanted["static"]), *((f"heads.{k}", out) for k, out in wanted["heads"].items())):
+        assert_close(found[name], out.numpy(), precision)
+    parameters = [t["parameter"] for t in json.loads((tmp_path / "o" / "manifest.json").read_text())["inputs"]]
+    assert parameters == ["in_double", "in_arena"]
+    assert "in_double" in (tmp_path / "o" / "heads.h").read_text()
+    change_a_folder(tmp_path / "o")
+
+
+def change_a_folder(folder: Path) -> None:
+    """A firmware engineer's change is run once the sums are gone, as the error says; damage is no fault of edgec's."""
+    x = {"double": np.zeros(4, np.float32), "arena": np.zeros(3, np.float32)}
+    code = (folder / "heads.c").read_text()
+    (folder / "heads.c").write_text(code.replace("return ", "return /* of mine */ ", 1))
+    with pytest.raises(InputError, match=r"heads.c is not as compile wrote it: (.|\n)*delete .*SHA256SUMS"):
+        edgec.open(folder)
+    (folder / "SHA256SUMS").unlink()
+    assert edgec.verify(edgec.open(folder), x).ok
+    text = (folder / "ir" / "step.ir").read_text().splitlines(keepends=True)
+    (folder / "ir" / "step.ir").write_text("".join([*text[:2], *text[1:]]))  # one more input
+    with pytest.raises(InputError, match=r"its files do not fit each other|damaged"):
+        edgec.verify(edgec.open(folder), x)
 
 
 # ---- compiled networks against their module, and onnxruntime ----

@@ -21,7 +21,7 @@ from edgec.backends.c_expr import Unsupported, helper_text, kind_of
 from edgec.backends.c_text import Function, FunctionPrinter, comment_text, head_text, statements
 from edgec.backends.environment import environment
 from edgec.backends.kernel import NamedKernel
-from edgec.backends.library import VERSION, Writer, manifest, wrap_frame, write_weights
+from edgec.backends.library import VERSION, Names, Writer, manifest, wrap_frame, write_weights
 from edgec.plan import Plan
 from edgec.runtime import runtime_file
 from edgec.target import Target
@@ -205,15 +205,16 @@ _BYTES = {"int8_t": 1, "uint8_t": 1, "int16_t": 2, "uint16_t": 2, "int32_t": 4, 
 
 
 def write_cuda_library(
-    plan: Plan, symbols: Mapping[tuple[int, int], str], kernels: Sequence[NamedKernel], target: Target, folder: Path
-) -> Plan:
+    plan: Plan, symbols: Mapping[tuple[int, int], str], kernels: Sequence[NamedKernel], target: Target, folder: Path,
+    names: Names | None = None,
+) -> Plan:  # fmt: skip
     """Write header, source, runtime headers and manifest.json into `folder`."""
     for name, content in emit_launcher(plan, symbols, kernels, target.name).items():
         (folder / name).write_text(content, encoding="utf-8")
     for header in ("edgec.h", "edgec_simd.h", "edgec_math.h"):
         (folder / header).write_text(runtime_file(header).read_text(encoding="utf-8"), encoding="utf-8")
     sources = [f"{plan.graph.name}.cu", *write_weights(plan, folder, "host_")]
-    data = manifest(plan, symbols, target=target.name, sources=sources)
+    data = manifest(plan, symbols, target=target.name, sources=sources, names=names)
     data["state_bytes"] += 8  # the pointer to device memory
     (folder / "manifest.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     return plan

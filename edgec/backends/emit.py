@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgec.backends.kernel import NamedKernel, source_text
-from edgec.backends.library import manifest, write_library, write_weights
+from edgec.backends.library import Names, manifest, write_library, write_weights
 from edgec.backends.names import comment_safe, library_name
 from edgec.backends.share import keep_once, share
 from edgec.backends.weights import binary_consts
@@ -61,11 +61,13 @@ def write_folder(
     cycles: bool = False,
     goal: str = "latency",
     choose: Select | None = None,
+    names: Names | None = None,
 ) -> Plan:
     """Generate code for a graph; the files of the library and manifest.json appear in `folder`. place: see
     `place_memory`; cycles: the step reads the core's cycle counter around each layer;
     goal: `size` shares kernels that differ in numbers only and has the C compiled for size;
-    choose: maps an op and its site to a kernel variant, by default the first that fits."""
+    choose: maps an op and its site to a kernel variant, by default the first that fits; names: what the user calls
+    inputs and outputs."""
     tiled = tiling if target.backend != "cuda" else None
     graph = OwnOutputs().run(replace(graph, name=library_name(graph.name)))
     plan = make_plan(graph, choose or (lambda op, site: select(op, site, target.isa)), tiled)
@@ -87,13 +89,13 @@ def write_folder(
     else:
         from edgec.backends.cuda import write_cuda_library
 
-        return write_cuda_library(plan, symbols, kernels, target, folder)
+        return write_cuda_library(plan, symbols, kernels, target, folder, names)
     headers = headers_for(text + ("edgec_cycles_" if cycles else ""))
     files = write_library(
         plan, text, symbols, summary=summary(graph), target=target.name, headers=headers[1:], cycles=cycles
     )
     sources += write_weights(plan, folder)
-    data = manifest(plan, symbols, target=target.name, sources=sources, cycles=cycles) | {"opt": OPT[goal]}
+    data = manifest(plan, symbols, target=target.name, sources=sources, cycles=cycles, names=names) | {"opt": OPT[goal]}
     files |= {h: header_text(h) for h in headers} | {"manifest.json": json.dumps(data, indent=1) + "\n"}
     for name, content in files.items():
         (folder / name).write_text(content, encoding="utf-8")

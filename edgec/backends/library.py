@@ -58,6 +58,10 @@ def memory_dtype(t: TensorType) -> str:
     return t.dtype.storage
 
 
+#: what the user calls the inputs, and the outputs
+Names = tuple[Sequence[str], Sequence[str]]
+
+
 @dataclass(frozen=True)
 class Port:
     """An input or output of the C API."""
@@ -71,7 +75,7 @@ class Port:
     def manifest(self) -> dict[str, Any]:
         q = self.type.quant
         return {
-            "name": self.field, "ctype": self.ctype, "dtype": memory_dtype(self.type),
+            "name": self.field, "parameter": self.field, "ctype": self.ctype, "dtype": memory_dtype(self.type),
             "shape": list(self.type.storage_shape), "bytes": self.type.bytes,
             "scale": q.scale[0] if q else 1.0, "zero_point": q.zero_point if q else 0, "time_axis": self.type.time_axis,
         }  # fmt: skip
@@ -343,20 +347,29 @@ def write_weights(plan: Plan, folder: Path, prefix: str = "") -> list[str]:
     return [name for name in files if name.endswith(".S")]
 
 
+def named(specs: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Inputs or outputs under what the user calls them; one whose name is not its alone has that of its parameter."""
+    free = [n if names.count(n) == 1 else s["parameter"] for s, n in zip(specs, names, strict=True)]
+    return [s | {"name": n if free.count(n) == 1 else s["parameter"]} for s, n in zip(specs, free, strict=True)]
+
+
 def manifest(
-    plan: Plan, symbols: Mapping[tuple[int, int], str], *, target: str, sources: Sequence[str], cycles: bool = False
-) -> dict[str, Any]:
-    """What devices and reports need to know about a library; JSON-able."""
-    graph, names = plan.graph, const_symbols(plan)
-    inputs, outputs = ports(plan)
+    plan: Plan, symbols: Mapping[tuple[int, int], str], *, target: str, sources: Sequence[str], cycles: bool = False,
+    names: Names | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """What devices and reports need to know about a library; JSON-able. names: see `named`."""
+    graph, symbols_of = plan.graph, const_symbols(plan)
+    inputs, outputs = ([p.manifest() for p in found] for found in ports(plan))
+    if names is not None:
+        inputs, outputs = named(inputs, names[0]), named(outputs, names[1])
     return {
         "name": graph.name, "prefix": graph.name, "target": target, "version": VERSION, "sources": list(sources),
         "state_bytes": plan.state_bytes, "arena_bytes": max(8, plan.arena_bytes),
         "arena_lower_bound": plan.arena_lower_bound,
         "regions": {k.strip("()"): r for k, r in plan.homes.items() if k not in plan.consts},
         "delay": graph.delay, "flush_steps": graph.flush_steps, "cycles": slots(plan) if cycles else 0,
-        "inputs": [p.manifest() for p in inputs], "outputs": [p.manifest() for p in outputs],
-        "nodes": [_node_row(plan, call, symbols, names) for call in plan.calls],
+        "inputs": inputs, "outputs": outputs,
+        "nodes": [_node_row(plan, call, symbols, symbols_of) for call in plan.calls],
     }  # fmt: skip
 
 

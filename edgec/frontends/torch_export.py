@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -130,6 +131,28 @@ def chosen_outputs(ep: ExportedProgram, name: str, outputs: Outputs) -> list[int
     return [known[o] for o in outputs]
 
 
+def called(ep: ExportedProgram, chosen: Sequence[int], outputs: Sequence[str]) -> tuple[str, ...]:
+    """What the user calls the results: keys and fields in what forward returns, else the names of the tensors."""
+    spec = ep.call_spec.out_spec
+    paths = [] if spec is None else list(key_paths(spec))
+    if len(paths) != len(ep.graph_signature.user_outputs):
+        return tuple(outputs)
+    keys = [".".join(paths[k]) for k in chosen]
+    return tuple(key or name for key, name in zip(keys, outputs, strict=True))
+
+
+def key_paths(spec: Any) -> Iterator[tuple[str, ...]]:
+    """For every leaf of a pytree, the keys that lead to it; places in tuples and lists count where keys follow."""
+    if spec.is_leaf():
+        yield ()
+        return
+    children = spec.children() if callable(getattr(spec, "children", None)) else spec.children_specs
+    keyed = isinstance(spec.context, list) and len(spec.context) == len(children)
+    for key, child in zip(spec.context if keyed else range(len(children)), children, strict=True):
+        for path in key_paths(child):
+            yield (str(key), *path) if keyed or path else ()
+
+
 def without_mutation(ep: ExportedProgram) -> ExportedProgram:
     """The same program with in-place calls made functional and every other call as it is."""
     mutates = any(is_mutable(node.target) for node in ep.graph.nodes if node.op == "call_function")
@@ -201,7 +224,7 @@ class Importer:
         if problems:
             raise FrontendError(join_problems(f"{self.name}: the model cannot be imported:", problems))
         verify(graph)
-        return graph
+        return replace(graph, results=called(self.ep, self.chosen, outputs))
 
     def live_calls(self) -> list[fx.Node]:
         """The calls that a returned result or a changed buffer needs; what else the model computes is not imported."""

@@ -84,7 +84,10 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """A network. On a step graph `delay` is that of its outputs in frames, `flush_steps` how many steps drain it."""
+    """A network. On a step graph `delay` is that of its outputs in frames, `flush_steps` how many steps drain it.
+
+    `results`: what the user calls the outputs, in their order; empty where that is as they are called here.
+    """
 
     name: str
     inputs: tuple[Value, ...]
@@ -95,6 +98,7 @@ class Graph:
     is_step: bool = False
     delay: int = 0
     flush_steps: int = 0
+    results: tuple[str, ...] = ()
 
     @cached_property
     def _types(self) -> dict[str, TensorType]:

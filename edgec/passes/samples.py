@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 
 from edgec.errors import EdgecError, InputError
+from edgec.files import as_array
 from edgec.ir.graph import Value
 from edgec.ir.text import print_type
 from edgec.ir.types import TensorType
@@ -117,7 +118,7 @@ def fitted(v: Value, given: Any, where: str) -> Array:
     which axes of length 1 do not count; where the input's own first axis is time, also [time, N, ...]. float32 (also
     what other float types hold), int16 PCM, and what an integer input takes. InputError says which shapes would do.
     """
-    array = as_array(given)
+    array = as_array(given, where)
     expected = f"{where}: expected {print_type(v.type)} samples along axis 0"
     if not v.type.shape:
         raise InputError(f"{expected}, but the input is a scalar, which has no axis 0")
@@ -132,18 +133,6 @@ def fitted(v: Value, given: Any, where: str) -> Array:
         bad = int(np.flatnonzero(~np.isfinite(shaped.reshape(len(shaped), -1)).all(1))[0]) // v.type.shape[0]
         raise InputError(f"{expected}, found NaN or infinity in sample {bad}")
     return shaped
-
-
-def as_array(given: Any) -> Array:
-    """A tensor, array or nested list as an array; half precision as float32."""
-    if isinstance(given, torch.Tensor):
-        tensor = given.detach().cpu()
-        given = (tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor).numpy()
-    try:
-        array: Array = np.asarray(given)
-    except ValueError as err:
-        raise InputError(f"calibration data that is no array: {err}") from err
-    return array.astype(np.float32) if array.dtype == np.float16 else array
 
 
 def as_samples(array: Array, t: TensorType, expected: str) -> Array:

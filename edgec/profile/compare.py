@@ -18,8 +18,9 @@ from edgec.ir.types import DType, TensorType
 from edgec.passes import quantize_compare
 from edgec.passes.streaming_compare import Difference
 from edgec.profile import trained
-from edgec.profile.original import load_original
+from edgec.profile.original import Original, load_original
 from edgec.profile.trained import Agreement, Sequences
+from edgec.toolchain.checksums import as_changed
 from edgec.toolchain.manifest import Manifest, NodeSpec
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -115,6 +116,14 @@ def verify_model(
     cannot be run or is another network.
     """
     runtime = None if original is None else load_original(original)
+    with as_changed(model.folder):
+        return _verify(model, x, kind, runtime, tolerance)
+
+
+def _verify(
+    model: CompiledModel, x: Inputs, kind: str, runtime: Original | None, tolerance: float | None
+) -> Verification:
+    """`verify_model` with the original ready to run."""
     reference, whole, step = (model.graph(name) for name in ("reference", "whole", "step"))
     given = trained.sequences(x, model, whole)
     least = trained.default_tolerance(reference, whole) if tolerance is None else tolerance

@@ -13,6 +13,7 @@ from edgec.errors import TargetError
 from edgec.profile.frames import Frames, count_frames, how_modelled, how_on_board, timing_obstacle
 from edgec.profile.timing import board_milliseconds, milliseconds
 from edgec.target import Target, load_target
+from edgec.toolchain.checksums import as_changed
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,12 @@ class Profile:
 def profile(model: CompiledModel, x: Inputs) -> Profile:
     """Run x, as `CompiledModel.run` takes it, frame by frame on the emulator and count. The marks between layers are
     not part of the counts, nor are the frames that only fill a sliding window."""
+    with as_changed(model.folder):
+        return _profile(model, x)
+
+
+def _profile(model: CompiledModel, x: Inputs) -> Profile:
+    """`profile` on a folder whose files fit each other."""
     target = load_target(model.manifest.target)
     kind, modelled = counting_kind(target), timing_obstacle(target) is None
     if kind is None:

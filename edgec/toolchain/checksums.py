@@ -5,11 +5,13 @@ The host device runs a folder's C in this process, where damaged code could do a
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
-from edgec.errors import InputError
+from edgec.errors import EdgecError, InputError
 from edgec.files import read_text, unreadable
 
 SUMS = "SHA256SUMS"
@@ -41,6 +43,23 @@ def check_sums(folder: Path) -> None:
                 hint=f"compile again; where the change is yours, delete {folder / SUMS}: the folder is then taken as it"
                 " is, and its C is run in this process",
             )
+
+
+@contextlib.contextmanager
+def as_changed(folder: Path) -> Iterator[None]:
+    """A folder without sums may be damaged, or changed by hand: what fails on it unforeseen is told as that."""
+    try:
+        yield
+    except (EdgecError, OSError, MemoryError):
+        raise
+    except Exception as err:
+        if (folder / SUMS).exists():
+            raise
+        raise InputError(
+            f"{folder} was changed, and its files do not fit each other any more: {type(err).__name__}:"
+            f" {str(err)[:400]}",
+            hint=f"compile again; whether a folder is as compile wrote it is known where {SUMS} lies in it",
+        ) from err
 
 
 def digest(path: Path) -> str:
