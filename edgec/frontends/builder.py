@@ -96,5 +96,7 @@ class GraphBuilder:
         """The graph, without what no output needs."""
         if not outputs:
             raise FrontendError(f"{self.name}: the model returns no tensor")
+        if not self._inputs:
+            raise FrontendError(f"{self.name}: the model reads no input: what it returns is always the same")
         graph = Graph(self.name, tuple(self._inputs), self._consts, tuple(self._nodes), outputs)
         return graph.prune_unused()

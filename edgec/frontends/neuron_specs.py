@@ -21,6 +21,7 @@ Array = npt.NDArray[Any]
 
 SNNTORCH = "snntorch._neurons"
 SPIKINGJELLY = ("spikingjelly.activation_based.neuron", "spikingjelly.clock_driven.neuron")
+BASES = ("SpikingNeuron", "LIF", "BaseNode", "AdaptBaseNode", "AdaptiveBaseNode")  # classes that neurons are made from
 RESET_FUNCTIONS = {"_base_sub": "subtract", "_base_zero": "zero", "_base_int": "none"}
 
 
@@ -50,11 +51,11 @@ class Unsupported(Exception):
 
 
 def neuron_class(module: nn.Module) -> tuple[str, type] | None:
-    """(library, class) of a neuron module of a known library; None for any other module."""
+    """(library, class) of a neuron module of a known library, one of `BASES` for a user's own; None for others."""
     for cls in type(module).__mro__:
-        if cls.__module__.startswith(SNNTORCH) and cls.__name__ not in ("SpikingNeuron", "LIF", "RecurrentOneToOne"):
+        if cls.__module__.startswith(SNNTORCH) and cls.__name__ != "RecurrentOneToOne":
             return "snntorch", cls
-        if cls.__module__ in SPIKINGJELLY and cls.__name__ not in ("BaseNode", "AdaptBaseNode", "AdaptiveBaseNode"):
+        if cls.__module__ in SPIKINGJELLY:
             return "spikingjelly", cls
     return None
 
@@ -67,7 +68,9 @@ def read_neuron(module: nn.Module, path: str) -> NeuronSpec | None:
     library, cls = found
     readers = SNNTORCH_READERS if library == "snntorch" else SPIKINGJELLY_READERS
     if cls.__name__ not in readers:
-        raise Unsupported(f"{library}'s {cls.__name__} is not supported; supported are {', '.join(sorted(readers))}")
+        own = f"{type(module).__name__}, a neuron of your own made from " if cls.__name__ in BASES else ""
+        known = ", ".join(sorted(readers))
+        raise Unsupported(f"{own}{library}'s {cls.__name__} is not supported; supported are {known}")
     changes = overrides(module, cls)
     if changes:
         raise Unsupported(f"it is no longer {library}'s {cls.__name__}: {'; '.join(changes)}")

@@ -58,9 +58,12 @@ def load_onnx(path: Path, name: str, time_axis: int | Sequence[int | None] | str
 
 
 def live_part(model: OnnxModel) -> OnnxModel:
-    """The model without operators that no output needs."""
-    kept = needed([(n.inputs, tuple(filter(None, n.outputs))) for n in model.nodes], [v.name for v in model.outputs])
-    return replace(model, nodes=tuple(itertools.compress(model.nodes, kept)))
+    """The model without operators that no output needs, and without inputs that nothing reads: they have no scale."""
+    results = [v.name for v in model.outputs]
+    kept = needed([(n.inputs, tuple(filter(None, n.outputs))) for n in model.nodes], results)
+    nodes = tuple(itertools.compress(model.nodes, kept))
+    read = {*results, *(name for n in nodes for name in n.inputs)}
+    return replace(model, nodes=nodes, inputs=tuple(v for v in model.inputs if v.name in read))
 
 
 class Walker:

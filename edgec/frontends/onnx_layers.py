@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -11,6 +12,7 @@ from edgec.frontends.onnx_values import Array, Call, Constant, Grid, Pending, St
 from edgec.frontends.tflite_numbers import multipliers, same_padding
 from edgec.ops.pool import ceil_pads
 from edgec.ops.qconv import QConv2dRequantize
+from edgec.ops.qelementwise import QAffine
 from edgec.ops.qlinear import QLinearRequantize
 from edgec.ops.qpool import QAvgPool2d, QMaxPool2d, QMean
 from edgec.ops.qsoftmax import PROBABILITY, exponent
@@ -182,6 +184,35 @@ def matmul(call: Call) -> Pending:
         raise ValueError(f"weights of shape {w.shape}, expected two axes")
     name, rows = rows_of(call, x, w)
     return product(call, rows, scales, folded_bias(call, rows, x.grid, scales), x, name)
+
+
+def batch_norm(call: Call) -> Pending:
+    """A factor and an offset for each channel, axis 1; one rounding, of a fixed-point sum with as many bits as int32
+    holds."""
+    if call.attribute("training_mode", 0):
+        raise ValueError("training_mode is not 0: export the model in eval mode")
+    x = call.stored(0)
+    gamma, beta, center, variance = (call.constant(k).real.astype(np.float64).reshape(-1) for k in range(1, 5))
+    channels = x.shape[1] if len(x.shape) > 1 else 1
+    if {v.size for v in (gamma, beta, center, variance)} != {channels}:
+        raise ValueError(f"{gamma.size} factors for {channels} channels")
+    factors = gamma / np.sqrt(variance + call.attribute("epsilon", 1e-5))
+    if not np.isfinite(factors).all():
+        raise ValueError("a channel's variance is not positive")
+    x = x if x.flat is None else Stored(call.natural(x), x.shape, x.grid, tuple(range(len(x.shape))))
+
+    def make(grid: Grid, lo: int, hi: int) -> Stored:
+        gain = factors * x.grid.scale / grid.scale
+        offset = (beta - center * factors) / grid.scale - gain * x.grid.zero
+        shift = min(power(float((np.abs(gain) * 128 + np.abs(offset)).max()) + 2), 24)
+        if shift < 1:
+            raise ValueError(f"its output scale {grid.scale:g} is too fine for its input")
+        numbers = (np.rint(v * 2.0**shift).astype(np.int32) for v in (gain, offset))
+        names = call.consts(**dict(zip(("multiplier", "offset"), numbers, strict=True)))
+        op = QAffine("int8", grid.scale, grid.zero, shift, lo, hi, x.axes.index(1))
+        return replace(x, name=call.emit(op, x.name, *names), grid=grid)
+
+    return Pending(make)
 
 
 def max_pool(call: Call) -> Stored:

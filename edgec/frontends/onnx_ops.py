@@ -8,7 +8,7 @@ from math import inf, prod
 
 import numpy as np
 
-from edgec.frontends.onnx_layers import average_pool, convolution, gemm, matmul, max_pool, mean, softmax
+from edgec.frontends.onnx_layers import average_pool, batch_norm, convolution, gemm, matmul, max_pool, mean, softmax
 from edgec.frontends.onnx_values import Call, Constant, Floats, Grid, Pending, Stored, Value, power
 from edgec.frontends.tflite_numbers import quantize_multiplier
 from edgec.ops.qproduct import QMul
@@ -269,6 +269,7 @@ def leaky(call: Call, x: Floats) -> Floats:
 CONVERTERS: dict[str, Callable[[Call], Value]] = {
     "Add": add,
     "AveragePool": average_pool,
+    "BatchNormalization": batch_norm,
     "Clip": clip,
     "Concat": concat,
     "Conv": convolution,

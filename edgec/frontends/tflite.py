@@ -37,9 +37,12 @@ def without_float_edges(model: TfModel) -> TfModel:
 
 
 def live_part(model: TfModel) -> TfModel:
-    """The model without operators that no output needs."""
+    """The model without operators that no output needs, and without inputs that nothing reads unless they are int8."""
     kept = needed([(op.inputs, op.outputs) for op in model.ops], model.outputs)
-    return replace(model, ops=tuple(itertools.compress(model.ops, kept)))
+    ops = tuple(itertools.compress(model.ops, kept))
+    read = {*model.outputs, *(k for op in ops for k in op.inputs)}
+    inputs = tuple(k for k in model.inputs if k in read or model.tensors[k].kind == "INT8")
+    return replace(model, ops=ops, inputs=inputs)
 
 
 def check_quantised(model: TfModel, where: str, unknown: bool) -> None:

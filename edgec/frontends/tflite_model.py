@@ -45,6 +45,11 @@ OPTIONS = {
 }
 
 
+def label_of(name: str) -> str:
+    """A tensor's name as far as it fits a C comment; converters join the names of fused ops by semicolons."""
+    return re.sub(r"[^\w./:-]", "_", name.split(";")[0])[:80] or "tensor"
+
+
 @dataclass(frozen=True)
 class TfTensor:
     """One tensor; `data` is its constant value, `scales` is empty where it is not quantised."""
@@ -59,8 +64,7 @@ class TfTensor:
 
     @property
     def label(self) -> str:
-        """Its name as far as it fits a C comment; converters join the names of fused ops by semicolons."""
-        return re.sub(r"[^\w./:-]", "_", self.name.split(";")[0])[:80] or "tensor"
+        return label_of(self.name)
 
 
 @dataclass(frozen=True)

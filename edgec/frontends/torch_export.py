@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map_only
 from edgec.errors import FrontendError, join_problems
 from edgec.frontends.archive import check_inputs
 from edgec.frontends.aten import CONVERTERS, HINTS
-from edgec.frontends.aten_call import Call, Constant, to_array
+from edgec.frontends.aten_call import Call, Constant, Padded, to_array
 from edgec.frontends.aten_masks import mask_problems
 from edgec.frontends.builder import GraphBuilder
 from edgec.frontends.source import source_of
@@ -207,12 +207,13 @@ class Importer:
         axes = self.time_axes(time_axis)
         specs = self.ep.graph_signature.input_specs
         placeholders = [n for n in self.ep.graph.nodes if n.op == "placeholder"]
+        live = self.live()
         for node, spec in zip(placeholders, specs, strict=True):
             if spec.kind is InputKind.USER_INPUT:
-                self.env[node] = self.user_input(node, axes)
+                self.env[node] = self.user_input(node, axes, node in live)
             else:
                 self.env[node] = Constant(str(spec.target).removeprefix(self.prefix), self.stored(spec))
-        calls = self.live_calls()
+        calls = [n for n in self.ep.graph.nodes if n.op == "call_function" and n in live]
         self.problems += unsupported(self.unknown(calls), HINTS)
         for node in calls:
             self.env[node] = self.convert(node)
@@ -226,14 +227,13 @@ class Importer:
         verify(graph)
         return replace(graph, results=called(self.ep, self.chosen, outputs))
 
-    def live_calls(self) -> list[fx.Node]:
-        """The calls that a returned result or a changed buffer needs; what else the model computes is not imported."""
+    def live(self) -> set[fx.Node]:
+        """What a returned result or a changed buffer needs; what else the model computes is not imported."""
         (output,) = (n for n in self.ep.graph.nodes if n.op == "output")
         specs, values = self.ep.graph_signature.output_specs, output.args[0]
         results = [v for s, v in zip(specs, values, strict=True) if s.kind is OutputKind.USER_OUTPUT]
         changed = [v for s, v in zip(specs, values, strict=True) if s.kind is not OutputKind.USER_OUTPUT]
-        live = needed_by([v for v in (*changed, *(results[k] for k in self.chosen)) if isinstance(v, fx.Node)])
-        return [n for n in self.ep.graph.nodes if n.op == "call_function" and n in live]
+        return needed_by([v for v in (*changed, *(results[k] for k in self.chosen)) if isinstance(v, fx.Node)])
 
     def unknown(self, calls: Sequence[fx.Node]) -> list[tuple[str, str]]:
         """Name and place of each call that nothing here converts; one on constants alone is left to torch."""
@@ -275,25 +275,22 @@ class Importer:
     def guess_time(self, calls: set[str]) -> TimeAxis:
         return 1 if calls & SEQUENCE_OPS else None
 
-    def user_input(self, node: fx.Node, axes: dict[fx.Node, int | None]) -> Any:
+    def user_input(self, node: fx.Node, axes: dict[fx.Node, int | None], read: bool) -> Any:
+        """The graph's input; None for one that cannot be such and that nothing reads, which is left out."""
         value = node.meta["val"]
         if not isinstance(value, torch.Tensor):
             return value
-        shape, axis = tuple(value.shape), axes[node]
-        if not all(isinstance(n, int) for n in shape):
-            self.problems.append(f"input {node.name} has dynamic shape {shape}; export it with fixed shapes")
-        elif value.dtype != torch.float32:
-            self.problems.append(f"input {node.name} has element type {value.dtype}; expected torch.float32")
-        elif axis is not None and not -len(shape) <= axis < len(shape):
-            self.problems.append(f"input {node.name}: time axis {axis} is not an axis of shape {shape}")
-        else:
-            axis = None if axis is None else axis % len(shape)
-            if axis != 0 and (not shape or shape[0] != 1):
-                self.problems.append(f"input {node.name} has batch {shape[:1]}; export it with batch 1")
+        problem = misfit(value, axes[node])
+        if problem is None:
+            axis = axes[node]
+            axis = None if axis is None else axis % value.dim()
             try:
-                return self.builder.input(self.input_name(node), TensorType(shape, DType.F32, None, axis))
+                return self.builder.input(self.input_name(node), TensorType(tuple(value.shape), DType.F32, None, axis))
             except ValueError as err:
-                self.problems.append(f"input {node.name}: {err}")
+                problem = f": {err}"
+        if not read:
+            return None
+        self.problems.append(f"input {node.name}{problem}")
         return Failed()
 
     def stored(self, spec: Any) -> torch.Tensor:
@@ -384,13 +381,30 @@ class Importer:
             elif isinstance(result, Constant) and result.value.is_floating_point():
                 names.append(self.builder.const(result.name, to_array(result.value)))
             elif not isinstance(result, Failed):
-                self.problems.append(f"an output is {describe(result)}, which is no result of the inputs")
+                self.problems.append(f"an output is {describe(result)}")
         return tuple(names)
+
+
+def misfit(value: torch.Tensor, axis: int | None) -> str | None:
+    """Why no graph has such an input, in words that follow its name; None where one may."""
+    shape = tuple(value.shape)
+    if not all(isinstance(n, int) for n in shape):
+        return f" has dynamic shape {shape}; export it with fixed shapes"
+    if value.dtype != torch.float32:
+        return f" has element type {value.dtype}; expected torch.float32"
+    if axis is not None and not -len(shape) <= axis < len(shape):
+        return f": time axis {axis} is not an axis of shape {shape}"
+    if (axis is None or axis % len(shape) != 0) and (not shape or shape[0] != 1):
+        return f" has batch {shape[:1]}; export it with batch 1"
+    return None
 
 
 def describe(value: Any) -> str:
     """A value that is no result of the inputs, in words."""
-    return f"the constant {value.name}" if isinstance(value, Constant) else f"a {type(value).__name__}"
+    if isinstance(value, Padded):
+        return "a tensor with zero padding, which only a convolution or a pooling right behind it takes over"
+    found = f"the constant {value.name}" if isinstance(value, Constant) else f"a {type(value).__name__}"
+    return f"{found}, which is no result of the inputs"
 
 
 def flatten(values: Any) -> list[Any]:

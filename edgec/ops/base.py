@@ -79,7 +79,7 @@ class Op:
     lower: ClassVar[Any] = None  # (site: Site) -> Kernel
     stream: ClassVar[Any] = None  # (step: StepBuilder, node: Node, *inputs: Tracked) -> Tracked
     samples: ClassVar[Any] = None  # () -> list[(op, input types)]
-    #: (types, rows, cols) -> Part: the op for these rows and columns of its output image
+    #: (types, rows, cols) -> Part: the op for these rows and columns of its output image; None where it has no such
     part: ClassVar[Any] = None
     #: True when frames do not mix: the op may run on one frame at a time as it stands
     framewise: ClassVar[bool] = False

@@ -142,7 +142,8 @@ def fits(graph: Graph, node: Node) -> bool:
         return False
     image, out = graph.type_of(node.inputs[0]), node.type
     plain = all(len(t.shape) == 4 and t.shape[0] == 1 and t.dtype is not DType.BIT for t in (image, out))
-    return plain and node.inputs[0] not in graph.consts and all(i in graph.consts for i in node.inputs[1:])
+    alone = node.inputs[0] not in graph.consts and all(i in graph.consts for i in node.inputs[1:])
+    return plain and alone and node.op.part(graph.input_types(node), (0, out.shape[1]), (0, out.shape[2])) is not None
 
 
 def chains(graph: Graph) -> list[tuple[int, int]]:

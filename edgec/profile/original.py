@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -12,11 +12,14 @@ import numpy as np
 import torch
 from torch import nn
 from torch.export import ExportedProgram
-from torch.utils._pytree import tree_flatten
+from torch.export.graph_signature import InputKind
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from edgec.errors import InputError, ToolchainError
 from edgec.frontends import checkpoint
+from edgec.frontends.builder import safe_name
 from edgec.frontends.shipped import TORCH_FILES, find_file
+from edgec.frontends.tflite_model import label_of
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -37,11 +40,11 @@ def load_original(model: Any) -> Original:
     if isinstance(model, nn.Module):
         return Original("torch, the module itself", of_module(model.eval()), any_length=True)
     if isinstance(model, ExportedProgram):
-        return Original("torch, the exported program", of_module(model.module()))
+        return Original("torch, the exported program", of_program(model))
     path = find_file(str(model))
     suffix = path.suffix.lower()
     if suffix == ".pt2":
-        return Original(f"torch on {path.name}", of_module(checkpoint.read_archive(path).module()))
+        return Original(f"torch on {path.name}", of_program(checkpoint.read_archive(path)))
     if suffix in TORCH_FILES:
         module = checkpoint.build_model(path, checkpoint.read_checkpoint(path))
         return Original(f"torch on {path.name}", of_module(module), any_length=True)
@@ -67,10 +70,56 @@ def of_module(module: Any) -> Callable[[Mapping[str, Array]], list[Array]]:
 
     def run(inputs: Mapping[str, Array]) -> list[Array]:
         with torch.no_grad():
-            result = module(*(torch.from_numpy(np.ascontiguousarray(x, np.float32)) for x in inputs.values()))
-        return [leaf.numpy() for leaf in tree_flatten(result)[0] if isinstance(leaf, torch.Tensor)]
+            return leaves(module(*map(tensor, inputs.values())))
 
     return run
+
+
+def of_program(program: ExportedProgram) -> Callable[[Mapping[str, Array]], list[Array]]:
+    """An exported program, called as it was exported."""
+    module, (args, _) = program.module(), program.call_spec
+    specs = zip(program.graph_signature.input_specs, program.graph.find_nodes(op="placeholder"), strict=True)
+    examples = {node.name: node.meta["val"] for spec, node in specs if spec.kind is InputKind.USER_INPUT}
+    names = [name for name, value in examples.items() if isinstance(value, torch.Tensor)]
+
+    def run(inputs: Mapping[str, Array]) -> list[Array]:
+        given = dict(zip(names, placed("the exported program", names, inputs), strict=True))
+        values = [argument(value, given.get(name)) for name, value in examples.items()]
+        positional, named = tree_unflatten(values, args)
+        with torch.no_grad():
+            return leaves(module(*positional, **named))
+
+    return run
+
+
+def argument(example: Any, x: Array | None) -> Any:
+    """What stands where an exported program had a tensor, zeros where none is given, or a plain value, which stays."""
+    if not isinstance(example, torch.Tensor):
+        return example
+    return torch.zeros(example.shape, dtype=example.dtype) if x is None else tensor(x)
+
+
+def tensor(x: Array) -> torch.Tensor:
+    """Real values as torch takes them, float32."""
+    return torch.from_numpy(np.ascontiguousarray(x, np.float32))
+
+
+def leaves(result: Any) -> list[Array]:
+    """The tensors of a torch result, in the order of torch's pytrees."""
+    return [leaf.numpy() for leaf in tree_flatten(result)[0] if isinstance(leaf, torch.Tensor)]
+
+
+def placed(where: Any, names: Sequence[str], inputs: Mapping[str, Array]) -> list[Array | None]:
+    """An input for each name of the original's: in order, or by name where the original has more. None is for one that
+    was left out of the compiled model, as nothing reads it. InputError where they are another network's."""
+    if len(names) == len(inputs):
+        return list(inputs.values())
+    own = [safe_name(name) for name in names]
+    if not set(inputs) <= set(own):
+        raise InputError(
+            f"{where}: expected {len(inputs)} inputs ({', '.join(inputs)}), found {', '.join(names) or 'none'}"
+        )
+    return [inputs.get(name) for name in own]
 
 
 def of_onnx(path: Path) -> Callable[[Mapping[str, Array]], list[Array]]:
@@ -82,13 +131,15 @@ def of_onnx(path: Path) -> Callable[[Mapping[str, Array]], list[Array]]:
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as err:  # onnxruntime raises many kinds for damaged files
         raise InputError(f"{path}: onnxruntime cannot read it: {err}") from err
-    names = [v.name for v in session.get_inputs()]
+    values = session.get_inputs()
 
     def run(inputs: Mapping[str, Array]) -> list[Array]:
-        if len(names) != len(inputs):
-            raise InputError(f"{path}: expected {len(inputs)} inputs ({', '.join(inputs)}), found {', '.join(names)}")
-        given = dict(zip(names, inputs.values(), strict=True))
-        return list(session.run(None, {name: x.astype(np.float32) for name, x in given.items()}))
+        given = {}
+        for v, x in zip(values, placed(path, [v.name for v in values], inputs), strict=True):
+            kind = v.type.removeprefix("tensor(").removesuffix(")")
+            dtype = {"float": "float32", "double": "float64"}.get(kind, kind)
+            given[v.name] = np.zeros(v.shape, dtype) if x is None else x.astype(np.float32)
+        return list(session.run(None, given))
 
     return run
 
@@ -104,10 +155,9 @@ def of_tflite(path: Path) -> Callable[[Mapping[str, Array]], list[Array]]:
 
     def run(inputs: Mapping[str, Array]) -> list[Array]:
         details = interpreter.get_input_details()
-        if len(details) != len(inputs):
-            raise InputError(f"{path}: expected {len(inputs)} inputs ({', '.join(inputs)}), found {len(details)}")
-        for detail, x in zip(details, inputs.values(), strict=True):
-            interpreter.set_tensor(detail["index"], stored(x, detail).reshape(detail["shape"]))
+        for detail, x in zip(details, placed(path, [label_of(d["name"]) for d in details], inputs), strict=True):
+            levels = np.zeros(detail["shape"], detail["dtype"]) if x is None else stored(x, detail)
+            interpreter.set_tensor(detail["index"], levels.reshape(detail["shape"]))
         interpreter.invoke()
         return [real(interpreter.get_tensor(d["index"]), d) for d in interpreter.get_output_details()]
 

@@ -158,6 +158,17 @@ def test_a_membrane_that_does_not_start_at_rest_is_refused():
     assert "a membrane that starts at 0.5, expected 0.0" in refusal(neuron)
 
 
+class Own(snn.SpikingNeuron):
+    def forward(self, x):
+        return self.fire(x)
+
+
+def test_a_neuron_made_from_a_librarys_base_is_refused_by_name():
+    for neuron, base in ((Own(), "snntorch's SpikingNeuron"), (Doubling(), "spikingjelly's BaseNode")):
+        name = type(neuron).__name__
+        assert f"1: {name}, a neuron of your own made from {base} is not supported; supported are" in refusal(neuron)
+
+
 def test_another_spike_function_is_refused():
     assert "not the step `membrane >= threshold`" in refusal(jelly.IFNode(surrogate_function=lambda x: (x > 0).to(x)))
     assert "not the step `membrane > threshold`" in refusal(snn.Leaky(0.8, spike_grad=lambda x: (x >= 0).float()))

@@ -123,7 +123,30 @@ def constants(net: Net) -> None:
     net.node("Relu")
 
 
-BLOCKS: list[Callable[[Net], None]] = [pools, branches, flattened, padded, gates, sequence, broadcast, constants]
+def batch_norm(net: Net, channels: int) -> None:
+    """One channel is always its offset."""
+    gain = net.rng.normal(size=channels) * (np.arange(channels) > 0)
+    moments = net.const(net.rng.normal(size=channels)), net.const(net.rng.uniform(0.1, 3, channels))
+    net.node("BatchNormalization", net.x, net.const(gain), net.const(net.rng.normal(size=channels)), *moments)
+
+
+def batch_norms(net: Net) -> None:
+    """Before a convolution, between layers, along another axis than the last, and of features."""
+    batch_norm(net, 3)
+    net.conv(3, 5, 3, 3)
+    batch_norm(net, 5)
+    net.node("Relu")
+    net.node("Transpose", perm=[0, 3, 2, 1])
+    batch_norm(net, 6)
+    net.node("Flatten")
+    batch_norm(net, 180)
+    net.dense(180, 7, relu=True)
+    batch_norm(net, 7)
+
+
+BLOCKS: list[Callable[[Net], None]] = [
+    *(pools, branches, flattened, padded, gates, sequence, broadcast, constants, batch_norms),
+]
 
 
 @pytest.mark.parametrize("unsigned", [False, True])

@@ -419,3 +419,13 @@ def test_an_exported_program_and_what_load_refuses():
         load(module)
     with pytest.raises(FrontendError, match="found int"):
         load(3)
+
+
+@pytest.mark.parametrize("unread", [torch.arange(3), torch.tensor(True), torch.ones(2, 5), torch.ones(1, 2).double()])
+def test_an_input_that_nothing_reads_blocks_no_import(unread):
+    assert [v.name for v in load(Call(lambda x, y: 2 * x).eval(), (r(1, 3), unread)).inputs] == ["inputs_0"]
+
+
+def test_a_model_of_no_input():
+    with pytest.raises(FrontendError, match="the model reads no input"):
+        load(Call(lambda x: torch.ones(1, 3)).eval(), (torch.arange(3),))

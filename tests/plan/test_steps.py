@@ -236,6 +236,26 @@ def test_without_gain_nothing_runs_in_steps(tmp_path: Path) -> None:
     assert run(graph, tmp_path, None).regions == ()
 
 
+class Rows(torch.nn.Module):
+    """What differs from row to row, or from column to column, is no layer of a chain."""
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.first, self.second = torch.nn.Conv2d(3, 6, 3), torch.nn.Conv2d(6, 4, 3)
+        self.gain = torch.linspace(0.5, 2, 7).reshape(shape)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(torch.relu(self.first(x) * self.gain + 0.1))
+
+
+@pytest.mark.parametrize("shape", [(7,), (7, 1)])
+def test_maps_along_rows_and_columns_between_convolutions(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    module, data = Rows(*shape).eval(), torch.randn(16, 3, 9, 9, generator=torch.Generator().manual_seed(0))
+    compiled = edgec.compile(module, "host", tmp_path / "out", calibration=data.numpy(), example_inputs=(data[:1],))
+    expected = module(data[:1]).detach().numpy()
+    assert np.abs(compiled.run(data[:1].numpy()) - expected).max() < 0.05 * np.abs(expected).max()
+
+
 def test_chains_end_where_a_tensor_is_used_twice() -> None:
     graph = block(8, 8)
     assert chains(graph) == [(1, 3)]

@@ -203,3 +203,60 @@ def test_decibels_in_words() -> None:
     few = Agreement("y", "torch", 1, 100, 9.0, 1.0, 10.0, flips=0.01)
     assert few.ok
     assert "1.00 % of the spikes differ (expected: at most 2 %)" in str(few)
+
+
+class Unread(nn.Module):
+    """Inputs that nothing reads, of types that no graph holds, around those that count."""
+
+    def forward(self, x: Tensor, ids: Tensor, more: dict[str, Tensor], y: Tensor | None = None) -> Tensor:
+        return x - 2 * more["b"] + 4 * y
+
+
+def test_inputs_that_nothing_reads_are_zeros_in_torch(tmp_path: Path) -> None:
+    more = {"a": torch.tensor(True), "b": torch.ones(1, 3)}
+    program = torch.export.export(Unread(), (torch.ones(1, 3), torch.arange(2), more), {"y": torch.ones(1, 3)})
+    torch.export.save(program, tmp_path / "net.pt2")
+    compiled = compile_model(tmp_path / "net.pt2", "host", tmp_path / "out", precision="float32")
+    assert [v.name for v in compiled.manifest.inputs] == ["x", "more_b", "y"]
+    rng = np.random.default_rng(0)
+    given = {v.name: rng.normal(size=(1, 3)).astype(np.float32) for v in compiled.manifest.inputs}
+    for original in (program, tmp_path / "net.pt2"):
+        assert verify_model(compiled, given, original=original).ok
+    with pytest.raises(InputError, match="the module itself does not take the compiled model's inputs"):
+        verify_model(compiled, given, original=Unread())
+
+
+def test_inputs_that_nothing_reads_are_zeros_in_onnxruntime(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    from tests.frontends.onnx_models import Net
+
+    net = Net(1, 4)
+    net.dense(4, 3)
+    path = net.quantized(tmp_path / "net.onnx")
+    model = onnx.load(path)
+    for place, (name, kind) in enumerate([("ids", onnx.TensorProto.INT64), ("f.0", onnx.TensorProto.FLOAT)]):
+        model.graph.input.insert(place, onnx.helper.make_tensor_value_info(name, kind, [1, 2]))
+    onnx.save(model, path)
+    compiled = compile_model(path, "host", tmp_path / "out")
+    assert [v.name for v in compiled.manifest.inputs] == ["input"]
+    x = np.random.default_rng(0).normal(size=(1, 4)).astype(np.float32)
+    assert verify_model(compiled, x, original=path).ok
+
+
+def test_inputs_that_nothing_reads_are_zeros_in_litert(tmp_path: Path) -> None:
+    pytest.importorskip("ai_edge_litert")
+    from tests.frontends.tflite_models import Net, Op, T, options
+
+    rng = np.random.default_rng(0)
+    weights, bias = rng.integers(-90, 90, (3, 9)).astype(np.int8), rng.integers(-90, 90, 3).astype(np.int32)
+    tensors = [
+        T((1, 2), dtype="int64"), T((1, 9), 0.02), T((3, 9), 0.01, data=weights),
+        T((3,), 0.0002, dtype="int32", data=bias), T((1, 3), 0.05), T((1, 4), 0.02),
+    ]  # fmt: skip
+    net = Net(tensors, [Op("FULLY_CONNECTED", [1, 2, 3], [4], options("FullyConnectedOptions"))], inputs=[0, 1, 5])
+    path = net.write(tmp_path / "net.tflite")
+    compiled = compile_model(path, "host", tmp_path / "out")
+    given = {v.name: rng.integers(-90, 90, v.shape).astype(np.int8) for v in compiled.manifest.inputs}
+    assert [x.shape for x in given.values()] == [(1, 9), (1, 4)]  # an int8 input is one, whoever reads it
+    assert verify_model(compiled, given, original=path).ok
