@@ -303,6 +303,8 @@ def test_what_no_result_needs_is_not_imported():
     assert "erfinv" not in str(caught.value)
 
 
+# older exporters fail in an LSTM themselves
+LSTM = "recurrent layers are not imported" if torch.__version__ >= "2.13" else "torch.export cannot trace the module"
 REFUSED = {
     "training mode": (nn.Dropout(), (r(1, 3),), "in training mode"),
     "batch": (nn.Linear(3, 2).eval(), (r(2, 3),), "export it with batch 1"),
@@ -311,7 +313,7 @@ REFUSED = {
         (torch.zeros(1, 3, dtype=torch.long),),
         "torch.int64; expected torch.float32",
     ),
-    "lstm": (nn.LSTM(3, 2).eval(), (r(1, 4, 3),), "recurrent layers are not imported"),
+    "lstm": (nn.LSTM(3, 2).eval(), (r(1, 4, 3),), LSTM),
     "branch": (Call(lambda x: x if x.sum() > 0 else -x).eval(), (r(1, 3),), "torch.export cannot trace the module"),
     "constant output": (Call(lambda x: torch.arange(3)).eval(), (r(1, 3),), "no result of the inputs"),
     "stride slice": (Call(lambda x: x[:, ::2]).eval(), (r(1, 4),), "slicing with step 2"),

@@ -12,13 +12,14 @@ import torch
 import edgec
 from edgec.compiled import input_frames
 from edgec.device.base import Device
-from edgec.errors import EdgecError, InternalError
 from edgec.ir.evaluate import StepRunner, evaluate
 from edgec.profile.compare import as_stored
+from tests.fuzz.campaign import bounded
 from tests.fuzz.random_networks import Case, network
 from tests.fuzz.sanitized import SanitizedDevice
 
-CAMPAIGN, SHARE = 500, 12
+CAMPAIGN, SHARE, STEP = 500, 12, 41  # in steps of 41, families, targets and precisions go round
+SECONDS = 300  # for one network
 TARGETS = ("cortex-m7", "cortex-m4", "cortex-m0plus", "cortex-m33", "host", "cortex-m3")
 TOLERANCE = 1e-4
 LEAST_DB = 10.0  # int8 outputs against float, over random networks; far below it something is wrong, not coarse
@@ -91,35 +92,27 @@ def compare_with_truth(case: Case, dtype: str, real: np.ndarray, expected: np.nd
     assert noise <= signal * 10 ** (-LEAST_DB / 10), f"{10 * np.log10(signal / noise):.1f} dB"
 
 
-def run_seed(seed: int, tmp_path: Path) -> str:
-    """Compile and compare one network; what it was refused for, or nothing."""
+def run_seed(seed: int, tmp_path: Path) -> None:
+    """Compile and compare one network; all of these families are supported, so a refusal is a failure too."""
     case, rng = network(seed), np.random.default_rng(seed + 1)
     target, precision = choices(seed)
     samples = [case.draw(rng) for _ in range(8)]
     names = ("x", "h") if len(case.inputs) > 1 else ("input",)
     data = {n: np.concatenate([s[k].numpy() for s in samples]) for k, n in enumerate(names)}
-    try:
+    with bounded(SECONDS):
         model = edgec.compile(
             case.module, target, tmp_path / "out", precision=precision, example_inputs=case.inputs,
             time_axis=1 if case.streams else None, calibration=data if precision == "int8" else None,
         )  # fmt: skip
-    except InternalError:
-        raise
-    except EdgecError as err:
-        return str(err)
-    check_agreement(case, model, rng, tmp_path)
-    return ""
+        check_agreement(case, model, rng, tmp_path)
 
 
-@pytest.mark.parametrize("seed", range(SHARE))
+@pytest.mark.parametrize("seed", range(0, SHARE * STEP, STEP))
 def test_a_random_network(seed: int, tmp_path: Path) -> None:
-    refusal = run_seed(seed * 41, tmp_path)  # 41: families, targets and precisions go round
-    assert not refusal, refusal
+    run_seed(seed, tmp_path)
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("seed", range(SHARE, CAMPAIGN))
+@pytest.mark.parametrize("seed", range(CAMPAIGN))
 def test_the_campaign_of_random_networks(seed: int, tmp_path: Path) -> None:
-    refusal = run_seed(seed, tmp_path)
-    if refusal:
-        pytest.skip(refusal.splitlines()[0])
+    run_seed(seed, tmp_path)
