@@ -66,7 +66,9 @@ def default_output(name: str, part: Target) -> Path:
 def check_output(out: Path) -> None:
     """The output folder must be absent or empty, and its parent writable."""
     check_writable(out, "output folder", option("out"))
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and not out.is_dir():
+        raise InputError(f"output folder {out} is a file", hint=f"give another folder with {option('out')}")
+    if out.exists() and any(out.iterdir()):
         raise InputError(
             f"output folder {out} is not empty", hint=f"give another folder with {option('out')}, or remove this one"
         )

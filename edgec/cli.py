@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 import edgec
-from edgec.errors import EdgecError, InternalError
+from edgec.errors import EdgecError, InputError, InternalError
 from edgec.guard import guarding
 from edgec.target import KINDS
 
@@ -250,6 +250,13 @@ def ended_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def check_filled(arguments: argparse.Namespace) -> None:
+    """InputError for an option or argument that is given and empty, as a variable of the shell that is not set is."""
+    for name, value in vars(arguments).items():
+        if value == "" and name != "passes":
+            raise InputError(f"{name.replace('_', '-')}: expected a value, found ''", hint="leave it out, or fill it")
+
+
 def print_any_text() -> None:
     """Names that the terminal's encoding lacks are printed with escapes."""
     for stream in (sys.stdout, sys.stderr):
@@ -265,6 +272,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with ended_by_signals(), guarding(f"edgec {arguments.command}", vars(arguments)):
             from edgec import commands
 
+            check_filled(arguments)
             getattr(commands, f"{arguments.command}_command")(arguments)
             sys.stdout.flush()
     except BrokenPipeError:

@@ -321,6 +321,7 @@ def _move(folder: Path, out: Path) -> None:
             reason = "it was filled while this compile ran, as another one into the same folder would"
         else:
             reason = err.strerror or str(err.args[0][0][2]).partition(": ")[0]  # copytree's are a list, the first tells
+            reason = reason.rpartition("] ")[2]  # without its number
         raise InputError(
             f"output folder {out} cannot be written: {reason}", hint=f"give another with {option('out')}"
         ) from err

@@ -199,7 +199,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
 
     folder, out = made(tmp_path, "a"), tmp_path / "deep" / "out"
     monkeypatch.setattr("shutil.copyfile", full)
-    with pytest.raises(InputError, match=r"out cannot be written: \[Errno 28\] No space left on device\n"):
+    with pytest.raises(InputError, match=r"out cannot be written: No space left on device\n"):
         pipeline._move(folder, out)
     assert not list((tmp_path / "deep").iterdir())
 

@@ -16,13 +16,15 @@ from edgec.files import read_array, read_arrays, read_text, unreadable
 Array = np.ndarray[Any, np.dtype[Any]]
 Note = Callable[[str], None]
 RATES = (1_000, 384_000)  # Hz
+LOUDEST = 1.1  # what a codec or a resampling filter makes of full scale
 BLOCK = 1 << 16  # samples read at once: what a damaged header promises is not believed
 
 
 def read_wav(path: str | Path, rate: int | None, note: Note = lambda text: None) -> Array:
     """Samples of a sound file as int16 [N]: .wav of any width, float or extensible, or .flac, .ogg.
 
-    Several channels become their mean, another rate is resampled to `rate` (None: any will do); `note` is told of both.
+    Several channels become their mean, another rate is resampled to `rate` (None: any will do), floats beyond [-1,1]
+    are clipped; `note` is told of each.
     InputError names what cannot be read.
     """
     samples, found = decoded(path)
@@ -35,6 +37,8 @@ def read_wav(path: str | Path, rate: int | None, note: Note = lambda text: None)
         if rate is not None and found != rate:
             mono = resampled(mono, found, rate)
             note(f"{path}: resampled from {found:,} to {rate:,} Hz")
+        if (peak := float(np.abs(mono).max(initial=0.0))) > LOUDEST:
+            note(f"{path}: samples reach {peak:.4g}, and are clipped to [-1, 1], the range of floats in a sound file")
         samples = np.clip(np.round(mono * 32768.0), -32768, 32767).astype(np.int16)[:, None]
     return np.ascontiguousarray(samples[:, 0])
 
@@ -57,7 +61,8 @@ def decoded(path: str | Path) -> tuple[Array, int]:
     except InputError:
         raise
     except Exception as err:  # soundfile raises several kinds, for a missing file too
-        cause = err if Path(path).is_file() or Path(path).is_dir() else FileNotFoundError()
+        there = Path(path)
+        cause = err if there.is_file() else IsADirectoryError() if there.is_dir() else FileNotFoundError()
         raise unreadable(path, "a sound file", cause, "convert it: sox IN -r 16000 -c 1 -b 16 OUT.wav") from err
 
 
@@ -107,10 +112,11 @@ def read_input(
     path: str | Path, rate: int | None, columns: int = 1, note: Note = lambda text: None
 ) -> Array | dict[str, Array]:
     """A sound file (`read_wav`), a .npy array, a .csv table of so many columns, or an .npz of arrays by input name."""
-    if str(path).endswith(".csv"):
+    suffix = Path(path).suffix.lower()
+    if suffix == ".csv":
         return read_series(path, columns)
-    if str(path).endswith(".npz"):
+    if suffix == ".npz":
         return read_arrays(path)
-    if str(path).endswith(".npy"):
+    if suffix == ".npy":
         return read_array(path)
     return read_wav(path, rate, note)

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from edgec.errors import InputError
-from edgec.profile.clips import read_wav
+from edgec.profile.clips import read_input, read_wav
 
 X = np.round(12000 * np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)).astype(np.int16)
 
@@ -72,9 +72,27 @@ def test_what_is_no_sound(tmp_path: Path) -> None:
     for path, message in (
         (text, "cannot be read as a sound file"),
         (tmp_path / "none.wav", "no such file"),
-        (tmp_path, "cannot be read as a sound file"),
+        (tmp_path, "expected a sound file, found a folder"),
         (write(tmp_path / "slow.wav", X, 100), "expected 1,000 to 384,000 Hz, found 100 Hz"),
         (write(tmp_path / "nan.wav", np.full(9, np.nan, np.float32), subtype="FLOAT"), "expected finite samples"),
     ):
         with pytest.raises(InputError, match=message):
             read_wav(path, 16000)
+
+
+def test_floats_beyond_full_scale_are_clipped_with_a_note(tmp_path: Path) -> None:
+    """As where somebody wrote int16 values as floats; a little beyond it is what a codec does, and not told."""
+    for peak, told in ((8000.0, True), (1.05, False)):
+        notes: list[str] = []
+        path = tmp_path / f"{peak}.wav"
+        soundfile.write(path, np.linspace(-peak, peak, 100), 16000, subtype="FLOAT")
+        found = read_wav(path, 16000, notes.append)
+        assert (found.min(), found.max()) == (-32768, 32767)
+        assert bool(notes) == told
+        assert all(f"samples reach {peak:g}, and are clipped to [-1, 1]" in note for note in notes)
+
+
+def test_a_suffix_in_capitals(tmp_path: Path) -> None:
+    np.save(tmp_path / "x", np.ones(5, np.float32))
+    (tmp_path / "x.npy").rename(tmp_path / "X.NPY")
+    np.testing.assert_array_equal(read_input(tmp_path / "X.NPY", 16000), np.ones(5, np.float32))
