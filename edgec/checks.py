@@ -34,8 +34,6 @@ def check_request(
     )  # fmt: skip
     part = target if isinstance(target, Target) else load_target(target)
     check_profile(profile, part)
-    if budget is not None and not isinstance(budget, Budget):
-        raise InputError(f"budget: expected an edgec.Budget, found {type(budget).__name__}")
     check_bits(weights, bits or {})
     path = find_file(model) if isinstance(model, (str, Path)) else None
     may_slide = streaming and path is not None and path.suffix.lower() in CHECKPOINTS

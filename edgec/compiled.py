@@ -137,10 +137,18 @@ class CompiledModel:
         with as_changed(self.folder):
             return open_device(self.default_device, self.folder, self.manifest)
 
-    def device(self, kind: str = "emulator", **options: Any) -> Device:
-        """The model on another device: host, unicorn, qemu, qemu-aarch64, cuda, or emulator, its target's own."""
+    def device(
+        self, kind: str = "emulator", *, toolchain: str = "zig", cc: str | None = None, profile: bool = False,
+        counting: bool = False, flow: bool = False, instances: int = 1, opt: str | None = None,
+        build_dir: Path | str | None = None,
+    ) -> Device:  # fmt: skip
+        """The model on another device: host, unicorn, qemu, qemu-aarch64, cuda, or emulator, its target's own; the
+        options are those of `device.open_device`."""
         with as_changed(self.folder):
-            return open_device(kind, self.folder, self.manifest, **options)
+            return open_device(
+                kind, self.folder, self.manifest, toolchain=toolchain, cc=cc, profile=profile, counting=counting,
+                flow=flow, instances=instances, opt=opt, build_dir=build_dir,
+            )  # fmt: skip
 
     def step(self, *frame: Any) -> Outputs:
         """One frame of each input, in order or as one mapping by name; real values out, as `run` has them; None while
@@ -202,6 +210,10 @@ class CompiledModel:
 
     def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+
+    def __reduce__(self) -> tuple[type[CompiledModel], tuple[Path]]:
+        """A copy, as a process of a pool gets one, has the folder and a stream of its own."""
+        return type(self), (self.folder,)
 
     def __repr__(self) -> str:
         m = self.manifest

@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
+from edgec.arguments import annotations_of, check_types
 from edgec.errors import EdgecError, InternalError, MachineError
 
 P = ParamSpec("P")
@@ -32,18 +33,20 @@ _REFUSALS = frozenset(
     )
     if hasattr(errno, name)
 )
+_USERS = "__edgec_passes_through__"
 _PACKAGES = ("edgec", "numpy", "scipy", "torch", "apache-tvm", "ziglang", "unicorn", "onnx-ir", "tflite", "snntorch")
 
 
 def guarded(call: Callable[P, R], name: str | None = None) -> Callable[P, R]:
     """The same function, out of which only an EdgecError comes; `name` is what edgec calls it. A call that does not
-    fit its signature stays a TypeError, as anywhere in Python."""
-    signature = inspect.signature(call)
+    fit its signature stays a TypeError, as anywhere in Python; an argument of another type is an InputError."""
+    signature, annotations = inspect.signature(call), functools.cache(lambda: annotations_of(call))
 
     @functools.wraps(call)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
         given = signature.bind(*args, **kwargs).arguments
         with guarding(call.__qualname__, given):
+            check_types(annotations(), given)
             return call(*args, **kwargs)
 
     if name is not None:  # pickled by this name, as a pool of processes does
@@ -59,6 +62,20 @@ def guarded_methods(kind: C) -> C:
     return kind
 
 
+def users_own(call: Callable[P, R]) -> Callable[P, R]:
+    """A function of the user's; what it raises passes through as it is."""
+
+    @functools.wraps(call)
+    def marking(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return call(*args, **kwargs)
+        except Exception as err:
+            setattr(err, _USERS, True)
+            raise
+
+    return marking
+
+
 @contextlib.contextmanager
 def guarding(what: str, arguments: Mapping[str, Any]) -> Iterator[None]:
     """Turn whatever else is raised into an EdgecError; `what` was called with these arguments."""
@@ -67,6 +84,8 @@ def guarding(what: str, arguments: Mapping[str, Any]) -> Iterator[None]:
     except (EdgecError, BrokenPipeError):  # whoever read the output has gone: nobody's fault
         raise
     except Exception as err:
+        if getattr(err, _USERS, False):
+            raise
         raise_as_edgecs(err, what, arguments)
 
 

@@ -34,6 +34,7 @@ from edgec.errors import InputError, option
 from edgec.files import is_zip, read_array, read_arrays, read_lines
 from edgec.frontends.checkpoint import labels_of
 from edgec.frontends.shipped import file_of
+from edgec.guard import users_own
 from edgec.ir.graph import Graph
 from edgec.ir.text import print_graph
 from edgec.kernels import takes_zones
@@ -86,7 +87,7 @@ def extras_of(model: Any) -> Extras:
 
 def compile_model(
     model: Any,
-    target: str | Target = "cortex-m7",
+    target: str | Path | Target = "cortex-m7",
     out: str | Path | None = None,
     *,
     precision: str = "int8",
@@ -94,7 +95,7 @@ def compile_model(
     budget: Budget | None = None,
     emit_kind: str = "c",
     example_inputs: Any = None,
-    time_axis: int | str | None = "guess",
+    time_axis: int | Sequence[int | None] | str | None = "guess",
     toolchain: str = "zig",
     streaming: bool = True,
     sliding: bool | None = None,
@@ -125,6 +126,7 @@ def compile_model(
     fits is run on the emulator, and the fastest kept. Raises an EdgecError for anything the user can mend; then `out`
     is left as it was.
     """
+    progress = users_own(progress)
     part = check_request(
         model, target, out, precision=precision, calibration=calibration, budget=budget, emit_kind=emit_kind,
         goal=goal, place=place, toolchain=toolchain, profile=profile, dump_ir=dump_ir, streaming=streaming,

@@ -105,7 +105,7 @@ class Form:
         sliding = own if self.sliding is None else self.sliding
         return Form(self.streaming, sliding, self.hop)
 
-    def make(self, graph: Graph, axis: int | str | None) -> Pass | None:
+    def make(self, graph: Graph, axis: Any) -> Pass | None:
         """The pass that makes the step; None for a window a call."""
         if self.sliding:
             if any(v.type.time_axis is not None for v in graph.inputs):

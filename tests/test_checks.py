@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+import edgec
 from edgec.cli import main
 from tests.conftest import MODEL
 
@@ -97,26 +99,54 @@ def test_shipped_models_are_listed_without_torch() -> None:
 
 @pytest.mark.parametrize("budget", [{"flash": 0}, {"ram": -1}, {"latency_ms": float("nan")}, {"flash": "1M"}])
 def test_budgets_in_python(budget: dict[str, object]) -> None:
-    import edgec
-
     with pytest.raises(edgec.EdgecError, match="above 0"):
         edgec.Budget(**budget)
 
 
 def test_arguments_of_another_type() -> None:
-    import edgec
-
     for arguments, message in (
-        ({"budget": {"flash": 1}}, "expected an edgec.Budget, found dict"),
-        ({"target": 5}, "unknown target '5'"),
-        ({"precision": None}, "unknown precision None"),
+        ({"budget": {"flash": 1}}, "budget: expected Budget | None, found dict"),
+        ({"target": 5}, r"target: expected str \| Path \| Target, found int"),
+        ({"precision": None}, "precision: expected str, found NoneType"),
         ({"out": "a\0b"}, "null byte"),
+        ({"out": b"a"}, r"out: expected str \| Path \| None, found bytes"),
+        ({"sliding": True, "hop": 1.5}, r"hop: expected int \| None, found float"),
+        ({"sliding": "yes"}, r"sliding: expected bool \| None, found str"),
+        ({"weights": "4"}, "weights: expected int, found str"),
+        ({"bits": ["head=w4a8"]}, r"bits: expected Mapping\[str, str\] \| None, found list"),
+        ({"outputs": "logits"}, r"outputs: expected Sequence\[str\] \| None, found str"),
+        ({"time_axis": 1.5}, "time_axis: expected int .*, found float"),
+        ({"progress": None}, "progress: expected Progress, found NoneType"),
         ({"calibration": "none.npz"}, "no such file"),
     ):
         with pytest.raises(edgec.EdgecError, match=message):
             edgec.compile("lmuformer", **arguments)
     with pytest.raises(edgec.EdgecError, match="found int"):
         edgec.load(5)
+    with pytest.raises(edgec.EdgecError, match=r"folder: expected str \| Path, found int"):
+        edgec.open(5)
+    with pytest.raises(edgec.EdgecError, match="model: expected CompiledModel, found str"):
+        edgec.verify("out", np.zeros(3))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"time_axis": "first"}, "time_axis: expected an axis, None or 'guess', found 'first'"),
+        ({"example_inputs": 5}, "example_inputs: expected a tuple of tensors, found int 5"),
+        ({"example_inputs": ()}, "example_inputs: expected a tuple of tensors, found tuple"),
+        (
+            {"example_inputs": (np.zeros((1, 4)),)},
+            "expected tensors, found ndarray at place 0\n  hint: torch.from_numpy",
+        ),
+        ({"example_inputs": {"x": 1}}, "example_inputs: expected a tuple of tensors, found dict"),
+    ],
+)
+def test_example_inputs_and_axes_that_do_not_do(given: dict[str, object], message: str) -> None:
+    module = torch.nn.Linear(4, 3).eval()
+    with pytest.raises(edgec.EdgecError, match=message):
+        edgec.load(module, **{"example_inputs": (torch.zeros(1, 4),), **given})
+    assert edgec.load(module, torch.zeros(1, 4)).inputs[0].type.shape == (1, 4)
 
 
 def test_labels_are_lines_as_many_as_the_scores(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,8 @@ def test_names_are_the_networks_own(precision: str, tmp_path: Path) -> None:
         module, "host", tmp_path / "o", precision=precision, example_inputs=(x[:1], h[:1]),
         calibration={"double": x, "arena": h},
     )  # fmt: skip
+    with pickle.loads(pickle.dumps(model)) as copy:
+        assert list(copy.run({"arena": h[:1], "double": x[:1]})) == ["static", "heads.a", "heads.b"]
     with model, torch.no_grad():
         found = model.run({"arena": h[:1], "double": x[:1]})
         wanted = module(x[:1], h[:1])

@@ -46,6 +46,17 @@ def test_an_internal_error_keeps_its_chain_and_leaves_a_report(temporary: Path) 
     assert "4711" not in text
 
 
+def test_what_the_users_own_function_raises_passes_through(tmp_path: Path) -> None:
+    class Stop(Exception):
+        pass
+
+    def progress(stage: str) -> None:
+        raise Stop(stage)
+
+    with pytest.raises(Stop, match="import"):
+        edgec.compile("lmuformer", out=tmp_path / "o", progress=progress)
+
+
 def test_a_call_that_does_not_fit_stays_a_type_error() -> None:
     with pytest.raises(TypeError, match="missing a required argument"):
         guarded(broken)()

@@ -9,9 +9,9 @@ import edgec
 
 ROOT = Path(edgec.__file__).parent
 ROOMS = [
-    "errors", "guard", "schema", "files", "bits", "lmu_math", "signal_math", "ir", "ops", "nn", "target", "frontends",
-    "passes", "stages", "plan", "kernels", "runtime", "backends", "toolchain", "device", "compiled", "profile",
-    "checks", "pipeline", "zoo", "printing", "commands", "cli",
+    "errors", "arguments", "guard", "schema", "files", "bits", "lmu_math", "signal_math", "ir", "ops", "nn", "target",
+    "frontends", "passes", "stages", "plan", "kernels", "runtime", "backends", "toolchain", "device", "compiled",
+    "profile", "checks", "pipeline", "zoo", "printing", "commands", "cli",
 ]  # fmt: skip
 #: modules that are not a room: the package itself may name anything, lazily
 OUTSIDE = {"__init__", "__main__"}

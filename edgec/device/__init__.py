@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from edgec.device.base import Counters, Device
-from edgec.errors import ToolchainError
+from edgec.errors import InputError, ToolchainError
 from edgec.target import EMULATOR, KINDS, Target, load_target
 from edgec.toolchain import Manifest, build_aarch64, build_cuda, build_image, build_shared, host_obstacle, read_manifest
 
@@ -45,6 +45,8 @@ def open_device(
     target = target or manifest.target
     target = load_target(target) if isinstance(target, str) else target
     kind = device_of(kind, target)
+    if instances < 1:
+        raise InputError(f"instances: expected at least 1, found {instances}")
     work = Path(build_dir) if build_dir is not None else Path(tempfile.mkdtemp(prefix="edgec-device-"))
     work.mkdir(parents=True, exist_ok=True)
     suffix = "-profile" if profile else ""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def load(
     model: Any,
-    example_inputs: Sequence[torch.Tensor] | None = None,
+    example_inputs: Sequence[torch.Tensor] | torch.Tensor | None = None,
     *,
     name: str | None = None,
     time_axis: int | Sequence[int | None] | str | None = "guess",
@@ -32,6 +32,10 @@ def load(
     frame. outputs: which results to return, by field or key; by default all, but of a record (a transformers
     ModelOutput) the first field alone, such as its prediction_outputs.
     """
+    if isinstance(time_axis, str) and time_axis != "guess":
+        raise FrontendError(f"time_axis: expected an axis, None or 'guess', found {time_axis!r}")
+    if example_inputs is not None:
+        example_inputs = _examples(example_inputs)
     if isinstance(model, str | Path):
         return _load_file(str(model), example_inputs, name, time_axis, outputs)
     from torch import nn
@@ -56,6 +60,22 @@ def load(
 
         return from_step_module(model, example_inputs, label)
     return from_module(model, example_inputs, label, time_axis, outputs)
+
+
+def _examples(given: Any) -> tuple[Any, ...]:
+    """Example inputs as a tuple, an argument of forward each; the only one may stand without it."""
+    import torch
+
+    inputs = (given,) if isinstance(given, torch.Tensor) else given
+    if not isinstance(inputs, (tuple, list)) or not inputs:
+        raise FrontendError(f"example_inputs: expected a tuple of tensors, found {type(given).__name__} {given!r:.40}")
+    for k, x in enumerate(inputs):
+        if hasattr(x, "__array__") and not isinstance(x, torch.Tensor):
+            raise FrontendError(
+                f"example_inputs: expected tensors, found {type(x).__name__} at place {k}",
+                hint="torch.from_numpy makes one of an array",
+            )
+    return tuple(inputs)
 
 
 def _load_file(model: str, example_inputs: Any, name: str | None, time_axis: Any, outputs: Any) -> Graph:

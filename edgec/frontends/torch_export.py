@@ -125,7 +125,7 @@ def chosen_outputs(ep: ExportedProgram, name: str, outputs: Outputs) -> list[int
     unknown = [o for o in outputs if o not in known]
     if unknown or not outputs:
         raise FrontendError(
-            f"{name}: expected outputs of the model, found {unknown[0] if unknown else 'none'!r}",
+            f"{name}: expected outputs of the model, found {repr(unknown[0]) if unknown else 'none'}",
             hint=f"one or more of {', '.join(map(str, fields or places))}",
         )
     return [known[o] for o in outputs]
