@@ -77,7 +77,10 @@ def quantised(x: Array, spec: TensorSpec) -> Array:
 
 
 def to_real(x: Array, spec: TensorSpec) -> Array:
-    """An output in real values, float32."""
+    """An output in real values, float32: of spikes 0 or 1 each."""
+    if spec.spikes is not None and x.dtype == np.uint32:
+        octets = np.ascontiguousarray(x, "<u4").view(np.uint8)
+        return np.unpackbits(octets, axis=-1, count=spec.spikes, bitorder="little").astype(np.float32)
     if not np.issubdtype(x.dtype, np.integer):
         return x
     return ((x.astype(np.float32) - (spec.zero_point or 0)) * np.float32(spec.scale or 1.0)).astype(np.float32)
@@ -217,8 +220,15 @@ class CompiledModel:
 
     def __repr__(self) -> str:
         m = self.manifest
-        ports = (", ".join(f"{t.name}: {t.dtype}{list(t.shape)}" for t in specs) for specs in (m.inputs, m.outputs))
+        ports = (", ".join(map(describe_port, specs)) for specs in (m.inputs, m.outputs))
         return f"<CompiledModel {m.name} for {m.target}, {' -> '.join(ports)}, delay {m.delay}, in {self.folder}>"
+
+
+def describe_port(spec: TensorSpec) -> str:
+    """An input or output as its name, type and shape."""
+    if spec.spikes is not None:
+        return f"{spec.name}: spikes{[*spec.shape[:-1], spec.spikes]}"
+    return f"{spec.name}: {spec.dtype}{list(spec.shape)}"
 
 
 def by_name(x: Inputs, specs: Sequence[TensorSpec]) -> dict[str, Array]:

@@ -78,6 +78,7 @@ class Port:
             "name": self.field, "parameter": self.field, "ctype": self.ctype, "dtype": memory_dtype(self.type),
             "shape": list(self.type.storage_shape), "bytes": self.type.bytes,
             "scale": q.scale[0] if q else 1.0, "zero_point": q.zero_point if q else 0, "time_axis": self.type.time_axis,
+            "spikes": self.type.shape[-1] if self.type.dtype is DType.BIT else None,
         }  # fmt: skip
 
 

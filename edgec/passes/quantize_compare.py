@@ -138,7 +138,8 @@ def quantised_input(data: Any, t: TensorType) -> Any:
 
 def _alone(graph: Graph, real: Tensors, known: set[str]) -> Iterator[tuple[str, torch.Tensor]]:
     """Each node that stands for a float tensor, run on the float graph's values of its inputs."""
-    n = len(real[graph.inputs[0].name])
+    first = graph.inputs[0]
+    n = len(real[first.name]) // first.type.shape[0]  # where axis 0 is time, a sample is as many rows as it has frames
     sized = batched(graph, n) if n > 1 else graph
     assert sized is not None
     consts: Tensors = {name: torch.from_numpy(c.data).to(torch.int64) for name, c in sized.consts.items()}

@@ -19,7 +19,8 @@ AGAIN = "compile again: a folder is read as compile wrote it"
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One input or output of the step function. `time_axis` counts frames; None: a whole window."""
+    """One input or output of the step function. `time_axis` counts frames; None: a whole window. `spikes`: so many
+    are packed in the words of the last axis, 32 in one, the first in its lowest bit; None: no spikes."""
 
     name: str
     ctype: str
@@ -29,6 +30,7 @@ class TensorSpec:
     scale: float | None = None
     zero_point: int | None = None
     time_axis: int | None = None
+    spikes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,8 @@ def _problems(m: Manifest) -> Iterator[str]:
             yield f"{t.name!r} cannot be {t.dtype[:40]}{list(t.shape)} in {t.bytes} bytes"
         if t.time_axis is not None and not 0 <= t.time_axis < len(t.shape):
             yield f"{t.name!r} of {len(t.shape)} axes cannot have time axis {t.time_axis}"
+        if t.spikes is not None and (t.dtype != "uint32" or not t.shape or not 0 < -(-t.spikes // 32) == t.shape[-1]):
+            yield f"{t.name!r} of {t.dtype[:40]}{list(t.shape)} cannot hold {t.spikes} spikes"
         if (t.scale is not None and t.scale <= 0) or abs(t.zero_point or 0) >= 1 << 31:
             yield f"{t.name!r} cannot have scale {t.scale} and zero point {t.zero_point}"
     ids = [n.id for n in m.nodes]  # views have a number and no entry
