@@ -113,7 +113,10 @@ class Payload:
         return (os.system, (f"touch {self.target}",))
 
 
-def bad_models(tmp_path: Path) -> dict[str, Path]:
+@pytest.fixture(scope="module")
+def bad_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Model files that are none; unpickling one would make the file `ran` beside it."""
+    tmp_path = tmp_path_factory.mktemp("models")
     data = Path(CHECKPOINT).read_bytes()
     files = {
         "empty": b"",
@@ -149,13 +152,15 @@ def bad_models(tmp_path: Path) -> dict[str, Path]:
         *("pickle", "torch_pickle", "module", "state_dict", "bomb", "wav"),
     ],
 )  # fmt: skip
-def test_bad_model_files(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path, out = bad_models(tmp_path)[kind], tmp_path / "out"
+def test_bad_model_files(
+    kind: str, bad_models: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = bad_models[kind], tmp_path / "out"
     err = refused(capsys, "compile", str(path), "--precision", "float32", "-o", str(out))
     assert str(path) in err
     assert "calibration" not in err
     assert not out.exists()
-    assert not (tmp_path / "ran").exists(), "code in the model file ran"
+    assert not (path.parent / "ran").exists(), "code in the model file ran"
 
 
 class Unsupported(torch.nn.Module):
@@ -256,16 +261,13 @@ def test_unknown_target_and_bad_target_file(tmp_path: Path, capsys: pytest.Captu
     assert "mine.toml" in err
 
 
-@pytest.mark.parametrize(
-    ("option", "value", "what"), [("--flash", "100K", "flash"), ("--ram", "2K", "RAM"), ("--latency", "1us", "latency")]
-)
-def test_over_budget_shows_who_uses_what(
-    option: str, value: str, what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_over_budget_shows_who_uses_what(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "o"
-    err = refused(capsys, "compile", CHECKPOINT, option, value, "-o", str(out))
-    assert f"{what}: " in err
-    assert "embed." in err
+    budgets = ("--flash", "100K", "--ram", "2K", "--latency", "1us")
+    err = refused(capsys, "compile", CHECKPOINT, *budgets, "-o", str(out))
+    for what in ("flash", "RAM", "latency"):
+        assert f"{what}: " in err
+    assert err.count("embed.") >= 3
     assert not out.exists()
 
 
@@ -312,6 +314,7 @@ def test_a_wav_of_another_rate_or_form(lmuformer: Path, tmp_path: Path, capsys: 
     wrong = write_wav(tmp_path / "r.wav", rate=8000, channels=2)
     code, out, _ = run(capsys, "run", str(lmuformer), str(wrong))
     assert code == 0
+    out = " ".join(out.split())  # as a narrow console breaks it
     assert "r.wav: the mean of its 2 channels is taken" in out
     assert "r.wav: resampled from 8,000 to 16,000 Hz" in out
     (tmp_path / "t.wav").write_bytes(b"RIFFnothing")

@@ -35,6 +35,7 @@ def test_keyword_spotting() -> None:
     assert "instructions a frame, counted on the emulated core" in out
 
 
+@pytest.mark.nightly  # a minute; tests/models/test_image_networks_compiled.py holds the network and its bytes
 def test_image_classification() -> None:
     out = run("image_classification.py")
     best = re.search(r"^cat\.png: (\w+) -?[\d.]+, \w+ -?[\d.]+, \w+ -?[\d.]+$", out, re.M)
@@ -64,6 +65,7 @@ def test_forecast(tmp_path: Path) -> None:
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.nightly  # a minute; the other forecast takes the same way
 def test_forecast_of_another_series(tmp_path: Path) -> None:
     hours = np.arange(640)
     np.savetxt(tmp_path / "x.csv", 100 + 5 * np.sin(2 * np.pi * hours / 24), fmt="%.4f")

@@ -268,7 +268,7 @@ def test_a_table_that_is_no_series_is_refused(tmp_path: Path, text: str, message
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "series.csv"
     path.write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(InputError, match="cannot be read as a table"):
+    with pytest.raises(InputError, match="expected a table in UTF-8, found byte 0xff"):
         read_series(path, 1)
 
 
