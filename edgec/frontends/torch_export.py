@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import logging
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +23,7 @@ from edgec.frontends.aten import CONVERTERS, HINTS
 from edgec.frontends.aten_call import Call, Constant, Padded, to_array
 from edgec.frontends.aten_masks import mask_problems
 from edgec.frontends.builder import GraphBuilder
-from edgec.frontends.source import source_of
+from edgec.frontends.source import source_line, source_of
 from edgec.frontends.survey import unsupported
 from edgec.frontends.unroll import needed_by
 from edgec.ir.graph import Graph
@@ -93,8 +96,10 @@ def export(module: nn.Module, example_inputs: tuple[torch.Tensor, ...], name: st
         raise
     except Exception as err:  # torch.export raises whatever the user's forward raises
         reason = str(err).strip().splitlines() or [type(err).__name__]
+        line = source_line("".join(traceback.format_tb(err.__traceback__)))
+        where = f" at {line}" if line else ""
         raise FrontendError(
-            f"{name}: torch.export cannot trace the module: {type(err).__name__}: {reason[0]}",
+            f"{name}: torch.export cannot trace the module{where}: {type(err).__name__}: {reason[0]}",
             hint="forward must not branch on tensor values; check that it runs on the example inputs",
         ) from err
 
@@ -165,10 +170,15 @@ def without_mutation(ep: ExportedProgram) -> ExportedProgram:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the warnings torch's exporter gives about itself."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """Without what torch's exporter says about itself: warnings, log lines, and graphs where it fails."""
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
 
 
 def is_mutable(target: Any) -> bool:

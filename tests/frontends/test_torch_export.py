@@ -431,3 +431,22 @@ def test_an_input_that_nothing_reads_blocks_no_import(unread):
 def test_a_model_of_no_input():
     with pytest.raises(FrontendError, match="the model reads no input"):
         load(Call(lambda x: torch.ones(1, 3)).eval(), (torch.arange(3),))
+
+
+def test_what_cannot_be_traced_is_told_by_line_and_nothing_else_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    class Branches(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x if x.sum() > 0 else -x
+
+    class Misfits(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x @ torch.ones(5, 2)
+
+    class Raises(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise NotImplementedError("later")
+
+    for module in (Branches(), Misfits(), Raises()):
+        with pytest.raises(FrontendError, match=r"cannot trace the module at test_torch_export.py:\d+: \w+: "):
+            load(module.eval(), (torch.randn(1, 4),))
+    assert capfd.readouterr() == ("", "")
