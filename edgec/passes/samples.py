@@ -35,7 +35,7 @@ def gather(inputs: Sequence[Value], data: Data) -> dict[str, Array]:
     for number, batch in enumerate(batches_of(data)):
         where = f"calibration batch {number}"
         given = assigned(inputs, batch, where)
-        found = {v.name: fitted(v, given[v.name], f"{where}, input %{v.name}") for v in inputs}
+        found = {v.name: fitted(v, held(given, v.name, where), f"{where}, input %{v.name}") for v in inputs}
         counts = {v.name: len(found[v.name]) // v.type.shape[0] for v in inputs}
         if len(set(counts.values())) > 1:
             listed = ", ".join(f"%{name} {n}" for name, n in counts.items())
@@ -57,7 +57,7 @@ def first_samples(inputs: Sequence[Value], data: Mapping[str, Array], count: int
 
 def batches_of(data: Data) -> Iterator[Any]:
     """The batches of calibration data; all of it is one where it is no iterable of them."""
-    if isinstance(data, (np.ndarray, torch.Tensor, Mapping, tuple)) or is_numbers(data):
+    if isinstance(data, (np.ndarray, torch.Tensor, Mapping, tuple)) or hasattr(data, "__array__") or is_numbers(data):
         yield data
     elif isinstance(data, Iterable) or hasattr(data, "__getitem__"):
         yield from one_by_one(data)
@@ -78,10 +78,17 @@ def one_by_one(data: Any) -> Iterator[Any]:
     except EdgecError:
         raise
     except Exception as err:
-        raise InputError(
-            f"calibration batch {number}: the data that was given raised {type(err).__name__}: {str(err)[:400]}",
-            hint="it comes from the iterable's own code, whose traceback is this error's cause",
-        ) from err
+        raise raised(err, f"calibration batch {number}") from err
+
+
+def raised(err: Exception, where: str) -> InputError:
+    """What the user's own code raised; a worker of a DataLoader sends a traceback as text, which ends in the error."""
+    text = str(err).strip()
+    last = text.splitlines()[-1] if "Traceback" in text else f"{type(err).__name__}: {text}"
+    return InputError(
+        f"{where}: the data that was given raised {last[:400]}",
+        hint="it comes from the data's own code, whose traceback is this error's cause",
+    )
 
 
 def is_numbers(data: Any) -> bool:
@@ -109,6 +116,14 @@ def assigned(inputs: Sequence[Value], batch: Any, where: str) -> Mapping[str, An
             hint=f"give a mapping such as {{{', '.join(f'{n!r}: ...' for n in names)}}}, or an .npz with these arrays",
         )
     return {names[0]: batch}
+
+
+def held(batch: Mapping[str, Any], name: str, where: str) -> Any:
+    """What a mapping holds, which may be read from a file only now."""
+    try:
+        return batch[name]
+    except Exception as err:
+        raise raised(err, f"{where}, input %{name}") from err
 
 
 def fitted(v: Value, given: Any, where: str) -> Array:

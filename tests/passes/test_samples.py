@@ -142,6 +142,21 @@ class Broken:
         return torch.from_numpy(X[k]), k
 
 
+class Closed(dict[str, Any]):
+    """As an archive that was closed."""
+
+    def __getitem__(self, name: str) -> Any:
+        raise OSError("file is closed")
+
+
+class Raising:
+    def __init__(self, err: Exception) -> None:
+        self.err = err
+
+    def __iter__(self) -> Iterator[Any]:
+        raise self.err
+
+
 def failing() -> Iterator[np.ndarray[Any, Any]]:
     yield X[:1]
     raise KeyError("mfcc")
@@ -154,10 +169,25 @@ def failing() -> Iterator[np.ndarray[Any, Any]]:
         (DataLoader(Broken(), batch_size=1), r"calibration batch 2: .* raised OSError: clip2.wav"),
         (failing(), r"calibration batch 1: the data that was given raised KeyError: 'mfcc'"),
         ((x.nosuch for x in X), r"calibration batch 0: .* raised AttributeError"),
+        (Closed(x=0), r"calibration batch 0, input %x: the data that was given raised OSError: file is closed"),
+        (RuntimeError("Caught KeyError.\nTraceback (most recent call last):\nKeyError: 3\n"), r"raised KeyError: 3\n"),
     ],
-    ids=["sequence", "loader", "generator", "expression"],
+    ids=["sequence", "loader", "generator", "expression", "mapping", "worker"],
 )
 def test_what_the_users_own_data_raises_names_the_batch(data: Any, message: str) -> None:
+    if isinstance(data, Exception):  # as a worker process of a DataLoader sends it
+        data = Raising(data)
     with pytest.raises(InputError, match=message) as info:
         gather(BATCH_FIRST, data)
-    assert isinstance(info.value.__cause__, (OSError, KeyError, AttributeError))
+    assert isinstance(info.value.__cause__, Exception)
+
+
+def test_whatever_numpy_makes_an_array_of() -> None:
+    class Frame:  # as a table of pandas is, which would give the names of its columns one by one
+        def __array__(self, *args: Any, **kwargs: Any) -> np.ndarray[Any, Any]:
+            return X
+
+        def __iter__(self) -> Iterator[str]:
+            return iter(["a", "b"])
+
+    np.testing.assert_array_equal(gather(BATCH_FIRST, Frame())["x"], X)
