@@ -29,5 +29,6 @@ class SanitizedDevice(_PipeDevice):
         self._read_fd, child_out = os.pipe()
         with (self._work / "log").open("wb") as log:
             self._process = subprocess.Popen([str(program)], stdin=child_in, stdout=child_out, stderr=log)
+        self._hold()
         os.close(child_in)
         os.close(child_out)
