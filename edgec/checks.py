@@ -8,7 +8,7 @@ from typing import Any
 
 from edgec.bits import check_bits
 from edgec.errors import InputError, option
-from edgec.files import check_writable, is_zip
+from edgec.files import check_file, check_writable, is_zip
 from edgec.frontends.shipped import CHECKPOINTS, TORCH_FILES, find_file
 from edgec.profile.budget import Budget
 from edgec.target import Target, list_targets, load_target
@@ -16,6 +16,7 @@ from edgec.toolchain.compilers import TOOLCHAINS
 
 PRECISIONS = ("int8", "float32")
 EMITS = ("c", "image")
+LINKED = ("arm-m", "aarch64", "cuda")  # the architectures of which `image` keeps something
 PROFILES = ("dwt",)
 GOALS = ("latency", "size")
 PLACES = ("flash", "fast")
@@ -34,6 +35,8 @@ def check_request(
     )  # fmt: skip
     part = target if isinstance(target, Target) else load_target(target)
     check_profile(profile, part)
+    if emit_kind == "image" and part.arch not in LINKED:
+        raise InputError(f"no image is linked for {part.name}", hint=f"leave out {option('emit_kind', 'image')}")
     check_bits(weights, bits or {})
     path = find_file(model) if isinstance(model, (str, Path)) else None
     may_slide = streaming and path is not None and path.suffix.lower() in CHECKPOINTS
@@ -53,7 +56,7 @@ def check_calibrating(model: str | Path, calibration: Any, out: str | Path | Non
     path = find_file(model)
     if isinstance(calibration, (str, Path)):
         check_archive(Path(calibration))
-    check_writable(Path(out) if out is not None else ranges_beside(path), "file", option("out"))
+    check_file(Path(out) if out is not None else ranges_beside(path), "file", option("out"))
 
 
 def default_output(name: str, part: Target) -> Path:

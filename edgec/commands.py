@@ -158,9 +158,12 @@ def read_labels(path: str | None, model: Any) -> list[str]:
 def profile_command(a: argparse.Namespace) -> None:
     """`edgec profile`."""
     from edgec.compiled import CompiledModel
+    from edgec.files import check_file
     from edgec.profile.counts import html_page, profile
     from edgec.profile.frames import counted_calls, marks_cost, worst_of
 
+    if a.html:
+        check_file(Path(a.html), "page", "--html")
     model = CompiledModel(a.folder)
     result = profile(model, read_clip(a.clip, model) if a.clip else default_input(model))
     per = model.report["per"]

@@ -13,6 +13,7 @@ _OPTION = re.compile("\x02([^\x1f]*)\x1f([^\x03]*)\x03")
 #: options whose argument is not of the same name and value; {} is the value
 _OTHERWISE = {
     "out": ("-o {}", "out={!r}"),
+    "emit_kind": ("--emit {}", "emit_kind={!r}"),
     "on": ("--on {}", "device({!r})"),
     "output": ("--output {}", "outputs=[{!r}]"),
     "sliding": ("--sliding", "sliding=True"),

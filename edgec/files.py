@@ -141,6 +141,13 @@ def parent_of(path: Path) -> Path:
     return next(p for p in path.resolve().parents if p.exists())
 
 
+def check_file(path: Path, what: str, option: str) -> None:
+    """InputError unless a file of this path can be written: see `check_writable`."""
+    if path.is_dir():
+        raise InputError(f"{what} {path} cannot be written: it is a folder", hint=f"give another with {option}")
+    check_writable(path, what, option)
+
+
 def check_writable(path: Path, what: str, option: str) -> None:
     """InputError unless a file or folder of this path can be made: its name is one that the disk takes, and the nearest
     folder that exists, itself or above it, can be written."""

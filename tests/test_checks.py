@@ -38,6 +38,7 @@ def test_early_refusals(tmp_path: Path) -> None:
     (tmp_path / "full" / "file").write_text("")
     (tmp_path / "net.pt2").write_bytes(b"PK")
     (tmp_path / "net.h5").write_bytes(b"")
+    np.save(tmp_path / "net.npy", np.zeros(3))
     (tmp_path / "binary.toml").write_bytes(bytes(range(256)))
     (tmp_path / "folder.toml").mkdir()
     out = ["-o", str(tmp_path / "out")]
@@ -54,6 +55,10 @@ def test_early_refusals(tmp_path: Path) -> None:
         ("compile", CHECKPOINT, *out, "--flash", ""): "flash: expected a value, found ''",
         ("compile", CHECKPOINT, "-o", ""): "out: expected a value, found ''",
         ("compile", CHECKPOINT, *out, "--dump-ir", ""): "dump-ir: expected a value, found ''",
+        ("profile", str(tmp_path), "--html", str(tmp_path)): "cannot be written: it is a folder",
+        ("profile", str(tmp_path), "--html", str(tmp_path / "none" / "x" / "\0")): "cannot be written",
+        ("compile", CHECKPOINT, *out, "--target", "host", "--emit", "image"): "no image is linked for host",
+        ("calibrate", CHECKPOINT, "--calibration", str(tmp_path / "net.npy"), "-o", str(tmp_path)): "it is a folder",
         ("profile", str(tmp_path), "--html", ""): "html: expected a value, found ''",
         ("verify", str(tmp_path), "--clip", ""): "clip: expected a value, found ''",
         ("compile", CHECKPOINT, "-o", str(tmp_path / "net.h5")): "net.h5 is a file",

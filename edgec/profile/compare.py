@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 
 from edgec.compiled import CompiledModel, Inputs, to_real
 from edgec.device import Device
+from edgec.errors import InputError
 from edgec.ir.evaluate import StepRunner
 from edgec.ir.graph import Graph
 from edgec.ir.types import DType, TensorType
@@ -115,6 +117,8 @@ def verify_model(
     least signal to error of the outputs in dB (default: `trained.default_tolerance`). EdgecError where the original
     cannot be run or is another network.
     """
+    if tolerance is not None and not isfinite(tolerance):
+        raise InputError(f"tolerance: expected decibels, found {tolerance}")
     runtime = None if original is None else load_original(original)
     with as_changed(model.folder):
         return _verify(model, x, kind, runtime, tolerance)
