@@ -130,12 +130,12 @@ EDGEC_INLINE void edgec_spike_levels(const uint32_t *x, int32_t width, int32_t l
     int32_t k = 0;
     for (; k + 4 <= width; k += 4, word >>= 4) {
         if (k % 32 == 0)
-            word = *x++;
+            word = x[k / 32];
         uint32_t ones = (word & 15u) * 0x00204081u & 0x01010101u;
         edgec_write_s8x4(to + k, (int32_t)(base ^ ones * change));
     }
     if (k % 32 == 0 && k < width)
-        word = *x;
+        word = x[k / 32];
     for (; k < width; ++k, word >>= 1)
         to[k] = (int8_t)(word & 1u ? high : low);
 }
