@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_map_only
 from edgec.errors import FrontendError, join_problems
 from edgec.frontends.archive import check_inputs
 from edgec.frontends.aten import CONVERTERS, HINTS
-from edgec.frontends.aten_call import Call, Constant, Padded, to_array
+from edgec.frontends.aten_call import Call, Constant, Expanded, Padded, to_array
 from edgec.frontends.aten_masks import mask_problems
 from edgec.frontends.builder import GraphBuilder
 from edgec.frontends.source import source_line, source_of
@@ -413,6 +413,8 @@ def describe(value: Any) -> str:
     """A value that is no result of the inputs, in words."""
     if isinstance(value, Padded):
         return "a tensor with zero padding, which only a convolution or a pooling right behind it takes over"
+    if isinstance(value, Expanded):
+        return "an expanded tensor, which only arithmetic takes over: return it without its copies"
     found = f"the constant {value.name}" if isinstance(value, Constant) else f"a {type(value).__name__}"
     return f"{found}, which is no result of the inputs"
 

@@ -450,3 +450,12 @@ def test_what_cannot_be_traced_is_told_by_line_and_nothing_else_is_printed(capfd
         with pytest.raises(FrontendError, match=r"cannot trace the module at test_torch_export.py:\d+: \w+: "):
             load(module.eval(), (torch.randn(1, 4),))
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("call", "what"),
+    [(lambda x: nn.functional.pad(x, (1, 1)), "zero padding"), (lambda x: x.mean(1, True).expand(1, 3), "expanded")],
+)
+def test_results_that_only_another_operator_takes_over(call, what):
+    with pytest.raises(FrontendError, match=f"an output is an? (tensor with )?{what}"):
+        load(Call(call).eval(), (r(1, 3),))
