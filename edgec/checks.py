@@ -12,7 +12,7 @@ from edgec.files import check_file, check_writable, is_zip
 from edgec.frontends.shipped import CHECKPOINTS, TORCH_FILES, find_file
 from edgec.profile.budget import Budget
 from edgec.target import Target, list_targets, load_target
-from edgec.toolchain.compilers import TOOLCHAINS
+from edgec.toolchain.compilers import TOOLCHAINS, arm_m_compiler
 
 PRECISIONS = ("int8", "float32")
 EMITS = ("c", "image")
@@ -35,6 +35,8 @@ def check_request(
     )  # fmt: skip
     part = target if isinstance(target, Target) else load_target(target)
     check_profile(profile, part)
+    if toolchain == "gcc" and part.arch == "arm-m":
+        arm_m_compiler(part, toolchain)
     if emit_kind == "image" and part.arch not in LINKED:
         raise InputError(f"no image is linked for {part.name}", hint=f"leave out {option('emit_kind', 'image')}")
     check_bits(weights, bits or {})

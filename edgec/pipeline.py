@@ -147,7 +147,7 @@ def compile_model(
     stepper = form.make(graph, time_axis)
     if streaming and stepper is None:
         progress("whole window")
-    names = ([v.name for v in graph.inputs], graph.results or graph.outputs)
+    names = (graph.arguments or [v.name for v in graph.inputs], graph.results or graph.outputs)
     dump = None if dump_ir is None else Path(dump_ir)
     drop = DropConstantChannels(goal=goal, zones=takes_zones(part.isa)) if drop_constant_channels else None
     stages = make_stages(graph, kind, data, stepper, drop, assignment, progress, dump)

@@ -94,6 +94,14 @@ def test_early_refusals(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_compiler_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    stages: list[str] = []
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(edgec.EdgecError, match="arm-none-eabi-gcc is not on the PATH"):
+        edgec.compile("lmuformer", out=tmp_path / "o", toolchain="gcc", progress=stages.append)
+    assert not stages
+
+
 def test_shipped_models_are_listed_without_torch() -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, '["models"]', '["models", "--json"]', '["targets"]'],

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import edgec
 from edgec.backends.emit import write_folder
+from edgec.backends.library import named
 from edgec.cli import main
 from edgec.compiled import Array, CompiledModel, by_name, frames, input_frames
 from edgec.device import Device, open_device
@@ -298,6 +299,42 @@ def test_statistics_of_two_inputs(tmp_path: Path) -> None:
         with np.load(folder / "sample.npz") as sample:
             assert {name: sample[name].shape for name in sample.files} == {"file": (1, 1, 7, 9), "h": (1, 3)}
     assert texts[0] == texts[1]
+
+
+def test_names_of_a_file_are_kept_as_they_are(tmp_path: Path) -> None:
+    """Also those that neither C nor the text form of a graph can spell."""
+    onnx = pytest.importorskip("onnx")
+    from tests.frontends.onnx_models import two_inputs
+
+    path, inputs, wanted = two_inputs(tmp_path / "two.onnx")
+    proto = onnx.load(path)
+    old = [v.name for v in (*proto.graph.input, *proto.graph.output)]
+    new = [("x:0", "a-b", "a_b", "3", "out put")[k] for k in range(len(old))]
+    renamed = dict(zip(old, new, strict=True))
+    for node in proto.graph.node:
+        for names in (node.input, node.output):
+            names[:] = [renamed.get(n, n) for n in names]
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.name = renamed[value.name]
+    onnx.save(proto, path)
+    model = edgec.compile(path, "host", tmp_path / "o")
+    with model:
+        found = model.run(dict(zip(new, inputs, strict=False)))
+    found = found if isinstance(found, dict) else {new[-1]: found}
+    assert list(found) == new[len(inputs) :]
+    for out, right, spec in zip(found.values(), wanted, model.manifest.outputs, strict=True):
+        assert np.abs(out.ravel() - right.ravel()).max() <= 1.01 * (spec.scale or 0)
+    assert edgec.verify(model, dict(zip(new, inputs, strict=False))).ok
+
+
+def test_names_that_are_not_ones_alone_are_those_of_the_parameters() -> None:
+    specs = [{"parameter": p, "name": p} for p in ("a", "b", "c", "d")]
+    for names, wanted in (
+        (["x", "y", "z", "w"], ["x", "y", "z", "w"]),
+        (["x", "x", "z", "w"], ["a", "b", "z", "w"]),
+        (["x", "x", "a", "w"], ["a", "b", "c", "w"]),
+    ):
+        assert [s["name"] for s in named(specs, names)] == wanted
 
 
 def test_a_quantised_onnx_network_with_two_inputs(tmp_path: Path) -> None:

@@ -54,7 +54,8 @@ def load_onnx(path: Path, name: str, time_axis: int | Sequence[int | None] | str
         shown = problems[:SHOWN] + ([f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else [])
         hint = f"supported operators: {', '.join(sorted((*CONVERTERS, *QUANTIZERS)))}" if unknown else None
         raise FrontendError(join_problems(f"{where}: operators that cannot be imported:", missing + shown), hint=hint)
-    return walker.build.build(walker.outputs)
+    arguments, results = (tuple(v.name for v in found) for found in (model.inputs, model.outputs))
+    return replace(walker.build.build(walker.outputs), arguments=arguments, results=results)
 
 
 def live_part(model: OnnxModel) -> OnnxModel:

@@ -75,7 +75,9 @@ def convert_op(model: TfModel, op: TfOp, build: GraphBuilder, names: dict[int, s
 
 def convert(model: TfModel, where: str, name: str) -> Graph:
     """The integer graph. FrontendError lists every operator that cannot be imported."""
-    model = without_float_edges(live_part(model))
+    live = live_part(model)
+    arguments, results = (tuple(live.tensors[k].label for k in found) for found in (live.inputs, live.outputs))
+    model = without_float_edges(live)
     unknown = [op for op in model.ops if op.kind not in CONVERTERS]
     check_quantised(model, where, bool(unknown))
     build, names = GraphBuilder(name), dict[int, str]()
@@ -88,7 +90,8 @@ def convert(model: TfModel, where: str, name: str) -> Graph:
     nowhere = [model.tensors[k].label for k in model.outputs if k not in names]
     if nowhere or not model.inputs:
         raise FrontendError(f"{where}: {'nothing computes ' + nowhere[0] if nowhere else 'the model has no input'}")
-    return build.build(tuple(names[k] for k in model.outputs))
+    graph = build.build(tuple(names[k] for k in model.outputs))
+    return replace(graph, arguments=arguments, results=results)
 
 
 def source_of(model: TfModel, op: TfOp) -> str:

@@ -86,7 +86,8 @@ class Node:
 class Graph:
     """A network. On a step graph `delay` is that of its outputs in frames, `flush_steps` how many steps drain it.
 
-    `results`: what the user calls the outputs, in their order; empty where that is as they are called here.
+    `arguments` and `results`: what the user calls the inputs and the outputs, in their order; empty where that is as
+    they are called here.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Graph:
     is_step: bool = False
     delay: int = 0
     flush_steps: int = 0
+    arguments: tuple[str, ...] = ()
     results: tuple[str, ...] = ()
 
     @cached_property
