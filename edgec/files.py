@@ -112,8 +112,8 @@ def _loaded(path: str | Path, what: str, load: Any, hint: str | None) -> dict[st
 
 
 def as_array(given: Any, what: str) -> Array:
-    """An array of numbers from one, a tensor of torch's (detached, half precision as float32), or nested lists;
-    InputError, which begins with `what`, for anything else."""
+    """An array from one, a tensor of torch's (detached), or nested lists, half precision as float32; InputError, which
+    begins with `what`, for anything else. Of which numbers is left to who reads it."""
     import numpy as np
 
     try:
@@ -123,8 +123,8 @@ def as_array(given: Any, what: str) -> Array:
         array = np.asarray(given)
     except Exception as err:
         raise InputError(f"{what}: expected an array, found {type(given).__name__}: {str(err)[:400]}") from err
-    if array.dtype.kind not in "biuf":
-        raise InputError(f"{what}: expected an array of numbers, found {array.dtype}")
+    if array.dtype.kind == "O":
+        raise InputError(f"{what}: expected an array, found {type(given).__name__}")
     return array.astype(np.float32) if array.dtype == np.float16 else array
 
 

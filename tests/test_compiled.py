@@ -72,8 +72,8 @@ def test_the_only_input_needs_no_name() -> None:
 
 @pytest.mark.parametrize(
     "given",
-    [[[1.0, 2.0], [3.0]], torch.empty(2, device="meta"), ["a", "b"], {"x": object()}, np.zeros(5, complex)],
-    ids=["ragged", "meta", "text", "object", "complex"],
+    [[[1.0, 2.0], [3.0]], torch.empty(2, device="meta"), None, {"x": object()}],
+    ids=["ragged", "meta", "nothing", "object"],
 )
 def test_what_is_no_array_of_numbers(given: Any) -> None:
     with pytest.raises(InputError, match=r"^input 'x': expected an array"):
