@@ -212,8 +212,10 @@ def test_contradicting_options_are_refused(tmp_path: Path) -> None:
         compiled(sliding=True, streaming=False)
     with pytest.raises(InputError, match="add sliding=True"):
         compiled(hop=2)
-    with pytest.raises(PassError, match="expected a hop of 1 to 12 frames"):
+    with pytest.raises(InputError, match="expected a hop of at least 1 frame, found 0"):
         compiled(sliding=True, hop=0)
+    with pytest.raises(PassError, match="expected a hop of 1 to 12 frames, the length of the window, found 13"):
+        compiled(sliding=True, hop=13)
     assert not (tmp_path / "out").exists()
 
 
