@@ -18,6 +18,7 @@ from edgec.kernels.arm_dsp import pack_chunks
 from edgec.kernels.lanes import signs_of, terms_of
 from edgec.kernels.rows_dsp import SUMS, Finish, Stream, pack_stream, pairs_of
 from edgec.ops import QConv2d, QConv2dRequantize, QLinear, QLinearRequantize
+from tests.conftest import needs
 
 #: pairs of neighbouring outputs that cannot share a word as they are, or with the first one's sign changed
 HARD = ((-128, -128), (-128, -1), (-128, 0), (-128, 127), (127, -128), (0, -128))
@@ -74,7 +75,10 @@ def least_weights() -> tuple[Graph, dict[str, int]]:
     return b.graph(), b.reach
 
 
-@pytest.mark.parametrize(("isa", "cc"), [(("arm_dsp", "generic"), "gcc"), (("scalar", "generic"), "zig")])
+@pytest.mark.parametrize(
+    ("isa", "cc"),
+    [pytest.param(("arm_dsp", "generic"), "gcc", marks=needs("gcc")), (("scalar", "generic"), "zig")],
+)
 def test_host(isa: tuple[str, ...], cc: str) -> None:
     bench = Bench("host", "host", isa, cc=cc, make=least_weights)
     with bench.device:
