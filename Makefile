@@ -45,7 +45,7 @@ check: setup ## ruff, mypy strict, clang-format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy edgec
-	$(BIN)/clang-format --dry-run --Werror edgec/runtime/*.[ch] edgec/device/*.c
+	$(BIN)/clang-format --dry-run --Werror edgec/runtime/*.h edgec/runtime/*/*.[ch] edgec/device/*.c
 
 bench: setup ## counted instructions, accuracy and sizes behind the README's figures
 	$(BIN)/python bench/lmuformer.py

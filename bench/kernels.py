@@ -187,8 +187,8 @@ def choice_table(target: Target, toolchain: str) -> Table:
     for kind in KINDS:
         with (
             mock.patch("edgec.kernels.event.cheapest", return_value=kind),
-            mock.patch("edgec.kernels.arm_dsp.cheapest", return_value=kind),
-            mock.patch("edgec.kernels.helium.cheapest", return_value=kind),
+            mock.patch("edgec.kernels.cortex_m.dense.cheapest", return_value=kind),
+            mock.patch("edgec.kernels.helium.image.cheapest", return_value=kind),
         ):
             measured.append(measure(layers, target, toolchain, CURVE))
     table = Table(title=f"{target.name}, {toolchain}: instructions per MAC against the spike rate")

@@ -25,8 +25,8 @@ from rich.table import Table
 from edgec.compiled import CompiledModel
 from edgec.device import open_device
 from edgec.pipeline import compile_model
-from edgec.profile.frames import count_frames, how_modelled, how_on_board, timing_obstacle
-from edgec.profile.timing import board_cycles
+from edgec.profile.timing.frames import count_frames, how_modelled, how_on_board, timing_obstacle
+from edgec.profile.timing.model import board_cycles
 from edgec.target import load_target
 from edgec.toolchain import image_sizes
 

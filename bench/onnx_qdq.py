@@ -26,13 +26,13 @@ from onnxruntime.quantization import CalibrationDataReader, quantize_static
 
 from edgec.device import open_device
 from edgec.frontends.builder import GraphBuilder
-from edgec.frontends.onnx import Walker
-from edgec.frontends.onnx_model import read_model
-from edgec.frontends.onnx_values import Stored
+from edgec.frontends.onnx.importer import Walker
+from edgec.frontends.onnx.model import read_model
+from edgec.frontends.onnx.values import Stored
 from edgec.ir.evaluate import run_node
 from edgec.ir.graph import Graph
 from edgec.pipeline import compile_model
-from edgec.profile.frames import count_frames
+from edgec.profile.timing.frames import count_frames
 from edgec.target import load_target
 from edgec.toolchain import image_sizes
 from edgec.toolchain.manifest import read_manifest

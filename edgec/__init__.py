@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from edgec.frontends import load
     from edgec.pipeline import compile_model
     from edgec.profile.budget import Budget
-    from edgec.profile.compare import verify_model
+    from edgec.profile.verify.compare import verify_model
 
     compile = compile_model
     verify = verify_model
@@ -33,7 +33,7 @@ _LAZY = {
     "compile": ("edgec.pipeline", "compile_model"),
     "load": ("edgec.frontends", "load"),
     "nn": ("edgec.nn", None),
-    "verify": ("edgec.profile.compare", "verify_model"),
+    "verify": ("edgec.profile.verify.compare", "verify_model"),
 }
 
 

@@ -160,7 +160,7 @@ def profile_command(a: argparse.Namespace) -> None:
     from edgec.compiled import CompiledModel
     from edgec.files import check_file
     from edgec.profile.counts import html_page, profile
-    from edgec.profile.frames import counted_calls, marks_cost, worst_of
+    from edgec.profile.timing.frames import counted_calls, marks_cost, worst_of
 
     if a.html:
         check_file(Path(a.html), "page", "--html")
@@ -208,7 +208,7 @@ def verify_command(a: argparse.Namespace) -> None:
     """`edgec verify`."""
     from edgec.compiled import CompiledModel
     from edgec.device import device_of
-    from edgec.profile.compare import verify_model
+    from edgec.profile.verify.compare import verify_model
     from edgec.target import load_target
 
     model = CompiledModel(a.folder)
@@ -232,7 +232,7 @@ VERIFY_COLUMNS = (
 
 def quantised_cells(row: Any) -> tuple[str, str, str, str]:
     """Error of a layer's integers, cumulative and made by the layer alone: decibels, or flipped spikes in percent."""
-    from edgec.profile.trained import decibels
+    from edgec.profile.verify.trained import decibels
 
     if row is None:
         return "", "", "", ""

@@ -38,10 +38,10 @@ from edgec.guard import users_own
 from edgec.ir.graph import Graph
 from edgec.ir.text import print_graph
 from edgec.kernels import takes_zones
-from edgec.passes.assign_precision import kept_wide
-from edgec.passes.drop_constant_channels import DropConstantChannels
-from edgec.passes.quantize import Quantize
-from edgec.passes.ranges import (
+from edgec.passes.channels.drop_constant_channels import DropConstantChannels
+from edgec.passes.quantize.assign_precision import kept_wide
+from edgec.passes.quantize.quantize import Quantize
+from edgec.passes.quantize.ranges import (
     SYNTHETIC,
     Ranges,
     is_ranges,
@@ -53,10 +53,10 @@ from edgec.passes.ranges import (
 )
 from edgec.passes.samples import Array, first_samples, gather
 from edgec.plan import Plan, Tiling
-from edgec.profile.agreement import CALIBRATION, judgement, observe
 from edgec.profile.budget import Budget, arena_for, check_budget
 from edgec.profile.report import build_report
 from edgec.profile.tune import tune_kernels
+from edgec.profile.verify.agreement import CALIBRATION, judgement, observe
 from edgec.stages import Form, Progress, Stages, assignment_of, kind_of, make_stages, passes_for, transform
 from edgec.target import Target
 from edgec.toolchain import read_manifest

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from edgec.profile.frames import worst_of
+from edgec.profile.timing.frames import worst_of
 
 # a pipe has no width of its own. Names are the user's: they are no markup
 WIDTH = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 140

@@ -14,26 +14,26 @@ from edgec.ir.graph import Graph, Node
 from edgec.ir.text import print_graph
 from edgec.ir.verify import verify
 from edgec.passes.assign_layout import AssignLayout
-from edgec.passes.assign_precision import Assignment
 from edgec.passes.base import Pass
-from edgec.passes.calibrate import Statistics, calibrate
-from edgec.passes.drop_constant_channels import savings
+from edgec.passes.channels.drop_constant_channels import savings
 from edgec.passes.fold_batchnorm import FoldBatchnorm
 from edgec.passes.fold_constants import FoldConstants
 from edgec.passes.fold_transpose import FoldTranspose
 from edgec.passes.fuse import Fuse
 from edgec.passes.fuse_requantize import FuseRequantize
 from edgec.passes.judge import check_inputs
-from edgec.passes.make_sliding import MakeSliding
-from edgec.passes.make_streaming import MakeStreaming, mean_readouts
 from edgec.passes.own_outputs import OwnOutputs
-from edgec.passes.quantize import Quantize
-from edgec.passes.ranges import Ranges, statistics_for
+from edgec.passes.quantize.assign_precision import Assignment
+from edgec.passes.quantize.calibrate import Statistics, calibrate
+from edgec.passes.quantize.quantize import Quantize
+from edgec.passes.quantize.ranges import Ranges, statistics_for
 from edgec.passes.recognize_eca import RecognizeEca
 from edgec.passes.recognize_scaler import RecognizeScaler
 from edgec.passes.split_linear import SplitLinear
 from edgec.passes.split_quotient import SplitQuotient
-from edgec.passes.streaming_compare import check_streaming
+from edgec.passes.streaming.compare import check_streaming
+from edgec.passes.streaming.make_sliding import MakeSliding
+from edgec.passes.streaming.make_streaming import MakeStreaming, mean_readouts
 
 QUANTISED = "quantised"  # the precision of a graph that holds no float tensor: it stays as it is
 WHOLE_WINDOW = "whole window, as no input names a time axis: one call is one inference"

@@ -304,7 +304,7 @@ def test_statistics_of_two_inputs(tmp_path: Path) -> None:
 def test_names_of_a_file_are_kept_as_they_are(tmp_path: Path) -> None:
     """Also those that neither C nor the text form of a graph can spell."""
     onnx = pytest.importorskip("onnx")
-    from tests.frontends.onnx_models import two_inputs
+    from tests.frontends.onnx.onnx_models import two_inputs
 
     path, inputs, wanted = two_inputs(tmp_path / "two.onnx")
     proto = onnx.load(path)
@@ -341,7 +341,7 @@ def test_a_quantised_onnx_network_with_two_inputs(tmp_path: Path) -> None:
     """Levels of onnxruntime on the host and the emulated core, measured on silence."""
     pytest.importorskip("onnxruntime")
     pytest.importorskip("unicorn")
-    from tests.frontends.onnx_models import two_inputs
+    from tests.frontends.onnx.onnx_models import two_inputs
 
     path, inputs, wanted = two_inputs(tmp_path / "two.onnx")
     model = edgec.compile(path, "cortex-m4", tmp_path / "o")

@@ -1,6 +1,7 @@
 """A room imports only rooms above it in this list (docs/architecture.md, section 2)."""
 
 import ast
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -11,31 +12,35 @@ ROOT = Path(edgec.__file__).parent
 ROOMS = [
     "errors", "arguments", "guard", "schema", "files", "bits", "lmu_math", "signal_math", "ir", "ops", "nn", "target",
     "frontends", "passes", "stages", "plan", "kernels", "runtime", "backends", "toolchain", "device", "compiled",
-    "profile", "checks", "pipeline", "zoo", "printing", "commands", "cli",
+    "profile", "checks", "pipeline", "zoo", "printing", "commands", "__init__", "cli", "__main__",
 ]  # fmt: skip
-#: modules that are not a room: the package itself may name anything, lazily
-OUTSIDE = {"__init__", "__main__"}
-FILES = sorted(p for p in ROOT.rglob("*.py") if p.relative_to(ROOT).parts[0].removesuffix(".py") not in OUTSIDE)
+FILES = sorted(ROOT.rglob("*.py"))
+MODULES = {".".join(("edgec", *p.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): p for p in FILES}
 
 
 def room_of(path: Path) -> str:
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
-def imported(path: Path) -> set[tuple[str, str]]:
-    """(room, dotted name) of every edgec import anywhere in a file."""
+def imported(path: Path) -> set[str]:
+    """Every module of edgec that a file imports, anywhere in it."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        names = []
         if isinstance(node, ast.Import):
-            names = [a.name for a in node.names]
+            found |= {a.name for a in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            names = [node.module or ""]
-            if node.module == "edgec":
-                names = [f"edgec.{a.name}" for a in node.names]
-        found |= {(n.split(".")[1], n) for n in names if n.startswith("edgec.")}
-    return found
+            full = {f"{node.module}.{a.name}" for a in node.names}
+            found |= {name if name in MODULES else str(node.module) for name in full}
+    return found & MODULES.keys()
+
+
+def circles(arrows: Mapping[str, set[str]]) -> set[str]:
+    """What is left of a graph of arrows when all without an arrow to the rest are taken away, again and again."""
+    left = set(arrows)
+    while ends := {name for name in left if not arrows[name] & left - {name}}:
+        left -= ends
+    return left
 
 
 def test_every_file_is_in_a_room() -> None:
@@ -45,10 +50,23 @@ def test_every_file_is_in_a_room() -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_point_up(path: Path) -> None:
     room = room_of(path)
-    for other, name in imported(path):
-        if other.startswith("__"):
-            continue
+    for name in imported(path):
+        other = room_of(MODULES[name])
         assert ROOMS.index(other) <= ROOMS.index(room), f"{path.relative_to(ROOT)} ({room}) imports {name}"
+
+
+def test_modules_do_not_import_in_a_circle() -> None:
+    assert not circles({name: imported(path) - {name} for name, path in MODULES.items()})
+
+
+def test_folders_do_not_import_in_a_circle() -> None:
+    """A folder and the one that it lies in count as one place here: the table of a folder names what is in it."""
+    arrows: dict[str, set[str]] = {str(p.parent): set() for p in FILES}
+    for path in FILES:
+        for other in {MODULES[name].parent for name in imported(path)}:
+            if not (path.is_relative_to(other) or other.is_relative_to(path.parent)):
+                arrows[str(path.parent)].add(str(other))
+    assert not circles(arrows)
 
 
 @pytest.mark.parametrize(

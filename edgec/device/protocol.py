@@ -1,4 +1,4 @@
-"""The harness's command stream (edgec/runtime/harness.c), spoken over whatever carries bytes."""
+"""The harness's command stream (edgec/runtime/port/harness.c), spoken over whatever carries bytes."""
 
 from __future__ import annotations
 

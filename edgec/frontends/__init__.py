@@ -41,7 +41,8 @@ def load(
     from torch import nn
     from torch.export import ExportedProgram
 
-    from edgec.frontends.torch_export import from_exported, from_module
+    from edgec.frontends.modules import from_module
+    from edgec.frontends.pytorch.importer import from_exported
 
     if isinstance(model, ExportedProgram):
         return from_exported(model, name or "model", time_axis, outputs)
@@ -56,7 +57,7 @@ def load(
             f"{label}: a torch module needs example_inputs, a tuple of tensors of the shapes it will see"
         )
     if step:
-        from edgec.frontends.neurons import from_step_module
+        from edgec.frontends.neurons.importer import from_step_module
 
         return from_step_module(model, example_inputs, label)
     return from_module(model, example_inputs, label, time_axis, outputs)
@@ -97,9 +98,9 @@ def _load_integers(path: Path, label: str, time_axis: Any, outputs: Any) -> Grap
     if outputs is not None:
         raise FrontendError(f"{path}: outputs of a {suffix} file cannot be chosen; it returns all of them")
     if suffix == ".onnx":
-        from edgec.frontends.onnx import load_onnx
+        from edgec.frontends.onnx.importer import load_onnx
 
         return load_onnx(path, label, time_axis)
-    from edgec.frontends.tflite import load_tflite
+    from edgec.frontends.tflite.importer import load_tflite
 
     return load_tflite(path, label, time_axis)

@@ -15,9 +15,10 @@ from torch.utils._pytree import tree_unflatten
 
 from edgec.errors import FrontendError, join_problems
 from edgec.frontends import shipped
-from edgec.frontends.archive import HOW_TO_EXPORT, clean_archive, is_torchscript, open_zip
 from edgec.frontends.builder import MAX_ELEMENTS
-from edgec.frontends.torch_export import Outputs, TimeAxis, check_finite, from_exported, from_module
+from edgec.frontends.modules import from_module
+from edgec.frontends.pytorch.archive import HOW_TO_EXPORT, clean_archive, is_torchscript, open_zip
+from edgec.frontends.pytorch.importer import Outputs, TimeAxis, check_finite, from_exported
 from edgec.ir.graph import Graph
 
 FORMAT = "edgec-checkpoint-1"

@@ -3,164 +3,40 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from edgec.errors import CodegenError
 from edgec.ir.types import DType
-from edgec.kernels import (
-    arm_dsp,
-    conv_dsp,
-    cuda,
-    depth_dsp,
-    event,
-    generic,
-    helium,
-    helium_depth,
-    helium_each,
-    helium_mel,
-    helium_product,
-    helium_rows,
-    narrow_dsp,
-    neon,
-    neon_each,
-    neon_integer,
-    neon_rows,
-    packed_dsp,
-    rows_dsp,
-    softmax_dsp,
-)
-from edgec.kernels.lines import of_line
+from edgec.kernels import cuda, event, generic
+from edgec.kernels.cortex_m import DSP, NARROW, SCALAR
+from edgec.kernels.cortex_m.dense import requantize
+from edgec.kernels.helium import HELIUM
+from edgec.kernels.neon import NEON
 from edgec.kernels.odd_outputs import apart, carried, settled
-from edgec.ops.activation import Softmax
+from edgec.kernels.rule import Rule, Table
 from edgec.ops.base import Kernel, Op, Site
-from edgec.ops.conv import Conv2d
-from edgec.ops.dense import Linear, MatMul
-from edgec.ops.elementwise import Add, Div, Gelu, Mul, Sub
-from edgec.ops.norm import LayerNorm
-from edgec.ops.qconv import QConv2d, QConv2dRequantize
-from edgec.ops.qlinear import QLinear, QLinearRequantize
-from edgec.ops.qnorm import QLayerNorm
-from edgec.ops.qproduct import QMatMul, QMul
-from edgec.ops.qsoftmax import QSoftmax
-from edgec.ops.qspiking import QLif, QUnpack
-from edgec.ops.quantized import QConv1d, QLut, Requantize
-from edgec.ops.shape import Concat, Permute, Slice
-from edgec.ops.signal import QLogMel
-from edgec.ops.tflite import TfliteAdd, TfliteMul
+from edgec.ops.integer.conv import QConv2dRequantize
+from edgec.ops.integer.linear import QLinear, QLinearRequantize
+from edgec.ops.integer.requantize import QConv1d, Requantize
+from edgec.ops.integer.spiking import QUnpack
 
-Rule = Callable[[Op, Site], Kernel | None]
-
-ROWS: tuple[tuple[str, Rule], ...] = (("rows_dsp", rows_dsp.linear), ("windows_dsp", rows_dsp.convolution))
-
-SPIKES: tuple[tuple[str, Rule], ...] = (
-    ("spikes_dsp", arm_dsp.dense_spikes), ("silence_dsp", event.silent), ("event_dsp", event.signed),
-)  # fmt: skip
-#: the same rules where the runtime's blocks are compiled without DSP instructions
-PLAIN_ROWS: tuple[tuple[str, Rule], ...] = (("rows", rows_dsp.linear), ("windows", rows_dsp.convolution))
-
-DENSE: tuple[tuple[str, Rule], ...] = (("dense_dsp", arm_dsp.dense), ("wide_dsp", arm_dsp.dense_wide))
-
-SPIKES_MVE: tuple[tuple[str, Rule], ...] = (("spikes_mve", helium.spikes), ("linear_mve", helium.linear))
-
-IMAGES_MVE: tuple[tuple[str, Rule], ...] = (("linear_mve", helium.linear), ("windows_mve", helium.convolution))
-
-IMAGES_NEON: tuple[tuple[str, Rule], ...] = (
-    ("dense_neon", neon_integer.linear), ("windows_neon", neon_integer.convolution),
-)  # fmt: skip
-
-#: instruction set -> op -> (variant, rule); rules are tried in this order, one that does not fit the site returns None
-TABLES: Mapping[str, Mapping[type[Op], tuple[tuple[str, Rule], ...]]] = {
-    "arm_dsp": {
-        QConv1d: (*SPIKES, *DENSE, ("windows_dsp", of_line(rows_dsp.convolution))),
-        QConv2d: ROWS,
-        QConv2dRequantize: (
-            *ROWS,
-            ("depth_dsp", depth_dsp.image),
-            ("depthwise_dsp", conv_dsp.depthwise),
-            ("conv_dsp", conv_dsp.convolution),
-        ),
-        QLinear: (*SPIKES, ("rows_dsp", rows_dsp.linear), *DENSE),
-        QLinearRequantize: (("rows_dsp", rows_dsp.linear), ("dense_dsp", arm_dsp.dense_requantize)),
-        QLif: (("lif_dsp", arm_dsp.lif),),
-        QMatMul: (("product_dsp", rows_dsp.product),),
-        QSoftmax: (("softmax_dsp", softmax_dsp.softmax),),
-        Requantize: (("requantize_dsp", arm_dsp.requantize),),
-    },
-    "helium": {
-        QConv1d: (*SPIKES_MVE, ("windows_mve", of_line(helium.convolution))),
-        QLinear: SPIKES_MVE,
-        QLinearRequantize: (("linear_mve", helium.linear),),
-        QConv2d: IMAGES_MVE,
-        QConv2dRequantize: (*IMAGES_MVE, ("depth_mve", helium_depth.image)),
-        QLayerNorm: (("norm_mve", helium_rows.layer_norm),),
-        QLogMel: (("fft_mve", helium_mel.log_mel),),
-        QLut: (("lut_mve", helium_each.lut),),
-        QMatMul: (("product_mve", helium_product.product),),
-        QMul: (("mul_mve", helium_each.mul),),
-        QSoftmax: (("softmax_mve", helium_rows.softmax),),
-        Requantize: (("requantize_mve", helium_each.requantize),),
-        TfliteAdd: (("add_mve", helium_each.add),),
-        TfliteMul: (("mul_mve", helium_each.mul),),
-    },
-    "scalar": {
-        QConv1d: (("windows", of_line(rows_dsp.convolution)),),
-        QConv2d: PLAIN_ROWS,
-        QConv2dRequantize: (*PLAIN_ROWS, ("depth", depth_dsp.image)),
-        QLinear: (("rows", rows_dsp.linear),),
-        QLinearRequantize: (("rows", rows_dsp.linear),),
-        QMatMul: (("product", rows_dsp.product),),
-    },
-    "generic": {
-        QConv1d: (("event", event.unsigned), ("dense", generic.dense)),
-        QLinear: (("event", event.unsigned), ("dense", generic.dense)),
-        QLinearRequantize: (("dense", generic.dense_requantize),),
-        QUnpack: (("unpack", event.unpack),),
-        Requantize: (("requantize", arm_dsp.requantize),),
-    },
-    "cuda": {
-        **dict.fromkeys((Add, Div, Mul, Sub), (("binary_cuda", cuda.binary),)),
-        Concat: (("concat_cuda", cuda.concat),),
-        Conv2d: (("conv_cuda", cuda.conv2d),),
-        LayerNorm: (("layer_norm_cuda", cuda.layer_norm),),
-        Linear: (("linear_cuda", cuda.linear),),
-        MatMul: (("matmul_cuda", cuda.matmul),),
-        Permute: (("permute_cuda", cuda.permute),),
-        Slice: (("slice_cuda", cuda.cut),),
-        Softmax: (("softmax_cuda", cuda.softmax),),
-    },
-    "neon": {
-        Conv2d: (("conv_neon", neon.conv2d),),
-        Gelu: (("gelu_neon", neon_rows.gelu),),
-        LayerNorm: (("layer_norm_neon", neon_rows.layer_norm),),
-        Linear: (("linear_neon", neon.linear),),
-        MatMul: (("matmul_neon", neon.matmul),),
-        QConv1d: (("dense_neon", neon_integer.linear), ("windows_neon", of_line(neon_integer.convolution))),
-        QConv2d: IMAGES_NEON,
-        QConv2dRequantize: (*IMAGES_NEON, ("depth_neon", neon_integer.depthwise)),
-        QLinear: (("dense_neon", neon_integer.linear),),
-        QLinearRequantize: (("dense_neon", neon_integer.linear),),
-        Requantize: (("requantize_neon", neon_each.requantize),),
-        Softmax: (("softmax_neon", neon_rows.softmax),),
-    },
+GENERIC: Table = {
+    QConv1d: (("event", event.unsigned), ("dense", generic.dense)),
+    QLinear: (("event", event.unsigned), ("dense", generic.dense)),
+    QLinearRequantize: (("dense", generic.dense_requantize),),
+    QUnpack: (("unpack", event.unpack),),
+    Requantize: (("requantize", requantize),),
 }
+
+#: instruction set -> op -> (variant, rule)
+TABLES: Mapping[str, Table] = {
+    "arm_dsp": DSP, "helium": HELIUM, "scalar": SCALAR, "generic": GENERIC, "cuda": cuda.CUDA, "neon": NEON,
+}  # fmt: skip
 
 #: the same for layers whose input or weights have fewer than 8 bits
-NARROW: Mapping[str, Mapping[type[Op], tuple[tuple[str, Rule], ...]]] = {
-    "arm_dsp": {
-        QConv1d: (("narrow_dsp", narrow_dsp.dense),),
-        QConv2d: (("narrow_rows_dsp", narrow_dsp.rows),),
-        QConv2dRequantize: (("packed_dsp", packed_dsp.product), ("narrow_rows_dsp", narrow_dsp.rows)),
-        QLinear: (("narrow_rows_dsp", narrow_dsp.rows), ("narrow_dsp", narrow_dsp.dense)),
-        QLinearRequantize: (
-            ("packed_dsp", packed_dsp.product),
-            ("narrow_rows_dsp", narrow_dsp.rows),
-            ("narrow_dsp", narrow_dsp.dense_requantize),
-        ),
-    },
-}
-
+FEW_BITS: Mapping[str, Table] = {"arm_dsp": NARROW}
 
 #: variants that take a convolution's bias by zones
 ZONED = {"rows_dsp", "windows_dsp", "rows", "windows", "linear_mve", "windows_mve"}
@@ -168,7 +44,7 @@ ZONED = {"rows_dsp", "windows_dsp", "rows", "windows", "linear_mve", "windows_mv
 
 def rules_for(op: Op, site: Site, instruction_set: str) -> tuple[tuple[str, Rule], ...]:
     """The rules of an instruction set for an op: of a table of their own on fewer than 8 bits, fewer with zones."""
-    tables = NARROW if any(t.dtype.is_narrow for t in site.inputs) else TABLES
+    tables = FEW_BITS if any(t.dtype.is_narrow for t in site.inputs) else TABLES
     rules = tables.get(instruction_set, {}).get(type(op), ())
     return tuple(r for r in rules if r[0] in ZONED) if getattr(op, "row_zone", ()) else rules
 

@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 from math import prod
 
 from edgec.ir.types import DType
+from edgec.kernels.rule import Table
 from edgec.ops.activation import Softmax
 from edgec.ops.base import Kernel, Op, Site, ctype, params_of
 from edgec.ops.conv import Conv2d
 from edgec.ops.dense import Linear, MatMul
-from edgec.ops.elementwise import Binary, activation_text, strides_for
+from edgec.ops.elementwise import Add, Binary, Div, Mul, Sub, activation_text, strides_for
 from edgec.ops.norm import LayerNorm
 from edgec.ops.shape import Concat, Permute, Slice
 
@@ -190,3 +191,16 @@ def cut(op: Op, site: Site) -> Kernel | None:
     whole, part = x.shape[axis] * inner, y.shape[axis] * inner
     lines = threads((outer, part), [f"y[i0, i1] = x[i0, i1 + {op.start * inner}]"])
     return Kernel("\n".join(lines), (("x", (outer, whole), kind), ("y", (outer, part), kind)))
+
+
+CUDA: Table = {
+    **dict.fromkeys((Add, Div, Mul, Sub), (("binary_cuda", binary),)),
+    Concat: (("concat_cuda", concat),),
+    Conv2d: (("conv_cuda", conv2d),),
+    LayerNorm: (("layer_norm_cuda", layer_norm),),
+    Linear: (("linear_cuda", linear),),
+    MatMul: (("matmul_cuda", matmul),),
+    Permute: (("permute_cuda", permute),),
+    Slice: (("slice_cuda", cut),),
+    Softmax: (("softmax_cuda", softmax),),
+}

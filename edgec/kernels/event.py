@@ -12,9 +12,9 @@ import numpy as np
 
 from edgec.ir.types import DType
 from edgec.ops.base import Array, Kernel, Op, Site
-from edgec.ops.qlinear import QLinear
-from edgec.ops.qspiking import QUnpack
-from edgec.ops.quantized import QConv1d, rows_of
+from edgec.ops.integer.linear import QLinear
+from edgec.ops.integer.requantize import QConv1d, rows_of
+from edgec.ops.integer.spiking import QUnpack
 
 BLOCK, SMALL_BLOCK = 16, 4
 MAX_ROWS = 32767  # row numbers are int16 and -1 ends a list

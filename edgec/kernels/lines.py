@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
+from edgec.kernels.rule import Rule
 from edgec.ops.base import Kernel, Op, Site
-from edgec.ops.qconv import QConv2d
-from edgec.ops.quantized import QConv1d
-
-Rule = Callable[[Op, Site], Kernel | None]
+from edgec.ops.integer.conv import QConv2d
+from edgec.ops.integer.requantize import QConv1d
 
 
 def of_line(rule: Rule) -> Rule:

@@ -6,7 +6,7 @@ A nearly dead output has a ratio of scales far below the others', one without we
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from edgec.ir.types import DType
+from edgec.kernels.rule import Rule
 from edgec.ops.base import Array, Kernel, Op, Site
-from edgec.ops.qconv import QConv2d
-from edgec.ops.qlinear import QLinear
-from edgec.ops.quantized import Requantize, accumulator_bounds
+from edgec.ops.integer.conv import QConv2d
+from edgec.ops.integer.linear import QLinear
+from edgec.ops.integer.requantize import Requantize, accumulator_bounds
 
-Rule = Callable[[Op, Site], Kernel | None]
 Param = tuple[str, tuple[int, ...], str]
 
 #: sums from here on are not those of the kernels of 24 bits; of 20 where weights are narrow

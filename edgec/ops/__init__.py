@@ -8,26 +8,26 @@ from edgec.ops.conv import Conv1d, Conv2d
 from edgec.ops.dense import Linear, MatMul
 from edgec.ops.eca import Eca, QEca
 from edgec.ops.elementwise import Add, Affine, Clip, Div, Gelu, Mul, Relu, Relu6, Sigmoid, Sqrt, Sub, Tanh
+from edgec.ops.integer.conv import QConv2d, QConv2dRequantize
+from edgec.ops.integer.elementwise import QAffine
+from edgec.ops.integer.linear import QLinear, QLinearRequantize, QLmuFir
+from edgec.ops.integer.neuron import QLifSaturating
+from edgec.ops.integer.norm import QLayerNorm
+from edgec.ops.integer.pool import QAvgPool2d, QMaxPool2d, QMean
+from edgec.ops.integer.product import QMatMul, QMul
+from edgec.ops.integer.requantize import QAdd, QConv1d, QLut, Requantize
+from edgec.ops.integer.scaler import QStdScale, QStdUnscale
+from edgec.ops.integer.softmax import QSoftmax
+from edgec.ops.integer.spiking import QLif, QRunningMean, QUnpack
+from edgec.ops.integer.tflite import TfliteAdd, TfliteAvgPool2d, TfliteMean, TfliteMul, TfliteSoftmax
+from edgec.ops.neurons.lif import Lif
+from edgec.ops.neurons.snntorch import AlphaNeuron, SnnTorchNeuron
 from edgec.ops.norm import LayerNorm
 from edgec.ops.pool import AvgPool2d, MaxPool2d, Mean
-from edgec.ops.qconv import QConv2d, QConv2dRequantize
-from edgec.ops.qelementwise import QAffine
-from edgec.ops.qlinear import QLinear, QLinearRequantize, QLmuFir
-from edgec.ops.qneuron import QLifSaturating
-from edgec.ops.qnorm import QLayerNorm
-from edgec.ops.qpool import QAvgPool2d, QMaxPool2d, QMean
-from edgec.ops.qproduct import QMatMul, QMul
-from edgec.ops.qscaler import QStdScale, QStdUnscale
-from edgec.ops.qsoftmax import QSoftmax
-from edgec.ops.qspiking import QLif, QRunningMean, QUnpack
-from edgec.ops.quantized import QAdd, QConv1d, QLut, Requantize
 from edgec.ops.recurrent import LmuMemory, LmuTaps
 from edgec.ops.scaler import StdScale, StdUnscale
 from edgec.ops.shape import Concat, Copy, Pad, Permute, Reshape, Slice
-from edgec.ops.signal import LogMel, QLogMel
-from edgec.ops.snntorch import AlphaNeuron, SnnTorchNeuron
-from edgec.ops.spiking import Lif
-from edgec.ops.tflite import TfliteAdd, TfliteAvgPool2d, TfliteMean, TfliteMul, TfliteSoftmax
+from edgec.ops.signal.log_mel import LogMel, QLogMel
 from edgec.ops.timeline import Delay, DelayLine, HistoryToFeatures, RunningMean, Window
 from edgec.ops.unary import (
     Abs,

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from edgec.passes.assign_layout import AssignLayout
 from edgec.passes.base import Pass
-from edgec.passes.drop_constant_channels import DropConstantChannels
+from edgec.passes.channels.drop_constant_channels import DropConstantChannels
 from edgec.passes.fold_batchnorm import FoldBatchnorm
 from edgec.passes.fold_constants import FoldConstants
 from edgec.passes.fold_transpose import FoldTranspose
 from edgec.passes.fuse import Fuse
 from edgec.passes.fuse_requantize import FuseRequantize
-from edgec.passes.make_sliding import MakeSliding
-from edgec.passes.make_streaming import MakeStreaming
 from edgec.passes.recognize_eca import RecognizeEca
 from edgec.passes.recognize_scaler import RecognizeScaler
 from edgec.passes.split_linear import SplitLinear
+from edgec.passes.streaming.make_sliding import MakeSliding
+from edgec.passes.streaming.make_streaming import MakeStreaming
 
 PASSES: dict[str, type[Pass]] = {
     "drop_constant_channels": DropConstantChannels,

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 from edgec.ir.graph import Graph, Node
 from edgec.ir.types import DType
-from edgec.ops.qconv import QConv2d, QConv2dRequantize
-from edgec.ops.qlinear import QLinear, QLinearRequantize
-from edgec.ops.quantized import Requantize
+from edgec.ops.integer.conv import QConv2d, QConv2dRequantize
+from edgec.ops.integer.linear import QLinear, QLinearRequantize
+from edgec.ops.integer.requantize import Requantize
 from edgec.passes.base import Pass
 
 FUSED: dict[type[Any], type[Any]] = {QConv2d: QConv2dRequantize, QLinear: QLinearRequantize}

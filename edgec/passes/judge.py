@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from edgec.errors import InputError
 from edgec.ir.graph import Graph, Node, Value
-from edgec.passes.calibrate import BINS, Statistics
-from edgec.passes.quantize_plan import BOUNDED
+from edgec.passes.quantize.calibrate import BINS, Statistics
+from edgec.passes.quantize.plan import BOUNDED
 
 Array = npt.NDArray[Any]
 

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from edgec.errors import BudgetError, InputError
-from edgec.profile.frames import worst_of
+from edgec.profile.timing.frames import worst_of
 
 _UNITS = {"": 1, "B": 1, "K": 1024, "KB": 1024, "KIB": 1024, "M": 1 << 20, "MB": 1 << 20, "MIB": 1 << 20}
 _TIMES = {"ns": 1e-6, "us": 1e-3, "ms": 1.0, "s": 1e3}

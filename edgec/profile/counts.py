@@ -10,8 +10,8 @@ from edgec.backends.environment import environment
 from edgec.compiled import CompiledModel, Inputs, input_frames
 from edgec.device import counting_kind
 from edgec.errors import TargetError
-from edgec.profile.frames import Frames, count_frames, how_modelled, how_on_board, timing_obstacle
-from edgec.profile.timing import board_milliseconds, milliseconds
+from edgec.profile.timing.frames import Frames, count_frames, how_modelled, how_on_board, timing_obstacle
+from edgec.profile.timing.model import board_milliseconds, milliseconds
 from edgec.target import Target, load_target
 from edgec.toolchain.checksums import as_changed
 

@@ -17,8 +17,7 @@ from edgec.ops.timeline import Window
 from edgec.plan import Call, Plan
 from edgec.plan.memory import region_rows
 from edgec.plan.regions import Region
-from edgec.profile.agreement import CALIBRATION, SAMPLES
-from edgec.profile.frames import (
+from edgec.profile.timing.frames import (
     Frames,
     count_frames,
     counted_calls,
@@ -29,7 +28,8 @@ from edgec.profile.frames import (
     why_unmeasured,
     worst_of,
 )
-from edgec.profile.timing import board_milliseconds, milliseconds
+from edgec.profile.timing.model import board_milliseconds, milliseconds
+from edgec.profile.verify.agreement import CALIBRATION, SAMPLES
 from edgec.target import Target
 from edgec.toolchain import (
     build_aarch64,

@@ -28,7 +28,7 @@ from edgec.ir.graph import Const, Graph, Node, State, Value
 from edgec.kernels import candidates, select
 from edgec.ops.base import Array, Kernel, Op, Site
 from edgec.plan import make_plan
-from edgec.profile.frames import count_frames, timing_obstacle, why_unmeasured
+from edgec.profile.timing.frames import count_frames, timing_obstacle, why_unmeasured
 from edgec.runtime import HEADERS, header_text
 from edgec.schema import checked
 from edgec.target import Target

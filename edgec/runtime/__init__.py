@@ -40,9 +40,9 @@ _HERE = Path(__file__).resolve().parent
 
 def runtime_file(name: str) -> Path:
     """Path of one runtime file, such as "edgec_simd.h" or "port_cortex_m.c"."""
-    path = _HERE / name
-    assert path.is_file(), f"no runtime file {name}"
-    return path
+    found = list(_HERE.rglob(name))
+    assert len(found) == 1, f"{len(found)} runtime files {name}"
+    return found[0]
 
 
 def headers_for(text: str) -> tuple[str, ...]:

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from kernel_tools import build_c, kernel
 
 from edgec.backends.c import declarations, emit_c
 from edgec.backends.kernel import NamedKernel
 from edgec.errors import CodegenError
+from tests.backends.kernel_tools import build_c, kernel
 from tests.conftest import needs
 
 INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32")

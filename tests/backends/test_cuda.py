@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from kernel_tools import INCLUDES, RUNTIME, Library, build_c, kernel
 
 from edgec.backends.c import emit_c
 from edgec.backends.cuda import emit_cuda, write_cuda_library
@@ -18,10 +17,11 @@ from edgec.device.cuda import check_gpu
 from edgec.errors import ToolchainError
 from edgec.ir.text import parse_graph
 from edgec.ops import OPS
-from edgec.passes.make_streaming import MakeStreaming
+from edgec.passes.streaming.make_streaming import MakeStreaming
 from edgec.plan import make_plan
 from edgec.target import load_target
 from edgec.toolchain.shared import build_plain_shared
+from tests.backends.kernel_tools import INCLUDES, RUNTIME, Library, build_c, kernel
 
 SHIM = Path(__file__).parent / "cuda_shim.h"
 CXX = ["g++", "-std=c++17", "-O1", "-fPIC", "-shared", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", *RUNTIME]

@@ -1,8 +1,8 @@
 """Every float op with a kernel: the generated C against the op's torch reference, on random shapes and values."""
 
 import pytest
-from kernel_tools import build_c, check_family
 
+from tests.backends.kernel_tools import build_c, check_family
 from tests.op_families import elementwise, movement, products, stateful
 
 

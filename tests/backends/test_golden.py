@@ -9,7 +9,7 @@ from edgec.backends.emit import write_folder
 from edgec.ir.graph import Graph
 from edgec.ir.types import DType
 from edgec.ops import QConv1d, QLif, QLinear, QRunningMean, Relu, RunningMean
-from edgec.passes.make_streaming import MakeStreaming
+from edgec.passes.streaming.make_streaming import MakeStreaming
 from edgec.target import load_target
 from tests.graphs import Builder, conv, lif
 

@@ -1,8 +1,8 @@
 """Ops the torch importer adds: the generated C against the op's torch reference, on random shapes and values."""
 
 import pytest
-from kernel_tools import check_family
 
+from tests.backends.kernel_tools import check_family
 from tests.op_families import neurons, pools, rows
 
 

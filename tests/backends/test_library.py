@@ -15,7 +15,7 @@ from edgec.ir.evaluate import StepRunner, evaluate
 from edgec.ir.graph import Graph
 from edgec.ops import Conv1d, Linear
 from edgec.ops.elementwise import ACTIVATIONS
-from edgec.passes.make_streaming import MakeStreaming
+from edgec.passes.streaming.make_streaming import MakeStreaming
 from edgec.target import load_target
 from tests.graphs import Builder, conv, lif, streaming_nets
 

@@ -7,7 +7,7 @@ import pytest
 import edgec
 
 ROOT = Path(edgec.__file__).parent
-OURS = [*sorted((ROOT / "runtime").glob("*.[ch]")), *sorted((ROOT / "device").glob("*.c"))]
+OURS = [*sorted((ROOT / "runtime").rglob("*.[ch]")), *sorted((ROOT / "device").glob("*.c"))]
 TEMPLATES = [
     p for p in sorted((ROOT / "backends" / "templates").iterdir()) if p.suffixes[0] in (".c", ".h", ".cu", ".S")
 ]

@@ -5,12 +5,12 @@ import subprocess
 
 import numpy as np
 import pytest
-from kernel_tools import INCLUDES, RUNTIME, build_c, kernel
 
 from edgec.backends.llvm import emit_object, emit_object_files, wrappers
 from edgec.errors import CodegenError
 from edgec.target import load_target
 from edgec.toolchain.compilers import find_zig
+from tests.backends.kernel_tools import INCLUDES, RUNTIME, build_c, kernel
 
 DOT = """for o in T.parallel(8):
     acc = T.alloc_buffer((1,), "int32")

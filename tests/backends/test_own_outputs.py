@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import edgec
-from edgec.passes.make_streaming import MakeStreaming
 from edgec.passes.own_outputs import OwnOutputs
+from edgec.passes.streaming.make_streaming import MakeStreaming
 from tests.graphs import Builder, conv
 
 T = 12

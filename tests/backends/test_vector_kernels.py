@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from kernel_tools import INCLUDES, RUNTIME, Arrays, Library, build_c
 
 from edgec.backends.cuda import emit_cuda
 from edgec.backends.kernel import NamedKernel
 from edgec.kernels import select
-from edgec.kernels.neon import block_for, pack_panels
+from edgec.kernels.neon.float32 import block_for, pack_panels
 from edgec.ops import OPS
 from edgec.ops.base import Site
+from tests.backends.kernel_tools import INCLUDES, RUNTIME, Arrays, Library, build_c
 from tests.op_families import f32
 
 SHIM = Path(__file__).parent / "cuda_shim.h"

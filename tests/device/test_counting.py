@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_model import frame, start
 
 from edgec.device.base import Counters
 from edgec.device.unicorn_device import UnicornDevice
+from tests.device.fake_model import frame, start
 
 
 def it_block(code: bytes, at: int) -> tuple[int, int]:

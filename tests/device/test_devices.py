@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_model import frame, start
 
 from edgec.device import open_device
 from edgec.errors import EdgecError, InputError, ToolchainError
 from edgec.target import load_target
 from edgec.toolchain import read_manifest
+from tests.device.fake_model import frame, start
 
 PLACES = [
     ("host", "host", "zig"),

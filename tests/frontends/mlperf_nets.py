@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.frontends.tflite_models import Net, Op, T, options
+from tests.frontends.tflite.tflite_models import Net, Op, T, options
 
 ZERO = -128  # of every activation behind a ReLU
 

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from edgec.errors import FrontendError
-from edgec.frontends import archive, load, shipped
+from edgec.frontends import load, shipped
+from edgec.frontends.pytorch import archive
 from edgec.ir.evaluate import evaluate
 
 CONFIG = {"n_mels": 4, "dim": 8, "order": 4, "theta": 4, "classes": 3}

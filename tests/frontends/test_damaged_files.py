@@ -96,8 +96,8 @@ def share(few: int, many: int) -> pytest.MarkDecorator:
 def test_onnx(block: str, seeds: range, tmp_path: Path) -> None:
     pytest.importorskip("onnx_ir")
     pytest.importorskip("onnxruntime")
-    from tests.frontends import test_onnx
-    from tests.frontends.onnx_models import Net
+    from tests.frontends.onnx import test_onnx
+    from tests.frontends.onnx.onnx_models import Net
 
     net = Net(1, 3, 8, 8)
     getattr(test_onnx, block)(net)

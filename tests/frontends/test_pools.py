@@ -57,8 +57,8 @@ def test_onnx(
     """One rounding: at most half a level from what onnxruntime's pool gives in float32."""
     pytest.importorskip("onnx_ir")
     pytest.importorskip("onnxruntime")
-    from tests.frontends.onnx_models import onnxruntime
-    from tests.frontends.test_onnx import integers
+    from tests.frontends.onnx.onnx_models import onnxruntime
+    from tests.frontends.onnx.test_onnx import integers
 
     extents, kernel, strides, *pads = ([a[k] for a in axes] for k in range(5))
     pads = [[min(p, k - 1) for p, k in zip(side, kernel, strict=True)] for side in pads]

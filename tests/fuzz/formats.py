@@ -74,7 +74,7 @@ def compile_small(folder: Path) -> Path:
 def inputs(folder: Path) -> Iterator[Format]:
     """What `edgec run` takes for the small network, and what calibrates it."""
     from edgec.compiled import CompiledModel, input_frames
-    from edgec.passes.ranges import Ranges, save_ranges, statistics_for, take_ranges
+    from edgec.passes.quantize.ranges import Ranges, save_ranges, statistics_for, take_ranges
     from edgec.pipeline import read_calibration
     from edgec.profile.clips import read_input
 
@@ -136,9 +136,9 @@ def texts() -> Iterator[Format]:
     from edgec.ir.text import parse_graph, print_graph
     from edgec.ir.verify import verify
     from edgec.ops import OPS
-    from edgec.passes.assign_precision import Assignment
     from edgec.passes.fold_constants import FoldConstants
-    from edgec.passes.make_streaming import MakeStreaming
+    from edgec.passes.quantize.assign_precision import Assignment
+    from edgec.passes.streaming.make_streaming import MakeStreaming
     from edgec.profile.tune import VERSION, read_cache
     from edgec.target import load_target
 

@@ -13,7 +13,7 @@ import edgec
 from edgec.compiled import input_frames
 from edgec.device.base import Device
 from edgec.ir.evaluate import StepRunner, evaluate
-from edgec.profile.compare import as_stored
+from edgec.profile.verify.compare import as_stored
 from edgec.toolchain.manifest import TensorSpec
 from tests.fuzz.campaign import bounded
 from tests.fuzz.random_networks import Case, network

@@ -8,7 +8,7 @@ from edgec.ir.text import parse_graph, parse_type, print_graph, print_type
 from edgec.ir.types import DType, QuantParams, TensorType
 from edgec.ir.verify import verify
 from edgec.ops import OPS
-from edgec.passes.make_streaming import MakeStreaming
+from edgec.passes.streaming.make_streaming import MakeStreaming
 from tests.graphs import streaming_nets
 
 SMALL = """graph net

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from node_builder import Builder, frame_type, storage
 
 from edgec.backends.emit import write_folder
 from edgec.device import Device, open_device
@@ -44,10 +43,11 @@ from edgec.ops import (
     TfliteSoftmax,
 )
 from edgec.ops.eca import sigmoid_table
-from edgec.ops.qsoftmax import exponent
+from edgec.ops.integer.softmax import exponent
 from edgec.plan import Plan
 from edgec.target import load_target
 from edgec.toolchain.manifest import Manifest, TensorSpec, read_manifest
+from tests.kernels.node_builder import Builder, frame_type, storage
 
 Arrays = dict[str, np.ndarray]
 

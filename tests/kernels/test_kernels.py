@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from every_kernel import Bench, random_frame
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from tests.kernels.every_kernel import Bench, random_frame
 
 RATES = (0.0, 0.15, 1.0)
 NIGHTLY = pytest.mark.nightly  # a second compiler for what one compiler has shown: slow, and it never differed

@@ -6,19 +6,19 @@ import shutil
 
 import numpy as np
 import pytest
-from every_kernel import Bench
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from node_builder import Builder, frame_type
 
 from edgec.ir.graph import Graph
 from edgec.ir.types import DType, TensorType
-from edgec.kernels.arm_dsp import pack_chunks
+from edgec.kernels.cortex_m.dense import pack_chunks
+from edgec.kernels.cortex_m.rows import SUMS, Finish, Stream, pack_stream, pairs_of
 from edgec.kernels.lanes import signs_of, terms_of
-from edgec.kernels.rows_dsp import SUMS, Finish, Stream, pack_stream, pairs_of
 from edgec.ops import QConv2d, QConv2dRequantize, QLinear, QLinearRequantize
 from tests.conftest import needs
+from tests.kernels.every_kernel import Bench
+from tests.kernels.node_builder import Builder, frame_type
 
 #: pairs of neighbouring outputs that cannot share a word as they are, or with the first one's sign changed
 HARD = ((-128, -128), (-128, -1), (-128, 0), (-128, 127), (127, -128), (0, -128))

@@ -6,15 +6,15 @@ import shutil
 
 import numpy as np
 import pytest
-from every_kernel import Bench
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from node_builder import Builder
 
 from edgec.ir.graph import Graph
 from edgec.ir.types import DType, TensorType
+from edgec.ops.integer.tflite import TfliteAdd
 from edgec.ops.linear_form import LEVELS
-from edgec.ops.tflite import TfliteAdd
+from tests.kernels.every_kernel import Bench
+from tests.kernels.node_builder import Builder
 
 LEVEL, FACTOR = st.integers(-128, 127), st.integers(1 << 30, (1 << 31) - 1)
 #: found by trying: a sum that rises by many levels, whose steps leave a line no room

@@ -5,12 +5,12 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from every_kernel import Bench
-from node_builder import Builder, frame_type
 
 from edgec.ir.graph import Graph
 from edgec.ir.types import DType, TensorType
 from edgec.ops import QConv1d
+from tests.kernels.every_kernel import Bench
+from tests.kernels.node_builder import Builder, frame_type
 
 
 def lines() -> tuple[Graph, dict[str, int]]:

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from every_kernel import Bench
-from node_builder import Builder, frame_type
 
 from edgec.ir.graph import Graph
 from edgec.ir.types import DType, TensorType
@@ -16,7 +14,9 @@ from edgec.kernels import select
 from edgec.kernels.odd_outputs import settled
 from edgec.ops import QConv2d, QConv2dRequantize, QLinearRequantize, Requantize
 from edgec.ops.base import Site
-from edgec.ops.quantized import accumulator_bounds
+from edgec.ops.integer.requantize import accumulator_bounds
+from tests.kernels.every_kernel import Bench
+from tests.kernels.node_builder import Builder, frame_type
 
 #: kernel, channels, outputs, depthwise, image
 LAYERS = (

@@ -11,7 +11,7 @@ pytest.importorskip("tflite")
 pytest.importorskip("ai_edge_litert")
 
 import edgec
-from tests.frontends.tflite_models import Net, Op, T, litert, options
+from tests.frontends.tflite.tflite_models import Net, Op, T, litert, options
 
 SIZE, CHANNELS = 6, 16
 

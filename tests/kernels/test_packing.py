@@ -11,13 +11,13 @@ from hypothesis.extra import numpy as hnp
 from edgec.errors import CodegenError
 from edgec.ir.types import DType, TensorType
 from edgec.kernels import select
-from edgec.kernels.arm_dsp import RAISED_MARK, SUM_LIMIT, chunks_of, pack_dense, requantize_table
+from edgec.kernels.cortex_m.dense import RAISED_MARK, SUM_LIMIT, chunks_of, pack_dense, requantize_table
+from edgec.kernels.cortex_m.rows import roundings_of, table_of
 from edgec.kernels.event import BLOCK, blocks_of, pack_rows, segment_length
-from edgec.kernels.rows_dsp import roundings_of, table_of
 from edgec.ops import OPS
 from edgec.ops.base import Op, Site
-from edgec.ops.qlinear import QLinear
-from edgec.ops.quantized import Requantize, accumulator_bounds
+from edgec.ops.integer.linear import QLinear
+from edgec.ops.integer.requantize import Requantize, accumulator_bounds
 
 WEIGHTS = hnp.arrays(np.int8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=40), elements=st.integers(-127, 127))
 

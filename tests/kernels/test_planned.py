@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from every_kernel import every_kernel
-from node_builder import Builder, storage
 
 from edgec.backends.emit import write_folder
 from edgec.device import open_device
@@ -35,6 +33,8 @@ from edgec.ops import (
     StdUnscale,
 )
 from edgec.target import load_target
+from tests.kernels.every_kernel import every_kernel
+from tests.kernels.node_builder import Builder, storage
 from tests.op_families import elementwise, f32, movement, neurons, pools, products, rows, stateful
 
 FAMILIES = (elementwise, products, movement, stateful, rows, pools, neurons)

@@ -15,8 +15,8 @@ from edgec.ir.types import DType, TensorType
 from edgec.kernels import event, select
 from edgec.ops import QLinear
 from edgec.ops.base import Site
-from edgec.passes.make_streaming import MakeStreaming
-from edgec.passes.quantize import Quantize
+from edgec.passes.quantize.quantize import Quantize
+from edgec.passes.streaming.make_streaming import MakeStreaming
 from edgec.target import load_target
 from tests.conftest import needs
 from tests.graphs import Builder, conv, lif
@@ -54,8 +54,8 @@ def test_the_choice_is_close_to_the_best(name: str, bench: ModuleType) -> None:
     for kind in KINDS:
         with (
             mock.patch.object(event, "cheapest", return_value=kind),
-            mock.patch("edgec.kernels.arm_dsp.cheapest", return_value=kind),
-            mock.patch("edgec.kernels.helium.cheapest", return_value=kind),
+            mock.patch("edgec.kernels.cortex_m.dense.cheapest", return_value=kind),
+            mock.patch("edgec.kernels.helium.image.cheapest", return_value=kind),
         ):
             variants, counts[kind] = bench.measure(layers, target, "zig", RATES)
         assert {KIND_OF[v] for v in variants.values()} == {kind}

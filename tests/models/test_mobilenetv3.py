@@ -9,9 +9,9 @@ from torch import nn
 
 from edgec import frontends
 from edgec.ir.evaluate import evaluate
-from edgec.ops.quantized import QLut
-from edgec.passes.assign_precision import Assignment
-from edgec.passes.quantize_compare import compare
+from edgec.ops.integer.requantize import QLut
+from edgec.passes.quantize.assign_precision import Assignment
+from edgec.passes.quantize.compare import compare
 from edgec.stages import make_stages
 
 pytest.importorskip("torchvision")

@@ -18,9 +18,9 @@ from edgec.device.cuda import CudaDevice, check_gpu
 from edgec.errors import ToolchainError
 from edgec.ir.evaluate import StepRunner
 from edgec.ir.graph import Graph
-from edgec.passes.make_streaming import MakeStreaming
-from edgec.profile.compare import verify_model
+from edgec.passes.streaming.make_streaming import MakeStreaming
 from edgec.profile.report import measure
+from edgec.profile.verify.compare import verify_model
 from edgec.target import list_targets, load_target
 from edgec.toolchain import read_manifest
 from edgec.toolchain.sizes import machine_of

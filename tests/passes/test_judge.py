@@ -10,8 +10,8 @@ import pytest
 from edgec.errors import InputError
 from edgec.ir.graph import Graph
 from edgec.ops import Affine, Linear, Relu, Sigmoid
-from edgec.passes.calibrate import calibrate
 from edgec.passes.judge import check_inputs, doubts
+from edgec.passes.quantize.calibrate import calibrate
 from tests.graphs import Builder
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgec.frontends import load
-from edgec.frontends.torch_export import FrontendError
+from edgec.frontends.pytorch.importer import FrontendError
 from edgec.ir.evaluate import evaluate
 from edgec.ir.graph import Graph
 from edgec.ir.text import parse_graph, print_graph

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from edgec.ir.graph import Graph, State
 from edgec.ir.types import DType, TensorType
 from edgec.ops import Add, LayerNorm, Relu, Reshape
-from edgec.passes.make_streaming import MakeStreaming
+from edgec.passes.streaming.make_streaming import MakeStreaming
 from edgec.plan import arena, make_plan
 from edgec.plan.arena import ALIGN, Buffer, lower_bound, place
 from edgec.plan.state import HEADER_BYTES, alignment, lay_out

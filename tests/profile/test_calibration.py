@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from edgec.profile.timing import board_cycles, board_milliseconds
+from edgec.profile.timing.model import board_cycles, board_milliseconds
 from edgec.target import load_target
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"

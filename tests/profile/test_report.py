@@ -14,7 +14,7 @@ from edgec.backends.emit import write_folder
 from edgec.errors import CodegenError, ToolchainError
 from edgec.ir.graph import Graph
 from edgec.ops import Relu
-from edgec.passes.make_streaming import MakeStreaming
+from edgec.passes.streaming.make_streaming import MakeStreaming
 from edgec.plan import Plan
 from edgec.profile import report, tune
 from edgec.target import load_target

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from vector_model import make_model
 
 from edgec.device import open_device
 from edgec.runtime import runtime_file
 from edgec.toolchain import build_plain_shared
+from tests.toolchain.vector_model import make_model
 
 # name -> (bound in ulp as the header states it, exact function)
 FUNCTIONS: dict[str, tuple[float, Callable[[np.ndarray], np.ndarray]]] = {

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from vector_model import make_model
 
 from edgec.device import Device, open_device
+from tests.toolchain.vector_model import make_model
 
 EXPRESSIONS = [
     "edgec_sxtb16(x)", "edgec_sxtb16_ror8(x)", "edgec_sxtab16(x, y)", "edgec_sxtab16_ror8(x, y)", "edgec_sadd16(x, y)",

@@ -1,0 +1,1 @@
+"""Networks with neurons of snnTorch or spikingjelly to graphs."""

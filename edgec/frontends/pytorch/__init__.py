@@ -1,0 +1,1 @@
+"""torch modules, exported programs and their files to graphs."""

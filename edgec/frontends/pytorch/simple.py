@@ -1,0 +1,330 @@
+"""Converters of the ATen calls that work element by element or only move elements."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from edgec.frontends.pytorch.call import Call, Constant, Expanded, Padded
+from edgec.frontends.pytorch.layers import mean_over
+from edgec.ops.activation import Softmax
+from edgec.ops.elementwise import Add, Clip, Div, Gelu, Mul, Relu, Relu6, Sqrt, Sub
+from edgec.ops.shape import Concat, Slice
+from edgec.ops.unary import Elu, GeluTanh, LeakyRelu, Softplus
+
+#: the constants of torch's SELU
+SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
+#: beyond this beta * x, softplus is x but for the rounding of float32
+SOFTPLUS_LIMIT = 17.0
+
+
+def scalar(call: Call, value: float) -> str:
+    """A number as a constant."""
+    return call.const(f"{call.name}_scalar", np.array([value]))
+
+
+def unary(op: Any) -> Any:
+    """A converter for an op of one operand and no attributes."""
+
+    def convert(call: Call) -> str:
+        return call.emit(op, call.tensor("self"))
+
+    return convert
+
+
+def same(call: Call) -> Any:
+    """A call that changes nothing at inference: clone, detach, contiguous, ..."""
+    return call.args[next(iter(call.args))]
+
+
+def dropout(call: Call) -> Any:
+    """Nothing at inference."""
+    if call["train"] and call["p"]:
+        raise ValueError("dropout in training mode: call model.eval() before exporting")
+    return call["input"]
+
+
+def binary(op: Any) -> Any:
+    """A converter for arithmetic on two operands, one of which may be a number."""
+
+    def convert(call: Call) -> str:
+        a, b = operand(call, "self"), operand(call, "other")
+        alpha = call.args.get("alpha", 1)
+        if alpha != 1:
+            b = call.emit(Mul(), b, scalar(call, alpha))
+        return broadcast(call, op, a, b)
+
+    return convert
+
+
+def operand(call: Call, key: str) -> str:
+    """An operand that may be a number, or expanded to the shape of the other one."""
+    value = call[key]
+    if isinstance(value, Expanded):
+        return value.tensor
+    return scalar(call, float(value)) if isinstance(value, bool | int | float) else call.tensor(key)
+
+
+def broadcast(call: Call, op: Any, a: str, b: str) -> str:
+    """Arithmetic on two operands, expanded ones being stored as they were; ValueError where both of them were."""
+    y = call.emit(op, a, b)
+    if any(isinstance(v, Expanded) for v in call.args.values()) and call.type_of(y).shape != call.result_shape:
+        raise ValueError(f"both operands are expanded to {call.result_shape}; expand the result instead")
+    return y
+
+
+def div(call: Call) -> str:
+    """Division, without rounding."""
+    if call.args.get("rounding_mode"):
+        raise ValueError("division with a rounding mode")
+    return broadcast(call, Div(), operand(call, "self"), operand(call, "other"))
+
+
+def rsub(call: Call) -> str:
+    """other - alpha * self."""
+    b = call.tensor("self")
+    if call["alpha"] != 1:
+        b = call.emit(Mul(), b, scalar(call, call["alpha"]))
+    return call.emit(Sub(), operand(call, "other"), b)
+
+
+def neg(call: Call) -> str:
+    """-x, as x * -1."""
+    return call.emit(Mul(), call.tensor("self"), scalar(call, -1.0))
+
+
+def power(call: Call) -> str:
+    """x squared."""
+    if call["exponent"] != 2:
+        raise ValueError(f"power with exponent {call['exponent']}; only 2 is supported")
+    x = call.tensor("self")
+    return call.emit(Mul(), x, x)
+
+
+def gelu(call: Call) -> str:
+    """The erf form, or the one with tanh."""
+    return call.emit(GeluTanh() if call["approximate"] == "tanh" else Gelu(), call.tensor("self"))
+
+
+def leaky_relu(call: Call) -> str:
+    """x above 0, a share of it below."""
+    return call.emit(LeakyRelu(float(call["negative_slope"])), call.tensor("self"))
+
+
+def prelu(call: Call) -> str:
+    """max(x, 0) + slope * min(x, 0), one slope or one a channel."""
+    x, slopes = call.tensor("self"), call.constant("weight").reshape(-1)
+    if slopes.size == 1:
+        return call.emit(LeakyRelu(float(slopes[0])), x)
+    rank = len(call.type_of(x).shape)
+    weight = call.const(call.stem("weight", "slope"), slopes.reshape(-1, *[1] * (rank - 2)))
+    low = call.emit(Clip(None, 0.0), x)
+    return call.emit(Add(), call.emit(Relu(), x), call.emit(Mul(), low, weight))
+
+
+def elu(call: Call) -> str:
+    """ELU, and SELU and CELU by their own parameters."""
+    short, args = call.target.split("::")[-1], call.args
+    op = {
+        "elu": lambda: Elu(float(args["alpha"]), float(args["scale"]), float(args["input_scale"])),
+        "selu": lambda: Elu(SELU_ALPHA, SELU_SCALE),
+        "celu": lambda: Elu(float(args["alpha"]), 1.0, 1.0 / float(args["alpha"])),
+    }[short]()
+    return call.emit(op, call.tensor("self"))
+
+
+def softplus(call: Call) -> str:
+    """The exact form: torch's threshold only says where it takes x itself, which differs by less than rounding."""
+    if float(call["beta"]) * float(call["threshold"]) < SOFTPLUS_LIMIT:
+        raise ValueError(f"softplus with a threshold of {call['threshold']}; expected {SOFTPLUS_LIMIT:g} or more")
+    return call.emit(Softplus(float(call["beta"])), call.tensor("self"))
+
+
+def log_sigmoid(call: Call) -> str:
+    """-softplus(-x)."""
+    minus = scalar(call, -1.0)
+    flipped = call.emit(Mul(), call.tensor("self"), minus)
+    return call.emit(Mul(), call.emit(Softplus(), flipped), minus)
+
+
+def reciprocal(call: Call) -> str:
+    """1 / x."""
+    return call.emit(Div(), scalar(call, 1.0), call.tensor("self"))
+
+
+def rsqrt(call: Call) -> str:
+    """1 / sqrt(x)."""
+    return call.emit(Div(), scalar(call, 1.0), call.emit(Sqrt(), call.tensor("self")))
+
+
+def clamp(call: Call) -> str:
+    """clamp, hardtanh, clamp_min: relu and relu6 where the bounds are theirs."""
+    keys = ("min_val", "max_val") if "min_val" in call.args else ("min", "max")
+    low, high = (call.args.get(k) for k in keys)
+    if not all(v is None or isinstance(v, int | float) for v in (low, high)):
+        raise ValueError("clamp with tensor bounds")
+    if low == 0 and high is None:
+        return call.emit(Relu(), call.tensor("self"))
+    if low == 0 and high == 6:
+        return call.emit(Relu6(), call.tensor("self"))
+    bounds = [None if v is None else float(v) for v in (low, high)]
+    return call.emit(Clip(*bounds), call.tensor("self"))
+
+
+def softmax(call: Call) -> str:
+    """Softmax over any axis, moved to the end for it."""
+    x = call.tensor("self")
+    rank = len(call.type_of(x).shape)
+    axis = call.axis("dim", rank)
+    if axis == rank - 1:
+        return call.emit(Softmax(), x)
+    swap = list(range(rank))
+    swap[axis], swap[-1] = swap[-1], swap[axis]
+    return call.permute(call.emit(Softmax(), call.permute(x, tuple(swap))), tuple(swap))
+
+
+def reduced_axes(call: Call, rank: int) -> tuple[int, ...]:
+    """The axes of a reduction, counted from the front; all of them where none is given."""
+    dims = call.args.get("dim")
+    dims = [dims] if isinstance(dims, int) else dims
+    return tuple(sorted(d % rank for d in dims)) if dims else tuple(range(rank))
+
+
+def mean(call: Call) -> str:
+    """Mean over some axes."""
+    x = call.tensor("self")
+    return mean_over(call, x, reduced_axes(call, len(call.type_of(x).shape)), bool(call.args.get("keepdim")))
+
+
+def total(call: Call) -> str:
+    """A sum is a mean times the number of elements."""
+    x = call.tensor("self")
+    shape = call.type_of(x).shape
+    axes = reduced_axes(call, len(shape))
+    count = float(np.prod([shape[k] for k in axes]))
+    mean = mean_over(call, x, axes, bool(call.args.get("keepdim")), of_sum=True)
+    return call.emit(Mul(), mean, scalar(call, count))
+
+
+def transpose(call: Call) -> str:
+    """Two axes exchanged; without arguments the last two."""
+    x = call.tensor("self")
+    rank = len(call.type_of(x).shape)
+    perm = list(range(rank))
+    a, b = (call.axis("dim0", rank), call.axis("dim1", rank)) if "dim0" in call.args else (rank - 2, rank - 1)
+    perm[a], perm[b] = perm[b], perm[a]
+    return call.permute(x, tuple(perm))
+
+
+def permute(call: Call) -> str:
+    """The axes in another order."""
+    x = call.tensor("self")
+    rank = len(call.type_of(x).shape)
+    return call.permute(x, tuple(int(d) % rank for d in call["dims"]))
+
+
+def to_result_shape(call: Call) -> str:
+    """view, reshape, flatten, squeeze, unsqueeze: the exported program already says which shape comes out."""
+    return call.reshape(call.tensor("self"), call.result_shape)
+
+
+def expand(call: Call) -> str | Expanded:
+    """Nothing is copied: arithmetic behind an expansion broadcasts, anything else refuses it."""
+    x = call.tensor("self")
+    if int(np.prod(call.result_shape)) != call.type_of(x).size:
+        return Expanded(x, call.result_shape)
+    return call.reshape(x, call.result_shape)
+
+
+def pad(call: Call) -> Any:
+    """Zero padding waits for the convolution behind it."""
+    if call.args.get("mode", "constant") != "constant" or (call.args.get("value") or 0) != 0:
+        raise ValueError("padding other than with zeros")
+    widths = [int(p) for p in call["pad"]]
+    x = call.tensor("self")
+    if not any(widths):
+        return x
+    rank = len(call.type_of(x).shape)
+    pairs = [(widths[2 * k], widths[2 * k + 1]) for k in range(len(widths) // 2)]
+    if any(p < 0 for p in widths):
+        raise ValueError("negative padding; slice instead")
+    return Padded(x, ((0, 0),) * (rank - len(pairs)) + tuple(reversed(pairs)))
+
+
+def cat(call: Call) -> str:
+    """Operands one after another."""
+    parts = [call.as_tensor(v) for v in call["tensors"]]
+    return call.emit(Concat(axis=call.axis("dim", len(call.result_shape))), *parts)
+
+
+def stack(call: Call) -> str:
+    """Operands one after another along a new axis."""
+    axis = call.axis("dim", len(call.result_shape))
+    shape = tuple(1 if k == axis else n for k, n in enumerate(call.result_shape))
+    parts = [call.reshape(call.as_tensor(v), shape) for v in call["tensors"]]
+    return call.emit(Concat(axis=axis), *parts)
+
+
+def cut(call: Call, x: str, axis: int, start: int, stop: int) -> str:
+    """x[start:stop] along an axis."""
+    extent = call.type_of(x).shape[axis]
+    return x if (start, stop) == (0, extent) else call.emit(Slice(axis, start, stop), x)
+
+
+def slice_(call: Call) -> str:
+    """x[start:end] with step 1."""
+    x = call.tensor("self")
+    shape = call.type_of(x).shape
+    axis = call.axis("dim", len(shape))
+    if call["step"] != 1:
+        raise ValueError(f"slicing with step {call['step']}")
+    start, stop, _ = slice(call["start"], call["end"]).indices(shape[axis])
+    return cut(call, x, axis, start, stop)
+
+
+def select(call: Call) -> str:
+    """x[index] along an axis, which goes."""
+    x = call.tensor("self")
+    shape = call.type_of(x).shape
+    axis = call.axis("dim", len(shape))
+    index = call["index"] % shape[axis]
+    return call.reshape(cut(call, x, axis, index, index + 1), call.result_shape)
+
+
+def split(call: Call) -> tuple[str, ...]:
+    """split and chunk: the exported program says the extents that come out."""
+    x = call.tensor("self")
+    axis, at, parts = call.axis("dim", len(call.type_of(x).shape)), 0, []
+    for shape in call.result_shapes:
+        parts.append(cut(call, x, axis, at, at + shape[axis]))
+        at += shape[axis]
+    return tuple(parts)
+
+
+def unbind(call: Call) -> tuple[str, ...]:
+    """All indices along an axis."""
+    x = call.tensor("self")
+    axis = call.axis("dim", len(call.type_of(x).shape))
+    pieces = (cut(call, x, axis, k, k + 1) for k in range(len(call.result_shapes)))
+    return tuple(call.reshape(p, s) for p, s in zip(pieces, call.result_shapes, strict=True))
+
+
+def filled(call: Call) -> Constant:
+    """zeros_like and its kin: a constant of the shape that comes out."""
+    value = {"ones_like": 1.0, "full_like": call.args.get("fill_value")}.get(call.target.split("::")[-1], 0.0)
+    return Constant(call.name, torch.full(call.result_shape, float(value or 0.0)))
+
+
+def getitem(call: Call) -> Any:
+    """One of several results."""
+    return call["self"][call["index"]]
+
+
+def cast(call: Call) -> Any:
+    """A change of element type that changes nothing in float32."""
+    if call.dtype is None or not call.dtype.is_floating_point:
+        raise ValueError(f"conversion to {call.dtype}")
+    value = call["self"]
+    return Constant(value.name, value.value.float()) if isinstance(value, Constant) else value

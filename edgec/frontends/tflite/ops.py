@@ -1,0 +1,352 @@
+"""TFLite operators on int8 to ops of the IR: one converter each, in the literal table at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgec.frontends.builder import GraphBuilder
+from edgec.frontends.tflite.model import TfModel, TfOp, TfTensor
+from edgec.frontends.tflite.numbers import (
+    Floats,
+    activation_range,
+    float32,
+    float_table,
+    mean_factor,
+    multipliers,
+    quantize_multiplier,
+    same_padding,
+    scaled_twice,
+    softmax_table,
+)
+from edgec.ir.types import DType, QuantParams, TensorType
+from edgec.ops.integer.conv import QConv2dRequantize
+from edgec.ops.integer.linear import QLinear
+from edgec.ops.integer.pool import QMaxPool2d
+from edgec.ops.integer.requantize import QLut, Requantize, accumulator_bounds
+from edgec.ops.integer.tflite import TfliteAdd, TfliteAvgPool2d, TfliteMean, TfliteMul, TfliteSoftmax
+from edgec.ops.shape import Concat, Pad, Permute, Reshape
+
+Array = npt.NDArray[Any]
+
+
+def int8_type(t: TensorType | TfTensor) -> TensorType:
+    """The IR type of an int8 tensor with one scale; ValueError says what else it is."""
+    assert isinstance(t, TfTensor)
+    if t.kind != "INT8":
+        raise ValueError(f"tensor {t.label} is {t.kind}, expected INT8")
+    if len(t.scales) != 1 or not 0 < t.scales[0] < float("inf") or not -128 <= t.zeros[0] <= 127:
+        raise ValueError(
+            f"tensor {t.label} has scales {t.scales[:3]} and zero points {t.zeros[:3]}, expected one of each"
+        )
+    if not t.shape or min(t.shape) < 1:
+        raise ValueError(f"tensor {t.label} has shape {t.shape}, expected at least one element")
+    return TensorType(t.shape, DType.I8, QuantParams(t.scales, t.zeros[0]))
+
+
+@dataclass
+class Call:
+    """One operator being converted: its tensors by position, and the IR names of those already computed."""
+
+    model: TfModel
+    op: TfOp
+    build: GraphBuilder
+    names: dict[int, str]
+
+    def tensor(self, k: int) -> TfTensor:
+        """Input k; ValueError where the operator has none."""
+        if k >= len(self.op.inputs) or self.op.inputs[k] < 0:
+            raise ValueError(f"input {k} is missing")
+        return self.model.tensors[self.op.inputs[k]]
+
+    def activation(self, k: int) -> tuple[str, TfTensor]:
+        """Input k as an int8 tensor of the graph, constants included: its IR name and its record."""
+        t, number = self.tensor(k), self.op.inputs[k]
+        int8_type(t)
+        if number not in self.names:
+            if t.data is None:
+                raise ValueError(f"tensor {t.label} is neither computed nor constant")
+            self.names[number] = self.build.const(t.label, t.data)
+        return self.names[number], t
+
+    def constant(self, k: int, kind: str) -> Array:
+        """Input k, which must be a constant of an element type."""
+        t = self.tensor(k)
+        if t.data is None or t.kind != kind:
+            found = "computed" if t.data is None else t.kind
+            raise ValueError(f"input {k} ({t.label}) is {found}, expected a constant of {kind}")
+        return t.data
+
+    @property
+    def result(self) -> TfTensor:
+        if len(self.op.outputs) != 1:
+            raise ValueError(f"{len(self.op.outputs)} outputs, expected one")
+        return self.model.tensors[self.op.outputs[0]]
+
+    def emit(self, op: Any, *inputs: str) -> str:
+        return self.build.emit(op, *inputs, name=self.result.label)
+
+    def clamped(self, x: str, lo: int, hi: int) -> str:
+        """x within [lo, hi]."""
+        if (lo, hi) == (-128, 127):
+            return x
+        return self.mapped(x, np.clip(np.arange(-128, 128), lo, hi))
+
+    def mapped(self, x: str, table: Array) -> str:
+        """A function of one element by its 256 values."""
+        name = self.build.const(f"{self.result.label}_table", table.astype(np.int8))
+        return self.emit(QLut(self.result.scales[0], self.result.zeros[0]), x, name)
+
+
+def folded_bias(call: Call, w: Array, zero: int, outputs: int) -> Array:
+    """bias - zero point of x * sum of the weights; w [..., O]. ValueError where an accumulator could leave int32."""
+    given = len(call.op.inputs) > 2 and call.op.inputs[2] >= 0
+    bias = call.constant(2, "INT32").astype(np.int64) if given else np.zeros(outputs, np.int64)
+    if bias.shape != (outputs,):
+        raise ValueError(f"bias of shape {bias.shape}, expected ({outputs},)")
+    total = bias - zero * w.astype(np.int64).reshape(-1, outputs).sum(0)
+    low, high = accumulator_bounds(w, total, (-128, 127))
+    if min(int(low.min()), int(total.min())) < -(2**31) or max(int(high.max()), int(total.max())) >= 2**31:
+        raise ValueError("its accumulator can leave the range of int32")
+    folded: Array = total.astype(np.int32)
+    return folded
+
+
+def weights(call: Call, dims: int, axis: int) -> tuple[Array, tuple[float, ...]]:
+    """Input 1: int8 weights with zero point 0 and a scale, or one per index along `axis`."""
+    w, t = call.constant(1, "INT8"), call.tensor(1)
+    if w.ndim != dims or w.size == 0:
+        raise ValueError(f"weights of shape {w.shape}, expected {dims} dimensions")
+    if any(t.zeros) or not t.scales or min(t.scales) < 0:
+        raise ValueError(
+            f"weights {t.label} have scales {t.scales[:3]} and zero points {t.zeros[:3]}, expected zeros 0"
+        )
+    if len(t.scales) not in (1, w.shape[axis]) or (len(t.scales) > 1 and t.axis != axis):
+        raise ValueError(f"weights {t.label} have {len(t.scales)} scales along axis {t.axis}, expected axis {axis}")
+    return w, t.scales
+
+
+def window(call: Call, x: TfTensor, kernel: tuple[int, int], dilation: tuple[int, int]) -> dict[str, Any]:
+    """stride and pad of a convolution or pool."""
+    if len(x.shape) != 4:
+        raise ValueError(f"input of shape {x.shape}, expected [batch, height, width, channels]")
+    o = call.op.options
+    stride = (o["StrideH"], o["StrideW"])
+    if min(*stride, *kernel, *dilation) < 1:
+        raise ValueError(f"stride {stride}, window {kernel}, dilation {dilation}: expected at least 1")
+    if o["Padding"] == "VALID":
+        return {"stride": stride, "pad": (0, 0, 0, 0)}
+    pads = [same_padding(x.shape[1 + k], kernel[k], stride[k], dilation[k]) for k in (0, 1)]
+    return {"stride": stride, "pad": (*pads[0], *pads[1])}
+
+
+def convolution(call: Call) -> str:
+    """CONV_2D and DEPTHWISE_CONV_2D: rounded twice, as the reference does."""
+    (x, tx), y, options = call.activation(0), call.result, call.op.options
+    depthwise = call.op.kind == "DEPTHWISE_CONV_2D"
+    w, scales = weights(call, 4, 3 if depthwise else 0)
+    w = w.transpose(1, 2, 0, 3) if depthwise else w.transpose(1, 2, 3, 0)  # [KH, KW, C/groups, O]
+    kernel, inputs, outputs = (w.shape[0], w.shape[1]), w.shape[2], w.shape[3]
+    dilation = (options["DilationHFactor"], options["DilationWFactor"])
+    place = window(call, tx, kernel, dilation)
+    groups = tx.shape[3] // inputs
+    if groups * inputs != tx.shape[3] or outputs % groups:
+        raise ValueError(f"weights {w.shape} do not fit {tx.shape[3]} channels")
+    lo, hi = activation_range(options["FusedActivationFunction"], y)
+    bias = folded_bias(call, w, tx.zeros[0], outputs)
+    sx, sy = tx.scales[0], y.scales[0]
+    factors = multipliers([sx * s / sy for s in (scales if len(scales) > 1 else scales * outputs)])
+    constants = zip(("weights", "bias", "multiplier", "shift"), (w, bias, *factors), strict=True)
+    names = [call.build.const(f"{y.label}_{part}", value) for part, value in constants]
+    requantize = ("int8", sy, y.zeros[0], lo, hi, "tflite")
+    op = QConv2dRequantize(place["stride"], place["pad"], dilation, groups, tx.zeros[0], *requantize)
+    return call.emit(op, x, *names)
+
+
+def fully_connected(call: Call) -> str:
+    """FULLY_CONNECTED: rounded once."""
+    (x, tx), y = call.activation(0), call.result
+    if call.op.options["WeightsFormat"]:
+        raise ValueError("shuffled weights are not supported")
+    w, scales = weights(call, 2, 0)
+    outputs, inputs = w.shape
+    rows = int(np.prod(tx.shape)) // inputs
+    if rows * inputs != np.prod(tx.shape):
+        raise ValueError(f"weights {w.shape} do not fit an input of shape {tx.shape}")
+    lo, hi = activation_range(call.op.options["FusedActivationFunction"], y)
+    bias = folded_bias(call, w.T, tx.zeros[0], outputs)
+    if len(scales) > 1:
+        factors = multipliers([tx.scales[0] * s / y.scales[0] for s in scales])
+    else:
+        factors = multipliers([float32(tx.scales[0] * scales[0]) / y.scales[0]])
+    names = [call.build.const(f"{y.label}_{n}", v) for n, v in (("weights", w.T), ("bias", bias))]
+    total = call.build.emit(QLinear(), call.build.emit(Reshape((rows, inputs)), x), *names)
+    scale = [call.build.const(f"{y.label}_{n}", v) for n, v in zip(("multiplier", "shift"), factors, strict=True)]
+    flat = call.emit(Requantize("int8", y.scales[0], y.zeros[0], lo, hi, "single"), total, *scale)
+    return flat if y.shape == (rows, outputs) else call.emit(Reshape(y.shape), flat)
+
+
+def pool(call: Call) -> str:
+    """AVERAGE_POOL_2D and MAX_POOL_2D: scale and zero point stay."""
+    (x, tx), y, options = call.activation(0), call.result, call.op.options
+    kernel = (options["FilterHeight"], options["FilterWidth"])
+    place = window(call, tx, kernel, (1, 1))
+    same_scale(tx, y)
+    kind = QMaxPool2d if call.op.kind == "MAX_POOL_2D" else TfliteAvgPool2d
+    pooled = call.emit(kind(kernel, place["stride"], place["pad"]), x)
+    return call.clamped(pooled, *activation_range(options["FusedActivationFunction"], y))
+
+
+def same_scale(x: TfTensor, y: TfTensor) -> None:
+    """ValueError where an operator that only moves elements would have to rescale them."""
+    if (x.scales, x.zeros) != (y.scales, y.zeros):
+        raise ValueError(f"{x.label} and {y.label} have different scales or zero points, expected the same")
+
+
+def add(call: Call) -> str:
+    """ADD and SUB; a constant that is broadcast is stored so, as kernels take operands of one shape fastest."""
+    y = call.result
+    operands = [call.activation(k) for k in (0, 1)]
+    for k, (name, t) in enumerate(operands):
+        if t.shape != y.shape and t.data is not None:
+            operands[k] = (call.build.const(f"{name}_broadcast", np.broadcast_to(t.data, y.shape)), t)
+    (a, ta), (b, tb) = operands
+    twice = 2.0 * max(ta.scales[0], tb.scales[0])
+    reals = (ta.scales[0] / twice, tb.scales[0] / twice, twice / (2.0**20 * y.scales[0]))
+    factors = [quantize_multiplier(r) for r in reals]
+    if any(shift < 0 for _, shift in factors):
+        raise ValueError(f"its output scale {y.scales[0]:g} is too fine for its inputs")
+    (ma, sa), (mb, sb), (my, sy) = factors
+    lo, hi = activation_range(call.op.options["FusedActivationFunction"], y)
+    sign = -1 if call.op.kind == "SUB" else 1
+    zeros = (ta.zeros[0], tb.zeros[0])
+    return call.emit(TfliteAdd(y.scales[0], y.zeros[0], *zeros, ma, sa, mb, sb, my, sy, sign, lo, hi), a, b)
+
+
+def softmax(call: Call) -> str:
+    """SOFTMAX over the last axis."""
+    (x, tx), y = call.activation(0), call.result
+    if y.scales != (1 / 256,) or y.zeros != (-128,):
+        raise ValueError(f"output scale {y.scales[0]:g}, zero point {y.zeros[0]}: expected 1/256 and -128")
+    table = softmax_table(call.op.options["Beta"], tx.scales[0])
+    return call.emit(TfliteSoftmax(), x, call.build.const(f"{y.label}_exps", table))
+
+
+def reshape(call: Call) -> str:
+    """Whatever keeps the elements in their order."""
+    (x, tx), y = call.activation(0), call.result
+    same_scale(tx, y)
+    return call.emit(Reshape(y.shape), x)
+
+
+def transpose(call: Call) -> str:
+    """TRANSPOSE by a constant permutation."""
+    (x, tx), y, perm = call.activation(0), call.result, call.constant(1, "INT32").reshape(-1)
+    same_scale(tx, y)
+    return call.emit(Permute(tuple(int(p) % len(tx.shape) for p in perm)), x)
+
+
+def pad(call: Call) -> str:
+    """PAD and PADV2 with the zero point, or with a constant of the same scale."""
+    (x, tx), y = call.activation(0), call.result
+    same_scale(tx, y)
+    amounts = call.tensor(1)
+    if amounts.data is None or amounts.data.shape != (len(tx.shape), 2):
+        raise ValueError("its amounts are not a constant with a pair for each axis")
+    value = tx.zeros[0]
+    if call.op.kind == "PADV2":
+        value = int(call.constant(2, "INT8").reshape(-1)[0])
+        same_scale(call.tensor(2), y)
+    return call.emit(Pad(tuple(int(n) for n in amounts.data.reshape(-1)), value), x)
+
+
+def concat(call: Call) -> str:
+    """CONCATENATION of tensors of one scale."""
+    y = call.result
+    operands = [call.activation(k) for k in range(len(call.op.inputs))]
+    for _, t in operands:
+        same_scale(t, y)
+    joined = call.emit(Concat(call.op.options["Axis"] % len(y.shape)), *(name for name, _ in operands))
+    return call.clamped(joined, *activation_range(call.op.options["FusedActivationFunction"], y))
+
+
+def rescale(call: Call) -> str:
+    """RELU, RELU6, RELU_N1_TO_1, and QUANTIZE from int8 to int8: one table."""
+    (x, tx), y, kind = call.activation(0), call.result, call.op.kind
+    exact = tx.scales[0] / y.scales[0]
+    multiplier, shift = quantize_multiplier(exact if kind == "QUANTIZE" else float32(exact))
+    lo, hi = activation_range("NONE" if kind == "QUANTIZE" else kind, y)
+    values = [scaled_twice(k - tx.zeros[0], multiplier, shift) + y.zeros[0] for k in range(-128, 128)]
+    return call.mapped(x, np.clip(np.array(values), lo, hi))
+
+
+def multiply(call: Call) -> str:
+    """MUL, broadcasting."""
+    (a, ta), (b, tb), y = call.activation(0), call.activation(1), call.result
+    factors = multipliers([ta.scales[0] * tb.scales[0] / y.scales[0]])
+    lo, hi = activation_range(call.op.options["FusedActivationFunction"], y)
+    numbers = (ta.zeros[0], tb.zeros[0], int(factors[0][0]), int(factors[1][0]), lo, hi)
+    return call.emit(TfliteMul(y.scales[0], y.zeros[0], *numbers), a, b)
+
+
+def mean(call: Call) -> str:
+    """MEAN: the axes it reduces lie together before the last one that stays."""
+    (x, tx), y, axes = call.activation(0), call.result, call.constant(1, "INT32").reshape(-1)
+    rank = len(tx.shape)
+    reduced = sorted({int(a) % rank for a in axes}) or list(range(rank))
+    rest = [a for a in range(rank) if a not in reduced]
+    order = (*rest[:-1], *reduced, *rest[-1:])
+    sizes = tuple(prod(tx.shape[a] for a in part) for part in (rest[:-1], reduced, rest[-1:]))
+    if order != tuple(range(rank)):
+        x = call.build.emit(Permute(order), x)
+    rows = call.build.emit(Reshape(sizes), x)
+    names = zip(("multiplier", "shift"), mean_factor(tx, y, sizes[1]), strict=True)
+    scales = [call.build.const(f"{y.label}_{n}", np.array([v], np.int32)) for n, v in names]
+    flat = call.emit(TfliteMean(1, y.scales[0], y.zeros[0], tx.zeros[0]), rows, *scales)
+    return call.emit(Reshape(y.shape), flat)
+
+
+def curve(call: Call) -> str:
+    """LOGISTIC and TANH: one table."""
+    (x, tx), y = call.activation(0), call.result
+    function, fixed = CURVES[call.op.kind]
+    if (y.scales[0], y.zeros[0]) != fixed:
+        raise ValueError(f"output scale {y.scales[0]:g}, zero point {y.zeros[0]}: expected {fixed[0]:g} and {fixed[1]}")
+    return call.mapped(x, float_table(function, tx, y))
+
+
+#: operator -> the function of a real number, its result's scale and zero point
+CURVES: dict[str, tuple[Callable[[Floats], Floats], tuple[float, int]]] = {
+    "LOGISTIC": (lambda x: np.float32(1) / (np.float32(1) + np.exp(-x)), (1 / 256, -128)),
+    "TANH": (np.tanh, (1 / 128, 0)),
+}
+CONVERTERS: dict[str, Callable[[Call], str]] = {
+    "ADD": add,
+    "AVERAGE_POOL_2D": pool,
+    "CONCATENATION": concat,
+    "CONV_2D": convolution,
+    "DEPTHWISE_CONV_2D": convolution,
+    "EXPAND_DIMS": reshape,
+    "FULLY_CONNECTED": fully_connected,
+    "LOGISTIC": curve,
+    "MAX_POOL_2D": pool,
+    "MEAN": mean,
+    "MUL": multiply,
+    "PAD": pad,
+    "PADV2": pad,
+    "QUANTIZE": rescale,
+    "RELU": rescale,
+    "RELU6": rescale,
+    "RELU_N1_TO_1": rescale,
+    "RESHAPE": reshape,
+    "SOFTMAX": softmax,
+    "SQUEEZE": reshape,
+    "SUB": add,
+    "TANH": curve,
+    "TRANSPOSE": transpose,
+}

@@ -1,0 +1,121 @@
+"""Integer linear layers, and the LMU's memory as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from edgec.ir.types import DType, TensorType
+from edgec.ops.base import Cost, Kernel, Op, Site, ctype, need
+from edgec.ops.integer.requantize import Requantizing, accumulator, element, exact, rows_of, weight, weight_array
+from edgec.ops.shape import Reshape
+from edgec.ops.timeline import HistoryToFeatures
+
+
+@dataclass(frozen=True)
+class QLinear(Op):
+    """acc[..., o] = sum_i x[..., i] w[i, o] + bias[o] in int32; the zero point of x is folded into the bias.
+
+    `spike_rate` is the share of spikes in x during calibration: kernels are chosen by it.
+    """
+
+    name: ClassVar[str] = "qlinear"
+    framewise: ClassVar[bool] = True
+    spike_rate: float | None = field(default=None, kw_only=True)
+
+    def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        x, w, bias = types
+        need(len(w.shape) == 2 and x.shape[-1] == w.shape[0], f"x [..., {x.shape[-1]}] does not fit w {w.shape}")
+        need(bias.shape == (w.shape[1],) and bias.dtype is DType.I32, f"expected int32 bias of shape ({w.shape[1]},)")
+        return (accumulator((*x.shape[:-1], w.shape[1]), x, w),)
+
+    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
+        x, w, bias = tensors
+        return (exact(x) @ exact(w)).to(torch.int64) + bias
+
+    def lower(self, site: Site) -> Kernel:
+        x, w, _ = site.inputs
+        (inputs, outputs), (rows, units) = w.shape, rows_of(x)
+        body = f"""for o in T.parallel({outputs}):
+    for r in T.serial({rows}):
+        y[r, o] = bias[o]
+        for i in T.serial({inputs}):
+            y[r, o] = y[r, o] + {element(x, "r", "i")} * {weight(w, "i", "o")}"""
+        weights, packed = weight_array(site)
+        params = (("x", (rows, units), ctype(x.dtype)), weights, ("bias", (outputs,), "int32"))
+        return Kernel(body, (*params, ("y", (rows, outputs), "int32")), packed)
+
+    def cost(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
+        return Cost(outputs[0].size * inputs[1].shape[0])
+
+
+@dataclass(frozen=True)
+class QLinearRequantize(Requantizing, QLinear):
+    """QLinear on int8 whose accumulators are requantised row by row: operands x, w, bias, multiplier [O], shift [O].
+
+    The accumulators of one row are all that exists at a time.
+    """
+
+    name: ClassVar[str] = "qlinear_requantize"
+
+    def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        x = types[0]
+        need(x.dtype in (DType.I4, DType.I8), f"expected int4 or int8, found {x.dtype.value}")
+        return super().infer(types)
+
+    def lower(self, site: Site) -> Kernel:
+        x, w, _, multiplier, _ = site.inputs
+        (inputs, outputs), rows = w.shape, prod(x.shape[:-1])
+        lines = self.requantization.element_lines("total[o]", "o" if multiplier.size > 1 else "0", "y[r, o]")
+        finish = "\n".join(f"        {line}" for line in lines)
+        body = f"""for r in T.serial({rows}):
+    for o in T.serial({outputs}):
+        total[o] = bias[o]
+        for i in T.serial({inputs}):
+            total[o] = total[o] + T.cast(x[r, i], "int32") * {weight(w, "i", "o")}
+    for o in T.serial({outputs}):
+{finish}"""
+        scales = tuple((name, multiplier.shape, "int32") for name in ("multiplier", "shift"))
+        weights, packed = weight_array(site)
+        params = (("x", (rows, inputs), "int8"), weights, ("bias", (outputs,), "int32"), *scales)
+        y = ("y", (rows, outputs), self.dtype)
+        return Kernel(body, (*params, y, ("total", (outputs,), "int32")), packed, scratch=4 * outputs)
+
+
+@dataclass(frozen=True)
+class QLmuFir(Op):
+    """FIR form of the LMU memory on integers: u [B,T,1] int8 or bit, taps int8 [theta,order], oldest first -> int32.
+
+    `spike_rate` as in QLinear.
+    """
+
+    name: ClassVar[str] = "qlmu_fir"
+    spike_rate: float | None = field(default=None, kw_only=True)
+
+    def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        u, taps = types
+        need(len(u.shape) == 3 and u.shape[2] == 1 and u.time_axis == 1, f"expected u [B,T,1], found {u.shape}")
+        return (accumulator((*u.shape[:2], taps.shape[1]), u, taps),)
+
+    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
+        u, taps = tensors
+        padded = F.pad(exact(u).transpose(1, 2), (taps.shape[0] - 1, 0))
+        return F.conv1d(padded, exact(taps).T.unsqueeze(1)).transpose(1, 2).to(torch.int64)
+
+    def stream(self, step: Any, u: str, taps: str) -> str:
+        """History along the last axis, so that spikes pack 32 frames to a word, then one matrix product."""
+        theta, order = step.type_of(taps).shape
+        flat = step.emit(Reshape(step.type_of(u).shape[:2], 1), u)
+        line = step.delay_line(flat, length=theta, left=theta - 1)
+        zero = step.const("lmu_bias", np.zeros(order, np.int32))
+        op = QLinear(spike_rate=self.spike_rate)
+        return step.emit(op, step.emit(HistoryToFeatures(), line), taps, zero)  # type: ignore[no-any-return]
+
+    def cost(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
+        return Cost(outputs[0].size * inputs[1].shape[0])

@@ -1,0 +1,1 @@
+"""Channels that are the same for every input."""

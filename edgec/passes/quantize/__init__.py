@@ -1,0 +1,1 @@
+"""A float graph to an integer graph."""

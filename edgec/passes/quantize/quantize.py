@@ -1,0 +1,166 @@
+"""Float whole-sequence graph to integer whole-sequence graph, every op of it: there is no float fallback.
+
+One rule per op, or per kind of op, in the table RULES. A rule either emits integer nodes or only changes how a tensor
+is described (an affine map, a relu), see `quantize_build.Source`; integer tensors keep the name of the float tensor
+they stand for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from edgec.errors import PassError, join_problems, option
+from edgec.ir.graph import Graph, Node, Value
+from edgec.ir.types import DType
+from edgec.ops import elementwise as ew
+from edgec.ops import shape
+from edgec.ops.activation import Softmax
+from edgec.ops.base import Op
+from edgec.ops.conv import Conv1d, Conv2d
+from edgec.ops.dense import Linear, MatMul
+from edgec.ops.eca import Eca
+from edgec.ops.neurons.lif import Lif
+from edgec.ops.norm import LayerNorm
+from edgec.ops.pool import AvgPool2d, MaxPool2d, Mean
+from edgec.ops.recurrent import LmuMemory
+from edgec.ops.scaler import StdScale, StdUnscale
+from edgec.ops.signal.log_mel import LogMel
+from edgec.ops.timeline import RunningMean
+from edgec.passes.base import Pass
+from edgec.passes.quantize import dense, pool, simple
+from edgec.passes.quantize.assign_precision import Assignment
+from edgec.passes.quantize.build import Builder
+from edgec.passes.quantize.calibrate import Statistics, calibrate
+from edgec.passes.quantize.clamp_masks import clamp_masks
+from edgec.passes.quantize.eca import eca
+from edgec.passes.quantize.neuron import lif
+from edgec.passes.quantize.norm import layer_norm
+from edgec.passes.quantize.numbers import Refusal, Scale
+from edgec.passes.quantize.plan import make_plan
+from edgec.passes.quantize.product import matmul
+from edgec.passes.quantize.ranges import Ranges, statistics_for
+from edgec.passes.quantize.scaler import feeds_scaler, is_series, std_scale, std_unscale
+from edgec.passes.quantize.softmax import softmax
+from edgec.signal_math import PCM_SCALE
+
+Rule = Callable[[Builder, Node], None]
+
+RULES: Mapping[type[Op], Rule] = {
+    Conv1d: dense.conv1d,
+    Conv2d: dense.conv2d,
+    Linear: dense.linear,
+    MatMul: matmul,
+    LayerNorm: layer_norm,
+    Softmax: softmax,
+    StdScale: std_scale,
+    StdUnscale: std_unscale,
+    LmuMemory: dense.lmu_memory,
+    Lif: lif,
+    LogMel: simple.log_mel,
+    ew.Add: simple.arithmetic,
+    ew.Sub: simple.arithmetic,
+    ew.Mul: simple.arithmetic,
+    ew.Div: simple.quotient,
+    ew.Affine: simple.affine,
+    ew.Relu: simple.clamp,
+    ew.Relu6: simple.clamp,
+    ew.Clip: simple.clamp,
+    ew.Unary: simple.table,
+    shape.Concat: simple.concat,
+    shape.Permute: simple.moved,
+    shape.Reshape: simple.moved,
+    shape.Slice: simple.moved,
+    AvgPool2d: pool.avg_pool2d,
+    MaxPool2d: pool.max_pool2d,
+    Mean: pool.mean,
+    Eca: eca,
+    RunningMean: pool.running_mean,
+}
+
+
+@dataclass(frozen=True)
+class Quantize(Pass):
+    """Integers throughout: weights int8 per output channel, activations int8, residual streams int16, membranes int32.
+
+    `calibration` is data as `calibrate` takes it, or what `calibrate` or `take_ranges` returned for this graph;
+    `assignment` gives layers fewer bits.
+    """
+
+    name: ClassVar[str] = "quantize"
+    exact: ClassVar[bool] = False
+    tolerance: ClassVar[float] = 0.05
+    calibration: Any = field(default=None, repr=False)
+    assignment: Assignment = field(default_factory=Assignment)
+
+    def run(self, graph: Graph) -> Graph:
+        if self.calibration is None:
+            raise PassError("quantisation needs calibration data, found none", hint="give about 64 typical inputs")
+        graph, ranges = clamp_masks(graph, self._ranges(graph))
+        builder = Builder(graph, make_plan(graph, ranges, self.assignment))
+        for v in graph.inputs:
+            add_input(builder, graph, v, ranges[v.name].pcm)
+        problems = [p for node in graph.nodes if (p := apply(builder, node)) is not None]
+        if problems:
+            raise PassError(join_problems("these nodes cannot be computed in integers:", problems), hint=HINT)
+        for name in graph.outputs:
+            store_output(builder, graph, name)
+        return builder.finish()
+
+    def _ranges(self, graph: Graph) -> Mapping[str, Statistics]:
+        given = self.calibration
+        if isinstance(given, Ranges):
+            return statistics_for(graph, given)
+        if not (isinstance(given, Mapping) and all(isinstance(s, Statistics) for s in given.values())):
+            return calibrate(graph, given)
+        missing = [o for n in graph.nodes for o in n.outputs if o not in given]
+        if missing:
+            hint = "calibrate the graph that is quantised"
+            raise PassError(f"%{missing[0]} has no calibration statistics", hint=hint)
+        return given
+
+
+HINT = f"replace these ops in the model, or compile it with {option('precision', 'float32')}"
+
+
+def add_input(b: Builder, graph: Graph, v: Value, pcm: bool) -> None:
+    """What a front end reads, or was calibrated with int16 samples, arrives as int16 PCM, a series that is scaled
+    window by window in int16 of its own unit, anything else as int8."""
+    users = graph.consumers(v.name)
+    if feeds_scaler(graph, v.name):
+        b.input(v, DType.I16, b.plan.int16[v.name])
+    elif pcm or (users and all(isinstance(n.op, LogMel) for n in users)):
+        b.input(v, DType.I16, Scale(PCM_SCALE))
+    else:
+        b.input(v, DType.I8, b.plan.int8[v.name])
+
+
+def apply(b: Builder, node: Node) -> str | None:
+    """One node's rule; the problem where it has none or refuses. Nodes behind a refused one are passed over."""
+    rule = next((RULES[kind] for kind in type(node.op).__mro__ if kind in RULES), None)
+    if rule is not None and any(i not in b.sources and i not in b.graph.consts for i in node.inputs):
+        return None
+    where = f"%{node.outputs[0]} = {node.op.name}" + (f" ({'; '.join(node.source)})" if node.source else "")
+    if rule is None:
+        return f"{where}: the op has no integer form"
+    b.node = node
+    try:
+        rule(b, node)
+    except Refusal as err:
+        return f"{where}: {err}" + (f"; {err.hint}" if err.hint else "")
+    return None
+
+
+def store_output(b: Builder, graph: Graph, name: str) -> None:
+    """An output leaves as int8 with its own scale, as spikes, or as a forecast in the int16 of the series; a constant
+    as it is."""
+    data = b.data(name)
+    if data is not None:
+        b.output_names[name] = b.const(name, data)
+        return
+    b.node = graph.producer(name)
+    source = b.sources[name]
+    if not is_series(graph, name) and not (b.dtype(source) is DType.BIT and source.stored_as(Scale(1.0))):
+        source = b.labelled(name, b.store(name, DType.I8, b.plan.int8[name]))
+    b.output_names[name] = source.tensor

@@ -1,0 +1,1 @@
+"""A whole-sequence graph to a step with state."""

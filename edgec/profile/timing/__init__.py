@@ -1,0 +1,1 @@
+"""Cycles modelled from the instructions that ran."""

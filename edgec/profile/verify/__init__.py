@@ -1,0 +1,1 @@
+"""A compiled network against what it was made of."""

@@ -1,0 +1,366 @@
+"""The .onnx frontend: networks of onnxruntime's static quantiser against onnxruntime, and files that cannot be read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("onnx_ir")
+pytest.importorskip("onnxruntime")
+
+import onnx
+
+from edgec import frontends
+from edgec.backends.emit import write_folder
+from edgec.cli import main
+from edgec.compiled import CompiledModel
+from edgec.errors import FrontendError, InputError
+from edgec.ir.evaluate import evaluate
+from edgec.ir.graph import Graph
+from edgec.pipeline import compile_model
+from edgec.target import load_target
+from tests.frontends.onnx.onnx_models import NETWORKS, Net, normal, onnxruntime
+
+DATA = Path(__file__).resolve().parents[2] / "data" / "mlperf_tiny"
+
+
+def integers(graph: Graph, x: np.ndarray) -> np.ndarray:
+    """The graph's int8 input for real numbers."""
+    q = graph.inputs[0].type.quant
+    assert q is not None
+    return np.clip(np.rint(x / np.float32(q.scale[0])) + q.zero_point, -128, 127).astype(np.int8)
+
+
+def differences(path: Path, x: np.ndarray, fused: bool = False) -> np.ndarray:
+    """Levels by which the graph's output differs from onnxruntime's."""
+    graph = frontends.load(path)
+    with torch.no_grad():
+        (found,) = evaluate(graph, {graph.inputs[0].name: torch.from_numpy(integers(graph, x))})
+    q = graph.type_of(graph.outputs[0]).quant
+    assert q is not None
+    levels = np.rint(onnxruntime(path, x, fused) / np.float32(q.scale[0])) + q.zero_point
+    assert levels.shape == tuple(found.shape)
+    return found.numpy() - levels
+
+
+def pools(net: Net) -> None:
+    net.conv(3, 6, 3, 3, pads=[1] * 4)
+    net.node("MaxPool", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 0, 0], ceil_mode=1)
+    net.node("AveragePool", kernel_shape=[2, 2], strides=[1, 1])
+    net.node("AveragePool", kernel_shape=[3, 3], strides=[1, 1], pads=[1] * 4, count_include_pad=1)
+
+
+def branches(net: Net) -> None:
+    """Concat along channels, Sub, Mul, sequences of moves."""
+    x = net.x
+    a = net.conv(3, 4, 1, 1)
+    net.x = x
+    b = net.conv(3, 4, 3, 3, dilations=[2, 2], pads=[2] * 4)
+    c = net.node("Sub", a, b)
+    d = net.node("Mul", a, b)
+    net.node("Concat", c, d, a, axis=1)
+    net.node("Transpose", perm=[0, 2, 3, 1])
+    net.node("Reshape", net.x, net.const([1, -1, 12], "int64"))
+    net.dense_rows(12, 5)
+
+
+def flattened(net: Net) -> None:
+    """An image flattened channels first, then a product."""
+    net.conv(3, 5, 3, 3, strides=[2, 2], pads=[1] * 4)
+    net.node("Flatten")
+    net.dense(5 * 16, 7, relu=True)
+    net.dense(7, 4)
+
+
+def padded(net: Net) -> None:
+    net.node("Pad", net.x, net.const([0, 0, 1, 2, 0, 0, 0, 1], "int64"), net.const(0.0))
+    net.conv(3, 8, 3, 3, relu="LeakyRelu")
+    net.node("Squeeze", net.node("GlobalAveragePool"), net.const([2, 3], "int64"))
+    net.node("Unsqueeze", net.x, net.const([2], "int64"))
+
+
+def gates(net: Net) -> None:
+    """A squeeze-and-excitation block."""
+    x = net.conv(3, 8, 3, 3, pads=[1] * 4)
+    net.node("GlobalAveragePool")
+    net.conv(8, 8, 1, 1)
+    net.conv(8, 8, 1, 1, relu="Sigmoid")
+    net.node("Mul", x, net.x)
+    net.node("Tanh")
+    net.conv(8, 4, 1, 1, relu="HardSigmoid")
+    net.conv(4, 4, 1, 1, relu="")
+
+
+def sequence(net: Net) -> None:
+    """Convolutions over one axis."""
+    net.node("Reshape", net.x, net.const([1, 3, 64], "int64"))
+    net.conv(3, 8, 5, pads=[2, 2], strides=[2])
+    net.conv(8, 8, 3, group=8)
+    net.node("ReduceMean", axes=[2], keepdims=1)
+    net.node("Flatten")
+    net.dense(8, 5)
+
+
+def broadcast(net: Net) -> None:
+    """Sums and differences of an image and what stands for each of its channels, either side."""
+    x = net.conv(3, 8, 3, 3, pads=[1] * 4)
+    net.node("GlobalAveragePool")
+    y = net.conv(8, 8, 1, 1)
+    z = net.node("Add", y, x)
+    net.node("Concat", z, net.node("Sub", x, y), net.node("Sub", y, x), axis=1)
+    net.conv(24, 4, 1, 1)
+
+
+def constants(net: Net) -> None:
+    """Elementwise ops with constants, and one that is the last."""
+    net.node("Add", net.x, net.const(net.rng.normal(size=(3, 1, 1))))
+    net.node("Mul", net.x, net.const(net.rng.normal(size=(1, 3, 1, 1))))
+    net.node("Relu")
+
+
+def batch_norm(net: Net, channels: int) -> None:
+    """One channel is always its offset."""
+    gain = net.rng.normal(size=channels) * (np.arange(channels) > 0)
+    moments = net.const(net.rng.normal(size=channels)), net.const(net.rng.uniform(0.1, 3, channels))
+    net.node("BatchNormalization", net.x, net.const(gain), net.const(net.rng.normal(size=channels)), *moments)
+
+
+def batch_norms(net: Net) -> None:
+    """Before a convolution, between layers, along another axis than the last, and of features."""
+    batch_norm(net, 3)
+    net.conv(3, 5, 3, 3)
+    batch_norm(net, 5)
+    net.node("Relu")
+    net.node("Transpose", perm=[0, 3, 2, 1])
+    batch_norm(net, 6)
+    net.node("Flatten")
+    batch_norm(net, 180)
+    net.dense(180, 7, relu=True)
+    batch_norm(net, 7)
+
+
+BLOCKS: list[Callable[[Net], None]] = [
+    *(pools, branches, flattened, padded, gates, sequence, broadcast, constants, batch_norms),
+]
+
+
+@pytest.mark.parametrize("unsigned", [False, True])
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda b: b.__name__)
+def test_operators_against_onnxruntime(block: Callable[[Net], None], unsigned: bool, tmp_path: Path) -> None:
+    """A level at most, seldom: the only difference is the rounding of exact halves and of float32's last bits."""
+    net = Net(1, 3, 8, 8, seed=unsigned)
+    block(net)
+    path = net.quantized(tmp_path / "net.onnx", unsigned, per_channel=not unsigned)
+    found = np.concatenate([differences(path, normal(net.rng, net.shape)).reshape(-1) for _ in range(4)])
+    assert np.abs(found).max() <= 1
+    assert np.mean(found != 0) < 0.02
+
+
+def test_pools_in_c(tmp_path: Path) -> None:
+    """Means that round halves to even: generic C on the host against the reference."""
+    net = Net(1, 3, 8, 8)
+    pools(net)
+    graph = frontends.load(net.quantized(tmp_path / "net.onnx"))
+    (tmp_path / "out").mkdir()
+    write_folder(graph, load_target("host"), tmp_path / "out")
+    with CompiledModel(tmp_path / "out").device("host") as device:
+        for _ in range(8):
+            x = integers(graph, normal(net.rng, net.shape))
+            found = device.step([x])
+            assert found is not None
+            expected = evaluate(graph, {graph.inputs[0].name: torch.from_numpy(x)})[0].numpy()
+            np.testing.assert_array_equal(found[0].reshape(-1), expected.reshape(-1))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_of_mlperf_tiny(name: str, tmp_path: Path) -> None:
+    """The four structures: near onnxruntime, and the same bytes on the host and on the emulated Cortex-M4."""
+    net = NETWORKS[name]()
+    path = net.quantized(tmp_path / "net.onnx")
+    inputs = [normal(net.rng, net.shape) for _ in range(4)]
+    found = np.concatenate([differences(path, x).reshape(-1) for x in inputs])
+    assert np.abs(found).max() <= 1
+    assert np.mean(found != 0) < 0.05
+    compiled = compile_model(path, "cortex-m4", tmp_path / "out")
+    graph = frontends.load(path)
+    for kind in ("host", "unicorn"):
+        with compiled.device(kind) as device:
+            x = integers(graph, inputs[0])
+            (y,) = device.step([x]) or [None]
+            expected = evaluate(graph, {graph.inputs[0].name: torch.from_numpy(x)})[0].numpy()
+            np.testing.assert_array_equal(np.asarray(y).reshape(-1), expected.reshape(-1))
+
+
+@pytest.mark.parametrize(
+    ("name", "vectors", "most"), [("kws_dscnn_qdq", "kws", 2_950_000), ("ic_resnet8_qdq", "ic", 12_100_000)]
+)
+def test_trained_networks(name: str, vectors: str, most: int, tmp_path: Path) -> None:
+    """Their softmax is not quantised: probabilities come out in int16, within a step of onnxruntime's.
+
+    Weights of -128 in every layer cost nothing: no more instructions than the same networks as .tflite.
+    """
+    path = DATA / f"{name}.onnx"
+    assert main(["compile", str(path), "--target", "cortex-m4", "-o", str(tmp_path / "out")]) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert {layer["variant"] for layer in report["layers"] if layer["macs"]} <= {
+        "windows_dsp", "rows_dsp", "depth_dsp", "dense_dsp",
+    }  # fmt: skip
+    assert report["totals"]["instructions_worst"] <= most
+    graph = frontends.load(path)
+    shape, q = graph.inputs[0].type.shape, graph.inputs[0].type.quant
+    assert q is not None
+    with np.load(DATA / f"{vectors}_vectors.npz") as data:
+        images = data["x_i8"]
+    with CompiledModel(tmp_path / "out").device("unicorn") as device:
+        for k, x in enumerate(images.reshape(-1, *shape)):
+            real = (x.astype(np.float32) - q.zero_point) * np.float32(q.scale[0])
+            (y,) = evaluate(graph, {graph.inputs[0].name: torch.from_numpy(x)})
+            assert np.abs(y.numpy() / 32767 - onnxruntime(path, real)).max() < 2**-15
+            if k == 0:
+                found = device.step([x])
+                assert found is not None
+                np.testing.assert_array_equal(found[0].reshape(-1), y.numpy().reshape(-1))
+
+
+# ---- files that cannot be imported ----
+
+
+def dropout(path: Path, ratio: float, training: bool | None, computed: bool = False) -> Path:
+    """A quantised product of what a Dropout leaves."""
+    net = Net(1, 4)
+    net.dense(4, 3)
+    model = onnx.load(net.quantized(path))
+    product = next(n for n in model.graph.node if n.op_type == "Gemm")
+    inputs = [product.input[0], "ratio"] + ([] if training is None else ["not_training" if computed else "training"])
+    added = [onnx.helper.make_node("Not", ["training"], ["not_training"])] if computed else []
+    for node in (*added, onnx.helper.make_node("Dropout", inputs, ["kept"])):
+        model.graph.node.insert(list(model.graph.node).index(product), node)
+    product.input[0] = "kept"
+    values = {"ratio": np.array(ratio, np.float32), "training": np.array(bool(training))}
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(v, name) for name, v in values.items())
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize("training", [True, False, None])
+@pytest.mark.parametrize("ratio", [0.0, 0.5])
+def test_dropout(ratio: float, training: bool | None, tmp_path: Path) -> None:
+    path = dropout(tmp_path / "net.onnx", ratio, training)
+    if training and ratio:
+        assert "training_mode is not a constant false" in refused(path)
+    else:
+        assert not differences(path, normal(np.random.default_rng(0), (1, 4))).any()
+
+
+def test_dropout_whose_mode_is_computed_is_refused(tmp_path: Path) -> None:
+    assert "Not" in refused(dropout(tmp_path / "net.onnx", 0.5, False, computed=True))
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(FrontendError) as err:
+        frontends.load(path)
+    return str(err.value)
+
+
+def test_damaged_files(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"")
+    assert "0 bytes" in refused(path)
+    path.write_bytes(b"\xff" * 100)
+    assert "not an ONNX model" in refused(path)
+    raw = (DATA / "kws_dscnn_qdq.onnx").read_bytes()
+    for size in range(100, len(raw), 9973):
+        path.write_bytes(raw[:size])
+        assert str(path) in refused(path)
+
+
+def test_a_float_network(tmp_path: Path) -> None:
+    net = Net(1, 4)
+    net.dense(4, 3)
+    message = refused(net.save(tmp_path / "float.onnx"))
+    assert "a float network" in message
+    assert "quantize_static" in message
+
+
+def test_every_unsupported_operator_is_listed(tmp_path: Path) -> None:
+    net = Net(1, 4)
+    for kind in ("Erf", "Relu", "Floor", "Erf", "Floor", "Erf"):
+        net.node(kind)
+    message = refused(net.quantized(tmp_path / "ops.onnx"))
+    assert "\n  - Erf is not supported (3 times, first at node 0 Erf erf0)\n" in message
+    assert "\n  - Floor is not supported (2 times, first at node 2 Floor floor2)\n" in message
+    assert "supported operators: Add, AveragePool" in message
+
+
+def test_problems_of_known_operators_are_listed_beside_unknown_ones(tmp_path: Path) -> None:
+    net = Net(1, 3, 8, 8)
+    net.conv(3, 4, 3, 3, relu="")
+    y = net.node("MaxPool", kernel_shape=[2, 2], dilations=[2, 2])
+    net.node("Erf", net.conv(4, 4, 1, 1))
+    net.node("Add", net.x, y)
+    message = refused(net.quantized(tmp_path / "ops.onnx"))
+    assert "Erf is not supported (once, at node" in message
+    assert "dilations and the output of indices are not supported" in message
+
+
+def test_operators_that_no_output_needs_are_left_out(tmp_path: Path) -> None:
+    net = Net(1, 4)
+    net.dense(4, 3)
+    path = net.quantized(tmp_path / "net.onnx")
+    expected = [n.op for n in frontends.load(path).nodes]
+    model = onnx.load(path)
+    model.graph.node.append(onnx.helper.make_node("RandomNormal", [], ["noise"], shape=[1, 4]))
+    model.graph.node.append(onnx.helper.make_node("Erf", ["input"], ["unread"]))
+    model.graph.node.append(onnx.helper.make_node("Add", ["unread", "noise"], ["unread2"]))
+    onnx.save(model, path)
+    assert [n.op for n in frontends.load(path).nodes] == expected
+
+
+def test_results_that_are_not_quantised_are_listed(tmp_path: Path) -> None:
+    net = Net(1, 4)
+    net.dense(4, 3, relu=True)
+    net.dense(3, 3)
+    path = net.quantized(tmp_path / "part.onnx")
+    model = onnx.load(path)
+    quantizers = [n for n in model.graph.node if n.op_type == "QuantizeLinear"]
+    last = quantizers[-1]
+    for node in [last, next(n for n in model.graph.node if n.input and n.input[0] == last.output[0])]:
+        model.graph.node.remove(node)
+    model.graph.output[0].name = last.input[0]
+    onnx.save(model, path)
+    assert "is not quantised: no QuantizeLinear follows it" in refused(path)
+
+
+def test_extents_must_be_numbers(tmp_path: Path) -> None:
+    path = NETWORKS["ad"]().quantized(tmp_path / "net.onnx")
+    model = onnx.load(path)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
+    onnx.save(model, path)
+    message = refused(path)
+    assert "input input has shape (-1, 640)" in message
+    assert "make_dynamic_shape_fixed" in message
+
+
+def test_operator_sets_and_lost_external_data(tmp_path: Path) -> None:
+    path = NETWORKS["ad"]().quantized(tmp_path / "net.onnx")
+    model = onnx.load(path)
+    onnx.save(model, tmp_path / "ext.onnx", save_as_external_data=True, location="ext.bin", size_threshold=64)
+    assert [n.op.name for n in frontends.load(tmp_path / "ext.onnx").nodes] == ["qlinear_requantize"] * 6
+    (tmp_path / "ext.bin").unlink()
+    assert "external data must lie beside" in refused(tmp_path / "ext.onnx")
+    model.opset_import[0].version = 9
+    onnx.save(model, path)
+    assert "operator set 9, expected 11 to 25" in refused(path)
+
+
+def test_time_axes_and_float_builds_are_refused(tmp_path: Path) -> None:
+    path = DATA / "kws_dscnn_qdq.onnx"
+    with pytest.raises(FrontendError, match="takes its whole window"):
+        frontends.load(path, time_axis=1)
+    with pytest.raises(InputError, match="comes quantised to int8"):
+        compile_model(path, "cortex-m4", tmp_path / "o", precision="float32")
