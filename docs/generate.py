@@ -1,4 +1,5 @@
-"""Write the generated pages: docs/ops.md, targets.md, cli.md, nn.md, the figures in README.md, models/*/card.md.
+"""Write the generated pages: docs/ops.md, targets.md, cli.md, options.md, nn.md, the figures in README.md and
+models/*/card.md.
 
     python docs/generate.py [--check]
 
@@ -119,6 +120,55 @@ def cli_page() -> str:
     return "\n".join(parts) + "\n"
 
 
+def options_page() -> str:
+    """A row for every choice: what it is called in edgec.toml and Python, and on the command line."""
+    from edgec.config import PLACES
+    from edgec.flags import flags_of, help_of
+    from edgec.options import GROUPS
+
+    parts = [HEAD + OPTIONS]
+    for name, choices in {"": PLACES.values(), **{k: dataclasses.fields(g) for k, g in GROUPS.items()}}.items():
+        what = (GROUPS[name].__doc__ or "").partition("\n\n")[0].replace("\n    ", " ") if name else WORKED_ON
+        parts.append(f"\n## {f'[{name}]' if name else 'Before the first table'}\n\n{what}\n")
+        parts += ["| key, keyword | command line | type | values | meaning |", "|---|---|---|---|---|"]
+        for f in choices:
+            flags = (*flags_of(f), *f.metadata.get("off", ())[:1]) if f.name != "model" else ("MODEL",)
+            known = ", ".join(map(str, f.metadata.get("allowed", ())))
+            kind = str(f.type).replace("|", "\\|")
+            shown = ", ".join(f"`{flag}`" for flag in flags)
+            parts.append(f"| `{f.name}` | {shown} | `{kind}` | {known} | {help_of(f)} |")
+    return "\n".join(parts) + "\n"
+
+
+OPTIONS = """# Options
+
+Every choice of a compile has one name: the key in `edgec.toml`, the keyword of `edgec.compile`, the field of
+`edgec.Options`. The table below is made from those fields (`edgec/options.py`), and so are the options of the command
+line.
+
+```python
+base = edgec.Options.of(goal="size", weights=4)  # or by groups: edgec.Options(code=edgec.options.Code(goal="size"))
+model = edgec.compile("net.pt2", "cortex-m4", "out", options=base, hop=2, calibration=x)  # hop on top of base
+again = edgec.compile("net.pt2", "cortex-m4", "again", options=model.options, calibration=x)  # the same bytes
+```
+
+What stands nearest wins: a keyword over `options`; the command line over the file, key by key; the file over the
+defaults. A `budget` given as a keyword, and the layers of `bits`, replace those below as a whole.
+
+`edgec compile --config edgec.toml` reads a file; `edgec compile --show-options` prints the one that would do the same
+as the rest of that command line, with where each value comes from, and compiles nothing. A key that is unknown, of
+another type or of a value that there is not is refused, with all others that are wrong. Relative paths in a file
+start at its folder. TOML has no null: a key that is left out has its default, and the axis `None` is the word `none`.
+Sizes may be bytes or text such as `"128K"`, the latency milliseconds or text such as `"500us"`.
+
+`manifest.json` of a compiled folder holds them all under `options` (`edgec.open(folder).options`), and under
+`made_of` the names of the model and of its calibration data. It names no folder of the computer that compiled: of
+`tune` it holds whether kernels were measured, not where the measurements are kept. `edgec calibrate` takes `[form]`,
+by option or with `--config`.
+"""
+WORKED_ON = "What a compile works on; `edgec.compile` takes each by itself, beside the `options`."
+
+
 def block(parser: argparse.ArgumentParser) -> str:
     """The help of one parser as a code block."""
     text = io.StringIO()
@@ -207,6 +257,7 @@ def pages() -> dict[Path, str]:
         docs / "ops.md": ops_page(),
         docs / "targets.md": targets_page(),
         docs / "cli.md": cli_page(),
+        docs / "options.md": options_page(),
         docs / "nn.md": nn_page(),
         ROOT / "README.md": readme(),
         **cards(),

@@ -16,22 +16,23 @@ if TYPE_CHECKING:
     from edgec import nn
     from edgec.compiled import CompiledModel
     from edgec.frontends import load
+    from edgec.options import Budget, Options
     from edgec.pipeline import compile_model
-    from edgec.profile.budget import Budget
     from edgec.profile.verify.compare import verify_model
 
     compile = compile_model
     verify = verify_model
 
 __version__ = "0.1.0"
-__all__ = ["Budget", "CompiledModel", "EdgecError", "load", "nn", "verify"]
+__all__ = ["Budget", "CompiledModel", "EdgecError", "Options", "load", "nn", "verify"]
 
 # torch and TVM take seconds to import: `edgec --help` and the text tools never pay for them
 _LAZY = {
-    "Budget": ("edgec.profile.budget", "Budget"),
+    "Budget": ("edgec.options", "Budget"),
     "CompiledModel": ("edgec.compiled", "CompiledModel"),
     "compile": ("edgec.pipeline", "compile_model"),
     "load": ("edgec.frontends", "load"),
+    "Options": ("edgec.options", "Options"),
     "nn": ("edgec.nn", None),
     "verify": ("edgec.profile.verify.compare", "verify_model"),
 }

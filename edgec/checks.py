@@ -2,55 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgec.bits import check_bits
 from edgec.errors import InputError, option
 from edgec.files import check_file, check_writable, is_zip
 from edgec.frontends.shipped import CHECKPOINTS, TORCH_FILES, find_file
-from edgec.profile.budget import Budget
+from edgec.options import Options
 from edgec.target import Target, list_targets, load_target
-from edgec.toolchain.compilers import TOOLCHAINS, arm_m_compiler
+from edgec.toolchain.compilers import arm_m_compiler
 
-PRECISIONS = ("int8", "float32")
-EMITS = ("c", "image")
 LINKED = ("arm-m", "aarch64", "cuda")  # the architectures of which `image` keeps something
-PROFILES = ("dwt",)
-GOALS = ("latency", "size")
-PLACES = ("flash", "fast")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a compile works on and how, with nothing known to be wrong: see `check_request`. out None: it is named
+    after the model, which a module is once it is imported."""
+
+    model: Any
+    target: Target
+    out: Path | None
+    options: Options
+    calibration: Any = None
+    example_inputs: Any = None
+    dump_ir: Path | None = None
 
 
 def check_request(
-    model: Any, target: str | Path | Target, out: str | Path | None, *, precision: str, calibration: Any,
-    budget: Budget | None, emit_kind: str, goal: str, place: str, toolchain: str, profile: str | None,
-    dump_ir: str | Path | None, streaming: bool, sliding: bool | None, hop: int | None, weights: int,
-    bits: Mapping[str, str] | None,
-) -> Target:  # fmt: skip
-    """The target of a compile, once nothing else about it is known to be wrong."""
-    check_choices(
-        precision=(precision, PRECISIONS), output_kind=(emit_kind, EMITS), goal=(goal, GOALS), place=(place, PLACES),
-        toolchain=(toolchain, TOOLCHAINS),
-    )  # fmt: skip
+    model: Any, target: str | Path | Target, out: str | Path | None, options: Options, *, calibration: Any = None,
+    example_inputs: Any = None, dump_ir: str | Path | None = None,
+) -> Request:  # fmt: skip
+    """A compile, once all of it is checked that can be without its model; Options have checked themselves."""
     part = target if isinstance(target, Target) else load_target(target)
-    check_profile(profile, part)
-    if toolchain == "gcc" and part.arch == "arm-m":
-        arm_m_compiler(part, toolchain)
-    if emit_kind == "image" and part.arch not in LINKED:
-        raise InputError(f"no image is linked for {part.name}", hint=f"leave out {option('emit_kind', 'image')}")
-    check_bits(weights, bits or {})
+    check_code(options, part)
     path = find_file(model) if isinstance(model, (str, Path)) else None
-    may_slide = streaming and path is not None and path.suffix.lower() in CHECKPOINTS
-    check_form(streaming, sliding if sliding is not None or may_slide else False, hop)
+    if not (options.form.streaming and path is not None and path.suffix.lower() in CHECKPOINTS):
+        options.form.settled(False)  # no model file says that its window slides
+    out, dump = None if out is None else Path(out), None if dump_ir is None else Path(dump_ir)
     if out is not None:
-        check_output(Path(out))
+        check_output(out)
     elif path is not None:
         check_output(default_output(path.stem, part))
-    if dump_ir is not None:
-        check_dump(Path(dump_ir))
-    check_calibration(path, calibration, precision)
-    return part
+    if dump is not None:
+        check_dump(dump)
+    check_calibration(path, calibration, options.precision.precision)
+    return Request(model, part, out, options, calibration, example_inputs, dump)
+
+
+def check_code(options: Options, part: Target) -> None:
+    """What the target must have for what is asked of the code."""
+    code = options.code
+    if code.profile == "dwt" and not part.cycle_counter:
+        having = ", ".join(n for n in list_targets() if load_target(n).cycle_counter)
+        raise InputError(
+            f"{part.name} has no cycle counter (DWT->CYCCNT) to profile with; cores that have one: {having}",
+            hint=f"leave out {option('profile')}; `edgec profile` counts on the emulated core",
+        )
+    if code.toolchain == "gcc" and part.arch == "arm-m":
+        arm_m_compiler(part, code.toolchain)
+    if code.emit_kind == "image" and part.arch not in LINKED:
+        raise InputError(f"no image is linked for {part.name}", hint=f"leave out {option('emit_kind', 'image')}")
 
 
 def check_calibrating(model: str | Path, calibration: Any, out: str | Path | None) -> None:
@@ -80,37 +93,6 @@ def check_output(out: Path) -> None:
 def check_dump(folder: Path) -> None:
     """Graphs are written into a folder that is there, or can be made."""
     check_writable(folder / "graph.ir", "graph", option("dump_ir"))
-
-
-def check_choices(**choices: tuple[Any, Sequence[str]]) -> None:
-    """Each choice, with those there are, must be one of them."""
-    for what, (chosen, known) in choices.items():
-        if chosen not in known:
-            raise InputError(f"unknown {what.replace('_', ' ')} {chosen!r}", hint=f"one of {', '.join(known)}")
-
-
-def check_form(streaming: bool, sliding: bool | None, hop: int | None) -> None:
-    """What one call takes must be one thing; sliding None: the model has yet to say."""
-    if sliding and not streaming:
-        raise InputError(
-            "a whole window a call and a sliding window exclude each other", hint=f"leave out {option('whole')}"
-        )
-    if hop is not None and sliding is False:
-        raise InputError("a hop is for a window that slides", hint=f"add {option('sliding')}")
-    if hop is not None and hop < 1:
-        raise InputError(f"expected a hop of at least 1 frame, found {hop}")
-
-
-def check_profile(profile: str | None, target: Target) -> None:
-    """A profile must be known, and the target's core must have what it reads."""
-    if profile is not None:
-        check_choices(profile=(profile, PROFILES))
-    if profile == "dwt" and not target.cycle_counter:
-        having = ", ".join(n for n in list_targets() if load_target(n).cycle_counter)
-        raise InputError(
-            f"{target.name} has no cycle counter (DWT->CYCCNT) to profile with; cores that have one: {having}",
-            hint=f"leave out {option('profile')}; `edgec profile` counts on the emulated core",
-        )
 
 
 def ranges_beside(path: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import os
 import signal
 import sys
@@ -13,8 +14,11 @@ from types import FrameType
 from typing import Any
 
 import edgec
+from edgec.config import PLACES
 from edgec.errors import EdgecError, InputError, InternalError
+from edgec.flags import add_choices
 from edgec.guard import guarding
+from edgec.options import GROUPS, Form
 from edgec.target import KINDS
 
 ON_HELP = (
@@ -23,116 +27,22 @@ ON_HELP = (
 )
 
 
-def default_cache() -> str:
-    """Where --tune keeps what it measured."""
-    return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache"), "edgec", "tune.json")
-
-
-def model_options(c: argparse.ArgumentParser) -> None:
-    """Of `compile`: the model, the target, and with how many bits."""
+def add_compile(commands: Any) -> None:
+    """`compile`: what docs/options.md lists, and what is no choice."""
+    c = commands.add_parser("compile", help="compile a model for a target")
+    c.add_argument("model", nargs="?", help=PLACES["model"].metadata["help"])
     c.add_argument(
-        "model",
-        help="a checkpoint (.pt), an exported program (.pt2), a quantised .tflite or .onnx (QDQ) file, or a shipped"
-        " model's name",
-    )
-    c.add_argument("--target", default="cortex-m7", help="a name from `edgec targets`, or a target file (.toml)")
-    c.add_argument("-o", "--out", help="output folder, absent or empty (default: out/MODEL-TARGET)")
-    c.add_argument("--precision", default="int8", choices=("int8", "float32"))
-    c.add_argument(
-        "--calibration",
-        help=".npz with an array [N, ...] of samples for each input by name (for an only input the first array), or"
-        " what `edgec calibrate` wrote (default: MODEL.ranges.npz or calibration.npz beside the model)",
+        "--config",
+        metavar="FILE",
+        help="choices from a file (edgec.toml), which may name the model too; what the command line says wins",
     )
     c.add_argument(
-        "--weights",
-        type=int,
-        default=8,
-        choices=(8, 4, 2),
-        help="bits of the weights of every linear layer and convolution without groups that reads int8 (default: 8)",
-    )
-    c.add_argument(
-        "--bits",
-        action="append",
-        metavar="LAYER=PRECISION",
-        help="bits of one layer's weights and of what it reads: w8a8, w4a8, w4a4, w2a8 or w2a4; or a .toml or .json"
-        " file with such pairs; may be repeated",
-    )
-
-
-def limit_options(c: argparse.ArgumentParser) -> None:
-    """Of `compile`: what the result may cost, and what it is."""
-    c.add_argument("--flash", help="most flash allowed, such as 1M")
-    c.add_argument(
-        "--ram",
-        help="most RAM allowed (state + arena + stack), such as 128K; convolutions that need more run in patches",
-    )
-    c.add_argument("--ram-with-io", help="the same with the caller's input and output buffers")
-    c.add_argument(
-        "--place",
-        default="flash",
-        choices=("flash", "fast"),
-        help="fast: what is used most per byte of constants, state and arena lies in the target's fast memories (TCM)"
-        " while it fits (default: constants in flash, the rest in RAM)",
-    )
-    c.add_argument("--latency", help="longest call allowed (a frame, or an inference), such as 10ms")
-    c.add_argument("--emit", default="c", choices=("c", "image"), help="image: keep the linked image as well")
-    c.add_argument("--toolchain", default="zig", choices=("zig", "gcc"))
-
-
-def form_options(c: argparse.ArgumentParser) -> None:
-    """Of `compile`: what one call takes and returns."""
-    c.add_argument(
-        "--time-axis", type=int, help="input axis that counts frames (default: 1 if the model has ops on sequences)"
-    )
-    c.add_argument(
-        "--whole",
-        action="store_true",
-        help="one call takes the whole window: no streaming step (as without a time axis)",
-    )
-    c.add_argument(
-        "--sliding",
-        action="store_true",
-        help="a call takes new frames and runs the network on its whole window of the last ones (default for models"
-        " that ask for it, such as ttm)",
-    )
-    c.add_argument("--hop", type=int, help="frames a call takes when the window slides (default: 1)")
-    c.add_argument(
-        "--output",
-        action="append",
-        metavar="NAME",
-        help="a result to return, by field or place; may be repeated (default: all, of a record its first field)",
-    )
-
-
-def code_options(c: argparse.ArgumentParser) -> None:
-    """Of `compile`: how the code is chosen, and what is shown of that."""
-    c.add_argument(
-        "--no-drop-constant-channels",
-        action="store_true",
-        help="compute channels too that are the same for every input (the output bytes are the same)",
-    )
-    c.add_argument(
-        "--goal",
-        default="latency",
-        choices=("latency", "size"),
-        help="size: layers share kernels that take their shapes from a table, and the C is compiled with -Os (default:"
-        " a kernel of exact shape for each layer, -O2)",
-    )
-    c.add_argument(
-        "--tune",
-        nargs="?",
-        const=default_cache(),
-        metavar="CACHE",
-        help="run every kernel variant that fits a layer on the emulator and keep the fastest; measurements are kept in"
-        " a file (default: edgec/tune.json in the user's cache folder)",
-    )
-    c.add_argument(
-        "--profile",
-        choices=("dwt",),
-        help="dwt: the step reads the core's cycle counter (DWT->CYCCNT) around each layer into its last argument, an"
-        " array of the caller's",
+        "--show-options", action="store_true", help="print the choices that count as such a file, and compile nothing"
     )
     c.add_argument("--dump-ir", metavar="DIR", help="write the graph after every pass")
+    add_choices(c, [f for f in PLACES.values() if f.name != "model"])
+    for name, group in GROUPS.items():
+        add_choices(c.add_argument_group(name, (group.__doc__ or "").splitlines()[0]), dataclasses.fields(group))
 
 
 def add_calibrate(commands: Any) -> None:
@@ -143,7 +53,8 @@ def add_calibrate(commands: Any) -> None:
     data.add_argument("--calibration", help=".npz of samples, as for compile")
     data.add_argument("--data", metavar="DIR", help="of a shipped model: folder with the data set it was trained on")
     k.add_argument("-o", "--out", help="the file to write (default: MODEL.ranges.npz beside the model)")
-    k.add_argument("--time-axis", type=int, help="as for compile")
+    k.add_argument("--config", metavar="FILE", help="as for compile; its [form] counts")
+    add_choices(k, dataclasses.fields(Form))
 
 
 def add_folder_commands(commands: Any) -> None:
@@ -223,10 +134,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"edgec {edgec.__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    compiling = commands.add_parser("compile", help="compile a model for a target")
-    for add_options in (model_options, limit_options, form_options, code_options):
-        add_options(compiling)
-    for add_commands in (add_calibrate, add_folder_commands, add_shipped_commands, add_inner_commands):
+    for add_commands in (add_compile, add_calibrate, add_folder_commands, add_shipped_commands, add_inner_commands):
         add_commands(commands)
     return top
 

@@ -17,23 +17,19 @@ from edgec.printing import Column, a_call, console, print_report, print_table, s
 
 def compile_command(a: argparse.Namespace) -> None:
     """`edgec compile`."""
-    from edgec.bits import read_bits
     from edgec.checks import check_request
-    from edgec.profile.budget import Budget, parse_latency, parse_size
+    from edgec.config import effective, to_toml
+    from edgec.flags import given
 
     start = time.monotonic()
-    budget = Budget(
-        None if a.flash is None else parse_size(a.flash, "--flash"),
-        None if a.ram is None else parse_size(a.ram, "--ram"),
-        None if a.latency is None else parse_latency(a.latency, "--latency"),
-        None if a.ram_with_io is None else parse_size(a.ram_with_io, "--ram-with-io"),
-    )
-    bits, sliding = read_bits(a.bits or []), a.sliding or None
-    check_request(
-        a.model, a.target, a.out, precision=a.precision, calibration=a.calibration, budget=budget, emit_kind=a.emit,
-        goal=a.goal, place=a.place, toolchain=a.toolchain, profile=a.profile, dump_ir=a.dump_ir, streaming=not a.whole,
-        sliding=sliding, hop=a.hop, weights=a.weights, bits=bits,
-    )  # fmt: skip
+    found = effective(a.config, given(a))
+    if a.show_options:
+        sys.stdout.write(to_toml(found))
+        return
+    c = found.config
+    if c.model is None:
+        raise InputError("no model is given", hint="name one, or write `model = ...` into the file of --config")
+    request = check_request(c.model, c.target, c.out, c.options, calibration=c.calibration, dump_ir=a.dump_ir)
     with console.status("starting"):
         stages: list[tuple[float, str]] = []
 
@@ -44,16 +40,9 @@ def compile_command(a: argparse.Namespace) -> None:
                 console.print(f"  {name:<22} {now - began:6.2f} s")
             stages.append((now, stage))
 
-        from edgec.pipeline import compile_model
+        from edgec.pipeline import build
 
-        compiled = compile_model(
-            a.model, a.target, a.out, precision=a.precision, calibration=a.calibration, budget=budget,
-            emit_kind=a.emit, toolchain=a.toolchain, streaming=not a.whole, dump_ir=a.dump_ir, progress=progress,
-            sliding=sliding, hop=a.hop, outputs=a.output, place=a.place,
-            drop_constant_channels=not a.no_drop_constant_channels, weights=a.weights, bits=bits,
-            profile=a.profile, goal=a.goal, tune=a.tune,
-            time_axis="guess" if a.time_axis is None else a.time_axis,
-        )  # fmt: skip
+        compiled = build(request, progress)
         progress("")
     print_report(compiled.report)
     console.print(f"wrote {compiled.folder} in {time.monotonic() - start:.1f} s")
@@ -62,8 +51,11 @@ def compile_command(a: argparse.Namespace) -> None:
 def calibrate_command(a: argparse.Namespace) -> None:
     """`edgec calibrate`."""
     from edgec.checks import check_calibrating
+    from edgec.config import effective
+    from edgec.flags import given
 
-    data = a.calibration
+    chosen = {name: value for name, value in given(a).items() if name not in ("model", "out", "calibration")}
+    form, data = effective(a.config, chosen).config.form, a.calibration
     check_calibrating(a.model, data, a.out)
     if a.data is not None:
         from edgec.zoo.family import load_calibration_set
@@ -71,8 +63,7 @@ def calibrate_command(a: argparse.Namespace) -> None:
         data = load_calibration_set(a.model, a.data)
     from edgec.pipeline import calibrate_model, read_archive
 
-    time_axis = "guess" if a.time_axis is None else a.time_axis
-    path = calibrate_model(a.model, data, a.out, time_axis=time_axis)
+    path = calibrate_model(a.model, data, a.out, form)
     for doubt in read_archive(path, []).doubts:
         console.print(f"warning: {doubt}", style="yellow", markup=False)
     console.print(f"wrote {path}, {path.stat().st_size:,} bytes; compile takes it with --calibration {path}")
@@ -276,12 +267,12 @@ def models_command(a: argparse.Namespace) -> None:
 
 def card_command(a: argparse.Namespace) -> None:
     """`edgec card`."""
-    from edgec.checks import PRECISIONS, check_choices
+    from edgec.options import Options
     from edgec.zoo.family import checkpoint_of
 
     precisions = a.precision.split(",")
     for precision in precisions:
-        check_choices(precision=(precision, PRECISIONS))
+        Options.of(precision=precision)  # which checks it
     if a.targets_only and a.quick:
         raise InputError("--quick measures on test inputs, --targets-only without them", hint="leave one of them out")
     checkpoint_of(a.name)

@@ -18,10 +18,11 @@ from edgec.guard import guarded_methods
 from edgec.ir.graph import Graph
 from edgec.ir.text import parse_graph
 from edgec.ir.verify import verify
+from edgec.options import Options
 from edgec.schema import checked
 from edgec.signal_math import PCM_SCALE
 from edgec.toolchain.checksums import as_changed, check_sums
-from edgec.toolchain.manifest import AGAIN, Manifest, TensorSpec, read_manifest
+from edgec.toolchain.manifest import AGAIN, MANIFEST, Manifest, TensorSpec, read_manifest
 
 Array = np.ndarray[Any, np.dtype[Any]]
 #: what goes in: an array for each input in order, or all of them by name; the only input's array as it is
@@ -129,6 +130,13 @@ class CompiledModel:
         data = read_table(path, "a report", AGAIN)
         checked(_Report, data, f"{path}: damaged", hint=AGAIN)
         return data  # type: ignore[no-any-return]
+
+    @property
+    def options(self) -> Options:
+        """What was chosen when the model was compiled; `compile` takes it again."""
+        if self.manifest.options is None:
+            raise InputError(f"{self.folder / MANIFEST} does not say with which options it was compiled", hint=AGAIN)
+        return self.manifest.options
 
     @property
     def default_device(self) -> str:

@@ -48,13 +48,13 @@ def read_lines(path: str | Path, what: str) -> tuple[str, ...]:
     return tuple(line.strip() for line in read_text(path, what).splitlines() if line.strip())
 
 
-def read_table(path: str | Path, what: str, hint: str | None = None) -> Any:
-    """What a .toml or a .json file holds, its types unchecked."""
-    text = read_text(path, what, hint)
+def read_table(path: str | Path, what: str, hint: str | None = None, form: str | None = None) -> Any:
+    """What a file holds, its types unchecked. form: TOML or JSON, by default as its name ends."""
+    text, form = read_text(path, what, hint), form or ("TOML" if str(path).endswith(".toml") else "JSON")
     try:
-        return tomllib.loads(text) if str(path).endswith(".toml") else json.loads(text)
+        return tomllib.loads(text) if form == "TOML" else json.loads(text)
     except (ValueError, RecursionError) as err:
-        raise unreadable(path, f"{what} ({'TOML' if str(path).endswith('.toml') else 'JSON'})", err, hint) from err
+        raise unreadable(path, f"{what} ({form})", err, hint) from err
 
 
 def read_as(kind: type[T], path: str | Path, what: str, hint: str | None = None) -> T:

@@ -13,16 +13,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from edgec import frontends
 from edgec.backends import emit
 from edgec.checks import (
+    Request,
     calibration_beside,
     check_calibrating,
-    check_form,
     check_output,
     check_request,
     default_output,
@@ -31,13 +31,14 @@ from edgec.checks import (
 )
 from edgec.compiled import CompiledModel
 from edgec.errors import InputError, option
-from edgec.files import is_zip, read_array, read_arrays, read_lines
+from edgec.files import is_zip, read_array, read_arrays, read_lines, read_table
 from edgec.frontends.checkpoint import labels_of
 from edgec.frontends.shipped import file_of
 from edgec.guard import users_own
 from edgec.ir.graph import Graph
 from edgec.ir.text import print_graph
 from edgec.kernels import takes_zones
+from edgec.options import DEFAULTS, Budget, Choices, Code, Form, Options, takes_choices
 from edgec.passes.channels.drop_constant_channels import DropConstantChannels
 from edgec.passes.quantize.assign_precision import kept_wide
 from edgec.passes.quantize.quantize import Quantize
@@ -52,12 +53,23 @@ from edgec.passes.quantize.ranges import (
     take_ranges,
 )
 from edgec.passes.samples import Array, first_samples, gather
-from edgec.plan import Plan, Tiling
-from edgec.profile.budget import Budget, arena_for, check_budget
+from edgec.plan import Tiling
+from edgec.profile.budget import arena_for, check_budget
 from edgec.profile.report import build_report
-from edgec.profile.tune import tune_kernels
+from edgec.profile.tune import Tuned, default_cache, tune_kernels
 from edgec.profile.verify.agreement import CALIBRATION, judgement, observe
-from edgec.stages import Form, Progress, Stages, assignment_of, kind_of, make_stages, passes_for, transform
+from edgec.stages import (
+    Progress,
+    Stages,
+    assignment_of,
+    form_of,
+    kind_of,
+    make_stages,
+    passes_for,
+    step_pass,
+    transform,
+    window_of,
+)
 from edgec.target import Target
 from edgec.toolchain import read_manifest
 from edgec.toolchain.checksums import write_sums
@@ -85,133 +97,124 @@ def extras_of(model: Any) -> Extras:
     return Extras(calibration_beside(path), names)
 
 
+@takes_choices
 def compile_model(
     model: Any,
     target: str | Path | Target = "cortex-m7",
     out: str | Path | None = None,
     *,
-    precision: str = "int8",
     calibration: Any = None,
-    budget: Budget | None = None,
-    emit_kind: str = "c",
     example_inputs: Any = None,
-    time_axis: int | Sequence[int | None] | str | None = "guess",
-    toolchain: str = "zig",
-    streaming: bool = True,
-    sliding: bool | None = None,
-    hop: int | None = None,
-    outputs: Sequence[str] | None = None,
-    place: str = "flash",
-    drop_constant_channels: bool = True,
+    options: Options | None = None,
     dump_ir: str | Path | None = None,
-    weights: int = 8,
-    bits: Mapping[str, str] | None = None,
-    profile: str | None = None,
-    goal: str = "latency",
-    tune: str | Path | None = None,
     progress: Progress = lambda stage: None,
+    **choices: Unpack[Choices],
 ) -> CompiledModel:
     """Compile a model file, shipped model name, torch module or Graph for a target into the folder `out`.
 
-    time_axis: the input axis that counts frames; by default axis 1 where the model has ops on sequences.
     calibration: samples of the model's inputs as `passes.samples.gather` takes them (an array [N, ...], a mapping by
     input name, a DataLoader), the path of an .npz with such arrays, or their Ranges; the model's own where it ships
-    one. A graph whose inputs name no time axis is compiled as a whole window: one call is one inference. sliding: a
-    call takes `hop` new frames (1) of the time axis (1) and runs the network on its whole window of the last ones; by
-    default as the model's package says. outputs: which results, as `frontends.load` takes it. place: `fast` moves
-    what is used most per byte to the target's fast memories. drop_constant_channels: leave out what is the same for
-    every input; no output byte changes. weights, bits: of every layer that reads int8, and of layers by name
-    (`assign_precision`). profile: `dwt` lets the step read the core's cycle counter around each layer. goal: `size`
-    shares kernels between layers and has the C compiled for size. tune: a cache file; of every layer each variant that
-    fits is run on the emulator, and the fastest kept. Raises an EdgecError for anything the user can mend; then `out`
-    is left as it was.
+    one. options, choices: the Options, and such of them by name (`goal="size"`) as are to be others; what each means
+    stands in docs/options.md. A graph whose inputs name no time axis is compiled as a whole window: one call is one
+    inference. dump_ir: a folder for the graph after every pass; progress: is told the name of each stage. Raises an
+    EdgecError for anything the user can mend; then `out` is left as it was.
     """
-    progress = users_own(progress)
-    part = check_request(
-        model, target, out, precision=precision, calibration=calibration, budget=budget, emit_kind=emit_kind,
-        goal=goal, place=place, toolchain=toolchain, profile=profile, dump_ir=dump_ir, streaming=streaming,
-        sliding=sliding, hop=hop, weights=weights, bits=bits,
+    request = check_request(
+        model, target, out, Options.of(options, **choices), calibration=calibration, example_inputs=example_inputs,
+        dump_ir=dump_ir,
     )  # fmt: skip
+    return build(request, users_own(progress))
+
+
+def build(request: Request, progress: Progress) -> CompiledModel:
+    """What was asked for, straight down: import the model, make the graph that runs, generate code for it, measure
+    that, and put the folder in its place."""
+    options, part = request.options, request.target
     progress("import")
-    form = Form(streaming, sliding, hop).of(model)
-    check_form(form.streaming, form.sliding, form.hop)
-    axis = None if form.sliding else time_axis
-    graph = (
-        model if isinstance(model, Graph) else frontends.load(model, example_inputs, time_axis=axis, outputs=outputs)
-    )
-    out = Path(out) if out is not None else default_output(graph.name, part)
+    form = form_of(options.form, request.model)
+    graph = import_model(request, form)
+    out = request.out or default_output(graph.name, part)
     check_output(out)
-    extras, kind = extras_of(model), kind_of(graph, precision)
-    assignment = assignment_of(kind, precision, weights, bits)
-    data = read_calibration(calibration if calibration is not None else extras.calibration, kind, graph)
-    stepper = form.make(graph, time_axis)
-    if streaming and stepper is None:
+    extras, kind = extras_of(request.model), kind_of(graph, options.precision.precision)
+    assignment = assignment_of(kind, options.precision)
+    calibration = extras.calibration if request.calibration is None else request.calibration
+    data, step = read_calibration(calibration, kind, graph), step_pass(form, graph)
+    if form.streaming and step is None:
         progress("whole window")
-    names = (graph.arguments or [v.name for v in graph.inputs], graph.results or graph.outputs)
-    dump = None if dump_ir is None else Path(dump_ir)
-    drop = DropConstantChannels(goal=goal, zones=takes_zones(part.isa)) if drop_constant_channels else None
-    stages = make_stages(graph, kind, data, stepper, drop, assignment, progress, dump)
+    drop = dropping(options.code, part)
+    stages = make_stages(graph, kind, data, step, drop, assignment, progress, request.dump_ir)
     wide = kept_wide(stages.reference, stages.whole, assignment)
     samples, source = samples_of(stages.reference, data)
     progress("compare")
     seen = observe(stages.reference, stages.whole, samples, compared=kind == "int8")
     first = None if samples is None else first_samples(stages.reference.inputs, samples, 1)
-    tuned = None
-    if tune is not None:
-        progress("tune")
-        tuned = tune_kernels(stages.step, part, Path(tune), toolchain)
-    with tempfile.TemporaryDirectory(prefix="edgec-", ignore_cleanup_errors=True) as name:
-        folder = Path(name) / "model"
-        folder.mkdir()
+    tuned = tuned_kernels(stages.step, part, options.code, progress)
+    names = (graph.arguments or [v.name for v in graph.inputs], graph.results or graph.outputs)
+    with tempfile.TemporaryDirectory(prefix="edgec-", ignore_cleanup_errors=True) as work:
+        folder = Path(work) / "model"
 
         def generate(tiling: Tiling) -> dict[str, Any]:
             """Write the folder and measure it."""
-            for file in folder.iterdir():
-                file.unlink()
+            emptied(folder)
             progress("generate code")
-            plan = emit.write_folder(
-                stages.step, part, folder, place, tiling, cycles=profile == "dwt", goal=goal,
-                choose=tuned.choose if tuned else None, names=names,
-            )  # fmt: skip
+            choose = tuned.choose if tuned else None
+            plan = emit.write_folder(stages.step, part, folder, options.code, tiling=tiling, choose=choose, names=names)
             progress("measure")
-            return build_report(
-                folder, part, plan, first, seen.rates, source=source, precision=precision, toolchain=toolchain,
-                keep_image=emit_kind == "image",
-            )  # fmt: skip
+            return build_report(folder, part, plan, first, seen.rates, options, source=source)
 
-        report = fit_ram(generate, budget or Budget())
-        report["how"].update(stages.how)
-        if (window := form.window(graph, stages.step)) is not None:
-            report["how"]["window"] = window
+        report = fit_ram(generate, options.budget)
+        report |= remarks(graph, stages, form, extras.labels, report["how"])
         if tuned is not None:
             tuned.describe(report)
-        check_budget(report, budget or Budget())
-        _write_graphs(stages, folder)
-        labels = labels_for(stages.step, extras.labels, report)
-        report |= remarks(graph, stages, form, labels) | judgement(stages, data, seen, source, wide)
-        _write_json(folder / "report.json", report)
-        if first is not None:
-            _write_sample(folder, first)
-        write_sums(folder)
+        check_budget(report, options.budget)
+        report |= judgement(stages, data, seen, source, wide)
+        complete(
+            folder, stages, report, first, {"options": options.record(), "made_of": made_of(request.model, calibration)}
+        )
         _move(folder, out)
     return CompiledModel(out)
 
 
-def remarks(graph: Graph, stages: Stages, form: Form, names: tuple[str, ...]) -> dict[str, Any]:
-    """What the report says of the model beside what was measured."""
+def import_model(request: Request, form: Form) -> Graph:
+    """The graph of a model; of one whose window slides without a time axis."""
+    if isinstance(request.model, Graph):
+        return request.model
+    axis = None if form.sliding else form.time_axis
+    return frontends.load(request.model, request.example_inputs, time_axis=axis, outputs=form.outputs)
+
+
+def dropping(code: Code, part: Target) -> DropConstantChannels | None:
+    """The pass that leaves constant channels out, where that is chosen."""
+    if not code.drop_constant_channels:
+        return None
+    return DropConstantChannels(goal=code.goal, zones=takes_zones(part.isa))
+
+
+def tuned_kernels(step: Graph, part: Target, code: Code, progress: Progress) -> Tuned | None:
+    """The kernels that are fastest on the emulator, where that is chosen."""
+    if not code.tune:
+        return None
+    progress("tune")
+    return tune_kernels(step, part, default_cache() if code.tune is True else Path(code.tune), code.toolchain)
+
+
+def remarks(graph: Graph, stages: Stages, form: Form, names: tuple[str, ...], how: Mapping[str, str]) -> dict[str, Any]:
+    """What the report says of the model beside what was measured, `how` being what it says of that."""
+    window = window_of(form, graph, stages.step)
+    labels, left_out = labels_for(stages.step, names)
+    hows = {**how, **stages.how, **({} if window is None else {"window": window}), **left_out}
     dropped = {} if stages.dropped is None else {"dropped": stages.dropped}
     rates = [n.op.sample_rate for n in graph.nodes if hasattr(n.op, "sample_rate")]
-    labels = {"labels": names, "sample_rate": rates[0] if rates else None}
-    return {"sliding": bool(form.sliding), **dropped, **labels}
+    rate = rates[0] if rates else None
+    return {"how": hows, "sliding": bool(form.sliding), **dropped, "labels": labels, "sample_rate": rate}
 
 
-def labels_for(step: Graph, names: tuple[str, ...], report: dict[str, Any]) -> tuple[str, ...]:
-    """The class names that came with a model, where it has as many scores; else none, which the report says."""
+def labels_for(step: Graph, names: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The class names that came with a model, where it has as many scores; else none, and what the report says."""
     shape = step.type_of(step.outputs[0]).shape
     if names and len(names) not in (prod(shape), shape[-1] if shape else 1):
-        report["how"]["labels"] = f"{len(names)} class names came with it, left out as it has {prod(shape)} scores"
-        return ()
-    return names
+        return (), {"labels": f"{len(names)} class names came with it, left out as it has {prod(shape)} scores"}
+    return names, {}
 
 
 def fit_ram(generate: Callable[[Tiling], dict[str, Any]], budget: Budget) -> dict[str, Any]:
@@ -239,14 +242,15 @@ def samples_of(reference: Graph, data: Samples | Ranges | None) -> tuple[Samples
 
 
 def calibrate_model(
-    model: str | Path, calibration: Any, out: str | Path | None = None, time_axis: int | str | None = "guess"
+    model: str | Path, calibration: Any, out: str | Path | None = None, form: Form = DEFAULTS.form
 ) -> Path:
     """Write the statistics of a model's float graph over inputs, by default where compile finds them.
 
-    calibration: as `compile_model` takes it, but for statistics.
+    calibration: as `compile_model` takes it, but for statistics; form: as in its options.
     """
     check_calibrating(model, calibration, out)
-    graph = frontends.load(model, time_axis=None if Form().of(model).sliding else time_axis)
+    form = form_of(form, model)
+    graph = frontends.load(model, time_axis=None if form.sliding else form.time_axis, outputs=form.outputs)
     data = read_calibration(calibration, kind_of(graph, "int8"), graph)
     if data is None or isinstance(data, Ranges):
         raise InputError(f"{calibration}: expected model inputs, found calibration statistics or nothing")
@@ -280,6 +284,37 @@ def read_archive(path: Path, names: Sequence[str]) -> Any:
     if len(names) == 1 and names[0] not in arrays:
         return next(iter(arrays.values()))
     return arrays
+
+
+def emptied(folder: Path) -> None:
+    """A folder without what an earlier attempt wrote into it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+
+
+def complete(
+    folder: Path, stages: Stages, report: Mapping[str, Any], sample: Samples | None, about: Mapping[str, Any]
+) -> None:
+    """What a compiled folder holds beside the code: what the manifest says of the compile, the graphs, the report, a
+    sample of the inputs, the checksums."""
+    manifest = read_table(folder / MANIFEST, "a manifest")
+    _write_json(folder / MANIFEST, manifest | about)
+    _write_graphs(stages, folder)
+    _write_json(folder / "report.json", report)
+    if sample is not None:
+        _write_sample(folder, sample)
+    write_sums(folder)
+
+
+def made_of(model: Any, calibration: Any) -> dict[str, str | None]:
+    """What a compile read, without the folders of this computer: a file's name, else of what kind it was."""
+
+    def name(given: Any) -> str | None:
+        if given is None:
+            return None
+        return Path(given).name if isinstance(given, (str, Path)) else type(given).__name__
+
+    return {"model": name(model), "calibration": name(calibration)}
 
 
 def _write_sample(folder: Path, sample: Samples) -> None:
@@ -359,4 +394,4 @@ def _fill(folder: Path, place: Path) -> None:
         shutil.rmtree(claimed, ignore_errors=True)
 
 
-__all__ = ["CompiledModel", "Plan", "compile_model"]
+__all__ = ["CompiledModel", "compile_model"]

@@ -13,6 +13,7 @@ from edgec.frontends.shipped import file_of
 from edgec.ir.graph import Graph, Node
 from edgec.ir.text import print_graph
 from edgec.ir.verify import verify
+from edgec.options import Form, Precision
 from edgec.passes.assign_layout import AssignLayout
 from edgec.passes.base import Pass
 from edgec.passes.channels.drop_constant_channels import savings
@@ -91,37 +92,30 @@ def passes_for(
     return passes + late
 
 
-@dataclass(frozen=True)
-class Form:
-    """How a model runs: streaming frame by frame, sliding over its last frames by `hop`, or one window a call."""
+def form_of(form: Form, model: Any) -> Form:
+    """The form asked for, or the model's own where none is."""
+    own = form.streaming and isinstance(model, (str, Path)) and slides(file_of(model))
+    return form.settled(own)
 
-    streaming: bool = True
-    sliding: bool | None = None
-    hop: int | None = None
 
-    def of(self, model: Any) -> Form:
-        """The same with the model's own way where none is asked for."""
-        own = self.streaming and isinstance(model, (str, Path)) and slides(file_of(model))
-        sliding = own if self.sliding is None else self.sliding
-        return Form(self.streaming, sliding, self.hop)
+def step_pass(form: Form, graph: Graph) -> Pass | None:
+    """The pass that makes the step; None for a window a call."""
+    timeless = all(v.type.time_axis is None for v in graph.inputs)
+    if form.sliding:
+        if not timeless:
+            raise InputError(f"{graph.name}: a graph whose inputs name a time axis streams without sliding")
+        return MakeSliding(form.time_axis if isinstance(form.time_axis, int) else 1, form.hop or 1)
+    return MakeStreaming() if form.streaming and not timeless else None
 
-    def make(self, graph: Graph, axis: Any) -> Pass | None:
-        """The pass that makes the step; None for a window a call."""
-        if self.sliding:
-            if any(v.type.time_axis is not None for v in graph.inputs):
-                raise InputError(f"{graph.name}: a graph whose inputs name a time axis streams without sliding")
-            return MakeSliding(axis if isinstance(axis, int) else 1, 1 if self.hop is None else self.hop)
-        timeless = all(v.type.time_axis is None for v in graph.inputs)
-        return MakeStreaming() if self.streaming and not timeless else None
 
-    def window(self, graph: Graph, step: Graph) -> str | None:
-        """How a call relates to the window, in words; None for a network that works frame by frame."""
-        if self.sliding:
-            return (
-                f"sliding: a call takes {self.hop or 1} new frames and runs the network on the last ones;"
-                f" the first {step.delay} calls fill the window and give no output"
-            )
-        return WHOLE_WINDOW if all(v.type.time_axis is None for v in graph.inputs) else None
+def window_of(form: Form, graph: Graph, step: Graph) -> str | None:
+    """How a call relates to the window, in words; None for a network that works frame by frame."""
+    if form.sliding:
+        return (
+            f"sliding: a call takes {form.hop or 1} new frames and runs the network on the last ones;"
+            f" the first {step.delay} calls fill the window and give no output"
+        )
+    return WHOLE_WINDOW if all(v.type.time_axis is None for v in graph.inputs) else None
 
 
 def kind_of(graph: Graph, precision: str) -> str:
@@ -137,11 +131,11 @@ def kind_of(graph: Graph, precision: str) -> str:
     return QUANTISED
 
 
-def assignment_of(kind: str, precision: str, weights: int, bits: Mapping[str, str] | None) -> Assignment:
+def assignment_of(kind: str, asked: Precision) -> Assignment:
     """The bits asked for; InputError where edgec does not quantise."""
-    assignment = Assignment(weights, bits or {})
+    assignment = Assignment(asked.weights, asked.bits or {})
     if assignment.changes and kind != "int8":
-        found = "the model comes quantised" if kind == QUANTISED else option("precision", precision)
+        found = "the model comes quantised" if kind == QUANTISED else option("precision", asked.precision)
         raise InputError(f"bits of layers can be chosen where edgec quantises, found {found}", hint="leave them out")
     return assignment
 

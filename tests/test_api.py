@@ -65,7 +65,7 @@ def test_the_marker_for_type_checkers_is_shipped() -> None:
 
 def test_dir_lists_what_there_is() -> None:
     names = [name for name in dir(edgec) if not name.startswith("_")]
-    assert names == ["Budget", "CompiledModel", "EdgecError", "compile", "load", "nn", "open", "verify"]
+    assert names == ["Budget", "CompiledModel", "EdgecError", "Options", "compile", "load", "nn", "open", "verify"]
     for name in names:
         assert getattr(edgec, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nosuchname'"):
@@ -77,7 +77,7 @@ def test_a_star_import_shadows_no_builtin() -> None:
     exec("from edgec import *", names)
     del names["__builtins__"]
     assert not names.keys() & vars(builtins).keys()
-    assert {"load", "nn", "CompiledModel", "EdgecError", "Budget", "verify"} == names.keys()
+    assert {"load", "nn", "CompiledModel", "EdgecError", "Budget", "Options", "verify"} == names.keys()
 
 
 # ---- one error, two spellings ----

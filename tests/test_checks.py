@@ -41,6 +41,8 @@ def test_early_refusals(tmp_path: Path) -> None:
     np.save(tmp_path / "net.npy", np.zeros(3))
     (tmp_path / "binary.toml").write_bytes(bytes(range(256)))
     (tmp_path / "folder.toml").mkdir()
+    (tmp_path / "wrong.toml").write_text("[code]\ngoal = 'fast'\n")
+    (tmp_path / "other.toml").write_text('model = "lmuformer"\nout = "full"\n[form]\nsliding = true\n')
     out = ["-o", str(tmp_path / "out")]
     expected = {
         ("compile", str(tmp_path / "net.pt2"), *out): "net.pt2 comes with none",
@@ -80,6 +82,29 @@ def test_early_refusals(tmp_path: Path) -> None:
         ("compile", CHECKPOINT, *out, "--sliding", "--hop", "0"): "expected a hop of at least 1 frame, found 0",
         ("compile", CHECKPOINT, *out, "--bits", "head=w3a8"): "layer head: unknown precision 'w3a8'",
         ("compile", CHECKPOINT, *out, "--bits", "none.toml"): "none.toml: no such file",
+        ("compile", *out): "no model is given",
+        ("compile", CHECKPOINT, *out, "--config", str(tmp_path / "none.toml")): "none.toml: no such file",
+        ("compile", CHECKPOINT, *out, "--config", str(tmp_path / "binary.toml")): "of a compile in UTF-8, found",
+        (
+            "compile",
+            CHECKPOINT,
+            *out,
+            "--config",
+            str(tmp_path / "wrong.toml"),
+        ): "'code.goal': 'fast' is not one of latency",
+        ("compile", "--config", str(tmp_path / "other.toml")): "is not empty",
+        ("compile", *out, "--config", str(tmp_path / "other.toml"), "--whole"): "leave out --whole",
+        ("compile", *out, "--config", str(tmp_path / "other.toml"), "--no-sliding", "--hop", "2"): "add --sliding",
+        ("compile", CHECKPOINT, *out, "--config", ""): "config: expected a value, found ''",
+        ("compile", CHECKPOINT, *out, "--time-axis", "first"): "--time-axis: 'first' is no axis",
+        (
+            "calibrate",
+            CHECKPOINT,
+            "--data",
+            ".",
+            "--config",
+            str(tmp_path / "wrong.toml"),
+        ): "'code.goal': 'fast' is not",
         ("calibrate", "lmuformre", "--calibration", "none.npz"): "did you mean lmuformer",
         ("calibrate", CHECKPOINT, "--calibration", "none.npz"): "no such file",
         ("card", "lmuformre", "--data", str(tmp_path)): "expected a shipped model",
@@ -102,12 +127,13 @@ def test_a_compiler_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert not stages
 
 
-def test_shipped_models_are_listed_without_torch() -> None:
+def test_models_targets_and_options_are_listed_without_torch() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, '["models"]', '["models", "--json"]', '["targets"]'],
+        [sys.executable, "-c", PROGRAM, '["models"]', '["models", "--json"]', '["targets"]',
+         '["compile", "--show-options"]'],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert json.loads(done.stdout.splitlines()[-1]) == [[0, "", []]] * 3
+    assert json.loads(done.stdout.splitlines()[-1]) == [[0, "", []]] * 4
 
 
 @pytest.mark.parametrize("budget", [{"flash": 0}, {"ram": -1}, {"latency_ms": float("nan")}, {"flash": "1M"}])

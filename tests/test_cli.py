@@ -100,6 +100,24 @@ def test_verify_finds_every_layer_identical(lmuformer: Path, capsys: pytest.Capt
     assert "agree with the reference" in out
 
 
+def test_a_file_takes_the_place_of_a_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What --show-options prints is read again, and compiles the same; the command line wins over it."""
+    torch.manual_seed(0)
+    torch.export.save(torch.export.export(TwoLayers().eval(), (torch.zeros(1, 20, 4),)), tmp_path / "net.pt2")
+    given = ("--precision", "float32", "--target", "host", "--time-axis", "1", "--output", "0", "--goal", "size")
+    code, printed, _ = run(capsys, "compile", str(tmp_path / "net.pt2"), *given, "--show-options")
+    assert code == 0
+    assert 'goal = "size"  # command line; one of latency, size' in printed
+    (tmp_path / "edgec.toml").write_text(printed.replace(f"{tmp_path}/", ""))
+    found = run(capsys, "compile", "--config", str(tmp_path / "edgec.toml"), "--goal", "latency", "--show-options")[1]
+    assert 'goal = "latency"  # command line' in found
+    assert 'target = "host"  # file' in found
+    folders = [tmp_path / "a", tmp_path / "b"]
+    assert run(capsys, "compile", str(tmp_path / "net.pt2"), *given, "-o", str(folders[0]))[0] == 0
+    assert run(capsys, "compile", "--config", str(tmp_path / "edgec.toml"), "-o", str(folders[1]))[0] == 0
+    assert len({(f / "SHA256SUMS").read_text() for f in folders}) == 1
+
+
 # ---- bad input: model files ----
 
 

@@ -10,9 +10,9 @@ import edgec
 
 ROOT = Path(edgec.__file__).parent
 ROOMS = [
-    "errors", "arguments", "guard", "schema", "files", "bits", "lmu_math", "signal_math", "ir", "ops", "nn", "target",
-    "frontends", "passes", "stages", "plan", "kernels", "runtime", "backends", "toolchain", "device", "compiled",
-    "profile", "checks", "pipeline", "zoo", "printing", "commands", "__init__", "cli", "__main__",
+    "errors", "arguments", "guard", "schema", "files", "bits", "options", "config", "flags", "lmu_math", "signal_math",
+    "ir", "ops", "nn", "target", "frontends", "passes", "stages", "plan", "kernels", "runtime", "backends", "toolchain",
+    "device", "compiled", "profile", "checks", "pipeline", "zoo", "printing", "commands", "__init__", "cli", "__main__",
 ]  # fmt: skip
 FILES = sorted(ROOT.rglob("*.py"))
 MODULES = {".".join(("edgec", *p.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): p for p in FILES}

@@ -14,6 +14,7 @@ from edgec.backends.share import keep_once, share
 from edgec.backends.weights import binary_consts
 from edgec.ir.graph import Graph
 from edgec.kernels import select
+from edgec.options import DEFAULTS, Code
 from edgec.passes.own_outputs import OwnOutputs
 from edgec.plan import Call, Plan, Tiling, make_plan
 from edgec.plan.calls import Select
@@ -56,23 +57,21 @@ def write_folder(
     graph: Graph,
     target: Target,
     folder: Path,
-    place: str = "flash",
+    code: Code = DEFAULTS.code,
+    *,
     tiling: Tiling | None = None,
-    cycles: bool = False,
-    goal: str = "latency",
     choose: Select | None = None,
     names: Names | None = None,
 ) -> Plan:
-    """Generate code for a graph; the files of the library and manifest.json appear in `folder`. place: see
-    `place_memory`; cycles: the step reads the core's cycle counter around each layer;
-    goal: `size` shares kernels that differ in numbers only and has the C compiled for size;
-    choose: maps an op and its site to a kernel variant, by default the first that fits; names: what the user calls
-    inputs and outputs."""
+    """Generate code for a graph; the files of the library and manifest.json appear in `folder`.
+
+    code: of it `place`, `goal` and `profile` are read. choose: maps an op and its site to a kernel variant, by default
+    the first that fits; names: what the user calls inputs and outputs."""
     tiled = tiling if target.backend != "cuda" else None
     graph = OwnOutputs().run(replace(graph, name=library_name(graph.name)))
     plan = make_plan(graph, choose or (lambda op, site: select(op, site, target.isa)), tiled)
-    plan = keep_once(share(plan) if goal == "size" and target.backend == "c" else plan)
-    plan = replace(plan, items=place_memory(plan, target, place, binary_consts(plan.consts)))
+    plan = keep_once(share(plan) if code.goal == "size" and target.backend == "c" else plan)
+    plan = replace(plan, items=place_memory(plan, target, code.place, binary_consts(plan.consts)))
     symbols, kernels = name_kernels(plan.every_call)
     sources = [f"{graph.name}.c"]
     if target.backend == "c":
@@ -83,20 +82,22 @@ def write_folder(
         from edgec.backends.llvm import emit_object_files
 
         text, objects = emit_object_files(graph.name, kernels, target)
-        for name, code in objects.items():
-            (folder / name).write_bytes(code)
+        for name, data in objects.items():
+            (folder / name).write_bytes(data)
         sources += list(objects)
     else:
         from edgec.backends.cuda import write_cuda_library
 
         return write_cuda_library(plan, symbols, kernels, target, folder, names)
+    cycles = code.profile == "dwt"
     headers = headers_for(text + ("edgec_cycles_" if cycles else ""))
     files = write_library(
         plan, text, symbols, summary=summary(graph), target=target.name, headers=headers[1:], cycles=cycles
     )
     sources += write_weights(plan, folder)
-    data = manifest(plan, symbols, target=target.name, sources=sources, cycles=cycles, names=names) | {"opt": OPT[goal]}
-    files |= {h: header_text(h) for h in headers} | {"manifest.json": json.dumps(data, indent=1) + "\n"}
+    about = manifest(plan, symbols, target=target.name, sources=sources, cycles=cycles, names=names)
+    about["opt"] = OPT[code.goal]
+    files |= {h: header_text(h) for h in headers} | {"manifest.json": json.dumps(about, indent=1) + "\n"}
     for name, content in files.items():
         (folder / name).write_text(content, encoding="utf-8")
     return plan

@@ -2,64 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 
-from edgec.errors import BudgetError, InputError
+from edgec.errors import BudgetError
+from edgec.options import Budget
 from edgec.profile.timing.frames import worst_of
-
-_UNITS = {"": 1, "B": 1, "K": 1024, "KB": 1024, "KIB": 1024, "M": 1 << 20, "MB": 1 << 20, "MIB": 1 << 20}
-_TIMES = {"ns": 1e-6, "us": 1e-3, "ms": 1.0, "s": 1e3}
-_NUMBER = r"([0-9]{1,18}(?:\.[0-9]{1,18})?)"
-
-
-@dataclass(frozen=True)
-class Budget:
-    """Upper bounds: flash and RAM in bytes, slowest call in milliseconds. None: no bound but the part's. InputError for
-    a bound that is not above 0.
-
-    ram: of state, arena and stack, what the model needs; ram_with_io: with the caller's input and output buffers too.
-    """
-
-    flash: int | None = None
-    ram: int | None = None
-    latency_ms: float | None = None
-    ram_with_io: int | None = None
-
-    def __post_init__(self) -> None:
-        for what, bound, kinds in (
-            ("flash", self.flash, (int,)),
-            ("ram", self.ram, (int,)),
-            ("ram_with_io", self.ram_with_io, (int,)),
-            ("latency_ms", self.latency_ms, (int, float)),
-        ):
-            if bound is not None and (not isinstance(bound, kinds) or isinstance(bound, bool) or not bound > 0):
-                unit = "bytes above 0" if kinds == (int,) else "milliseconds above 0"
-                raise InputError(f"budget {what}: expected {unit}, found {bound!r}", hint="leave it out for no bound")
-
-
-def parse_size(text: str, what: str = "size") -> int:
-    """`1M`, `128K`, `65536` in bytes (1K is 1024); `what` names it in the InputError for anything else, or for 0."""
-    match = re.fullmatch(rf"{_NUMBER} *([A-Za-z]*)", text.strip())
-    if match is None or match[2].upper() not in _UNITS:
-        raise InputError(f"{what}: {text!r} is not a size", hint="write bytes, or a number with K or M, such as 512K")
-    found = int(Decimal(match[1]) * _UNITS[match[2].upper()])
-    if found <= 0:
-        raise InputError(f"{what}: {text!r} is no size above 0", hint="leave it out for no bound but the part's")
-    return found
-
-
-def parse_latency(text: str, what: str = "time") -> float:
-    """`10ms`, `500us`, `0.01s` in milliseconds; `what` names it in the InputError for anything else, or for 0."""
-    match = re.fullmatch(rf"{_NUMBER} *(ns|us|ms|s)", text.strip())
-    if match is None:
-        raise InputError(f"{what}: {text!r} is not a time", hint="write a number with us, ms or s, such as 10ms")
-    found = float(match[1]) * _TIMES[match[2]]
-    if found <= 0:
-        raise InputError(f"{what}: {text!r} is no time above 0", hint="leave it out for no bound")
-    return found
 
 
 def ram_limits(report: dict[str, Any], budget: Budget) -> list[tuple[str, int, int]]:

@@ -14,6 +14,7 @@ from edgec.compiled import input_frames
 from edgec.device import Device, counting_kind, open_image
 from edgec.ir.graph import Graph
 from edgec.ops.timeline import Window
+from edgec.options import Options
 from edgec.plan import Call, Plan
 from edgec.plan.memory import region_rows
 from edgec.plan.regions import Region
@@ -51,18 +52,17 @@ def build_report(
     plan: Plan,
     data: Mapping[str, Array] | None,
     rates: Mapping[str, float],
+    options: Options,
     *,
-    precision: str,
-    toolchain: str,
-    keep_image: bool,
     source: str = CALIBRATION,
 ) -> dict[str, Any]:
-    """Layers, totals, and how each figure was obtained. With keep_image the linked image stays in the folder.
+    """Layers, totals, and how each figure was obtained. The linked image stays in the folder where that is chosen.
 
     data: one sample of every input, `source` says in words what it is; rates: the mean of every spike tensor.
     """
     filling = plan.graph.delay if any(isinstance(n.op, Window) for n in plan.graph.nodes) else 0
     silent, per = filling + 8 if plan.graph.is_step else 1, what_a_call_is(plan.graph)
+    toolchain, keep_image = options.code.toolchain, options.code.emit_kind == "image"
     if too_large(plan, target):
         measured = unmeasured(source)
         measured["how"]["flash"] = "sum of the constants: no image is linked for a part that cannot hold it"
@@ -95,7 +95,8 @@ def build_report(
         "board_error": target.timing.board_error if target.timing is not None else None,
     }  # fmt: skip
     return {
-        "model": plan.graph.name, "target": target.name, "precision": precision, "toolchain": toolchain, "per": per,
+        "model": plan.graph.name, "target": target.name, "precision": options.precision.precision,
+        "toolchain": toolchain, "per": per,
         "part": {"flash": target.flash_bytes, "ram": target.ram_bytes, "clock_hz": target.clock_hz,
                  "budget_ms": target.frame_budget_ms},
         "layers": layers, "totals": totals, "memory": memory,

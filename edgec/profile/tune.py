@@ -83,6 +83,11 @@ class Tuned:
             report["how"]["tune"] += f"; {len(self.failed)} not measured: {self.failed[0]}"
 
 
+def default_cache() -> Path:
+    """Where measurements are kept unless a file is named."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~", ".cache"), "edgec", "tune.json")
+
+
 def tune_kernels(graph: Graph, target: Target, cache: Path, toolchain: str = "zig") -> Tuned:
     """Measure what the cache does not hold, and keep it there. TargetError where nothing counts for the target,
     InputError where the cache is damaged."""

@@ -12,10 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from edgec.errors import ToolchainError, option
+from edgec.options import FIELDS
 from edgec.target import Target
 from edgec.toolchain.command import run_command
 
-TOOLCHAINS = ("zig", "gcc")
+TOOLCHAINS: tuple[str, ...] = FIELDS["toolchain"].metadata["allowed"]
 OPT_LEVELS = ("-O0", "-O1", "-O2", "-O3", "-Os")
 WARNINGS = ("-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror")
 # No contraction: a fused multiply-add on one machine only would make float results differ between machines.

@@ -11,6 +11,7 @@ from typing import Any
 
 from edgec.errors import InputError, join_problems
 from edgec.files import read_table
+from edgec.options import Options
 from edgec.schema import checked
 
 MANIFEST = "manifest.json"
@@ -74,6 +75,7 @@ class Manifest:
     regions: Mapping[str, str] = field(default_factory=dict)  # of state and arena, where not ordinary RAM
     opt: str = "-O2"  # how the C is to be compiled
     cycles: int = 0  # entries of the array that step and flush count cycles in; 0: they take none
+    options: Options | None = None  # what was chosen; None: a folder that `compile` did not write
 
     @property
     def output_bytes(self) -> int:

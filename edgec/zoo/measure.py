@@ -17,6 +17,7 @@ import torch
 from edgec.compiled import CompiledModel
 from edgec.errors import BudgetError, EdgecError
 from edgec.frontends.checkpoint import build_model, read_checkpoint
+from edgec.options import Options
 from edgec.pipeline import compile_model
 from edgec.signal_math import PCM_SCALE
 from edgec.zoo.family import Array, Family
@@ -105,21 +106,22 @@ def host_model(checkpoint: Path, precision: str, work: Path) -> tuple[CompiledMo
 
     A window that slides gives for every position what a call on the whole window gives, so it is measured so.
     """
-    model = compile_for(checkpoint, precision, work / "step")
+    options = Options.of(precision=precision)
+    model = compile_for(checkpoint, options, work / "step")
     window = bool(model.report.get("sliding"))
     if window:
-        model = compile_for(checkpoint, precision, work / "whole", streaming=False)
+        model = compile_for(checkpoint, Options.of(options, streaming=False), work / "whole")
     target = model.manifest.target
     form = "one window a call" if window or "window" in model.report["how"] else "streamed frame by frame"
     return model, f"the C for {target}, run on the host, {form}"
 
 
-def compile_for(checkpoint: Path, precision: str, out: Path, **options: Any) -> CompiledModel:
+def compile_for(checkpoint: Path, options: Options, out: Path) -> CompiledModel:
     """The checkpoint's C for HOST_TARGET, or for this computer where it does not fit that part."""
     try:
-        return compile_model(checkpoint, HOST_TARGET, out, precision=precision, **options)
+        return compile_model(checkpoint, HOST_TARGET, out, options=options)
     except BudgetError:
-        return compile_model(checkpoint, "host", out, precision=precision, **options)
+        return compile_model(checkpoint, "host", out, options=options)
 
 
 def target_rows(checkpoint: Path, precisions: Sequence[str], progress: Progress) -> list[dict[str, Any]]:

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from edgec.backends.emit import write_folder
-from edgec.checks import check_profile
 from edgec.cli import main
 from edgec.device import open_device
 from edgec.errors import InputError
 from edgec.ir.graph import Graph
 from edgec.ops import Relu
+from edgec.options import Code
 from edgec.target import list_targets, load_target
 from edgec.toolchain import build_image
 from tests.conftest import needs
@@ -30,7 +30,7 @@ def graph() -> Graph:
 
 def folder_for(target: str, out: Path, cycles: bool = True) -> Path:
     out.mkdir()
-    write_folder(graph(), load_target(target), out, cycles=cycles)
+    write_folder(graph(), load_target(target), out, Code(profile="dwt" if cycles else None))
     return out
 
 
@@ -95,4 +95,4 @@ def test_cores_without_the_counter(capsys: pytest.CaptureFixture[str], tmp_path:
     assert "cortex-m0plus has no cycle counter (DWT->CYCCNT)" in capsys.readouterr().err
     assert not out.exists()
     with pytest.raises(InputError, match="unknown profile 'etm'"):
-        check_profile("etm", load_target("cortex-m4"))
+        Code(profile="etm")

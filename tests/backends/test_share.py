@@ -16,6 +16,7 @@ from edgec.device import open_device
 from edgec.errors import InputError
 from edgec.ir.graph import Graph
 from edgec.kernels import select
+from edgec.options import Code
 from edgec.pipeline import compile_model
 from edgec.plan import Plan, Tiling, make_plan
 from edgec.target import load_target
@@ -79,7 +80,7 @@ def test_same_bytes_in_less_flash(graph: Graph, tmp_path: Path) -> None:
     for goal in ("latency", "size"):
         folder = tmp_path / goal
         folder.mkdir()
-        write_folder(graph, TARGET, folder, goal=goal)
+        write_folder(graph, TARGET, folder, Code(goal=goal))
         flash[goal] = image_sizes(build_image(folder, TARGET, tmp_path / f"{goal}.elf")).flash
     assert flash["size"] < flash["latency"] - 5000
     assert flash["size"] < 95_148 - 5000
@@ -98,7 +99,7 @@ def test_layers_in_steps_share_too(tmp_path: Path) -> None:
     for goal in ("latency", "size"):
         folder = tmp_path / goal
         folder.mkdir()
-        plan = write_folder(net, TARGET, folder, tiling=Tiling(1), goal=goal)
+        plan = write_folder(net, TARGET, folder, Code(goal=goal), tiling=Tiling(1))
         assert plan.tiles
         shared.append([c for c in plan.every_call if c.kernel.params[0][0] == "sizes"])
         with open_device("host", folder) as device:

@@ -10,7 +10,8 @@ import edgec
 from edgec.frontends.checkpoint import build_model, read_checkpoint
 from edgec.frontends.shipped import file_of
 from edgec.ir.evaluate import StepRunner, evaluate
-from edgec.stages import Form
+from edgec.options import Form
+from edgec.stages import form_of
 from edgec.target import load_target
 
 CONTEXT, HORIZON = 512, 96
@@ -96,6 +97,7 @@ def test_it_slides_by_itself_and_fits(model: edgec.CompiledModel) -> None:
 
 
 def test_a_whole_window_a_call_on_request() -> None:
-    assert Form().of("ttm").sliding
-    assert Form(hop=24).of("ttm") == Form(True, True, 24)
-    assert not Form(streaming=False).of("ttm").sliding
+    assert form_of(Form(), "ttm").sliding
+    assert form_of(Form(hop=24), "ttm") == Form(sliding=True, hop=24)
+    assert not form_of(Form(streaming=False), "ttm").sliding
+    assert not form_of(Form(sliding=False), "ttm").sliding

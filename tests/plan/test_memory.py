@@ -17,6 +17,7 @@ from edgec.ir.evaluate import evaluate
 from edgec.ir.graph import Graph
 from edgec.ir.types import DType
 from edgec.ops import QLinear
+from edgec.options import Code
 from edgec.plan.memory import ARENA, STATE, place_memory, region_rows
 from edgec.target import Region, Target, load_target
 from edgec.toolchain import build_image, image_sizes, read_manifest, symbols
@@ -53,7 +54,7 @@ def test_without_a_policy_constants_stay_in_flash(tmp_path: Path) -> None:
 
 def test_the_constants_used_most_per_byte_go_first_while_they_fit(tmp_path: Path) -> None:
     target = small(600)
-    plan = write_folder(layers(), target, tmp_path, "fast")
+    plan = write_folder(layers(), target, tmp_path, Code(place="fast"))
     rows = {r["region"]: r for r in region_rows(plan.items, target)}
     assert rows["dtcm"]["bytes"] <= 600
     inside = {i.name for i in plan.items if i.region == "dtcm"}
@@ -80,7 +81,7 @@ def test_the_emulated_core_gives_the_same_bytes_from_the_fast_memory(tmp_path: P
     for policy in ("flash", "fast"):
         folder = tmp_path / policy
         folder.mkdir()
-        plan = write_folder(graph, target, folder, policy)
+        plan = write_folder(graph, target, folder, Code(place=policy))
         elf = build_image(folder, target, folder / "net.elf", toolchain=toolchain)
         dtcm = target.region("dtcm")
         inside = {s.name for s in symbols(elf) if dtcm.origin <= s.address < dtcm.origin + dtcm.length}
@@ -97,7 +98,7 @@ def test_the_emulated_core_gives_the_same_bytes_from_the_fast_memory(tmp_path: P
 
 def test_targets_without_fast_memory_say_so(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="'cortex-m3' has no fast memory"):
-        write_folder(layers(), load_target("cortex-m3"), tmp_path, "fast")
+        write_folder(layers(), load_target("cortex-m3"), tmp_path, Code(place="fast"))
 
 
 def test_the_fastest_memory_is_filled_first(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 import pytest
 
 from edgec.errors import BudgetError, InputError
+from edgec.options import Budget, parse_latency, parse_size
 from edgec.pipeline import fit_ram
-from edgec.profile.budget import Budget, arena_for, check_budget, parse_latency, parse_size
+from edgec.profile.budget import arena_for, check_budget
 
 TOTALS = {
     "flash": 800, "ram": 400, "state": 100, "arena": 200, "stack": 100, "copied": 0, "fast": 0, "latency_ms": 2.0,

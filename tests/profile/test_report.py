@@ -14,6 +14,7 @@ from edgec.backends.emit import write_folder
 from edgec.errors import CodegenError, ToolchainError
 from edgec.ir.graph import Graph
 from edgec.ops import Relu
+from edgec.options import Options
 from edgec.passes.streaming.make_streaming import MakeStreaming
 from edgec.plan import Plan
 from edgec.profile import report, tune
@@ -27,9 +28,7 @@ Compiled = tuple[Path, Plan, Graph]
 def build(target: str, compiled: Compiled) -> dict[str, Any]:
     folder, plan, _ = compiled
     data = {"x": np.ones((1, 8, 4), np.float32)}
-    return report.build_report(
-        folder, load_target(target), plan, data, {}, precision="float32", toolchain="zig", keep_image=False
-    )
+    return report.build_report(folder, load_target(target), plan, data, {}, Options.of(precision="float32"))
 
 
 def compiled_for(target: str, folder: Path, convolve: bool = True) -> Compiled:

@@ -19,7 +19,8 @@ from edgec.frontends import load  # noqa: E402
 from edgec.ir.evaluate import StepRunner, evaluate  # noqa: E402
 from edgec.passes.quantize.assign_precision import Assignment  # noqa: E402
 from edgec.passes.quantize.compare import compare  # noqa: E402
-from edgec.stages import Form, Stages, make_stages  # noqa: E402
+from edgec.passes.streaming.make_streaming import MakeStreaming  # noqa: E402
+from edgec.stages import Stages, make_stages  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # spikingjelly still uses torch.jit
 
@@ -106,7 +107,7 @@ def integer(module: nn.Module, shape: tuple[int, ...]) -> tuple[Stages, np.ndarr
     rng = np.random.default_rng(3)
     data = rng.random((6, T, *shape), np.float32)
     graph = load(module, (torch.from_numpy(data[:1]),), time_axis=1)
-    stages = make_stages(graph, "int8", data, Form().make(graph, 1), None, Assignment(), lambda stage: None, None)
+    stages = make_stages(graph, "int8", data, MakeStreaming(), None, Assignment(), lambda stage: None, None)
     return stages, rng.random((3, T, *shape), np.float32)
 
 
