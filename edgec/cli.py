@@ -120,7 +120,7 @@ def add_inner_commands(commands: Any) -> None:
     o = commands.add_parser("opt", help="run passes on the text form of a graph")
     o.add_argument("file", help="graph in text form (.ir), or - for standard input")
     o.add_argument(
-        "--passes", default="", help="comma-separated: fold_constants,assign_layout,fold_batchnorm,fuse,make_streaming"
+        "--passes", default="", help="comma-separated: canonicalize,assign_layout,fold_batchnorm,fuse,make_streaming"
     )
 
 

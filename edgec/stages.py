@@ -16,9 +16,9 @@ from edgec.ir.verify import verify
 from edgec.options import Form, Precision
 from edgec.passes.assign_layout import AssignLayout
 from edgec.passes.base import Pass
+from edgec.passes.canonicalize import Canonicalize
 from edgec.passes.channels.drop_constant_channels import savings
 from edgec.passes.fold_batchnorm import FoldBatchnorm
-from edgec.passes.fold_constants import FoldConstants
 from edgec.passes.fold_transpose import FoldTranspose
 from edgec.passes.fuse import Fuse
 from edgec.passes.fuse_requantize import FuseRequantize
@@ -61,9 +61,9 @@ def float_passes(precision: str = "float32") -> list[Pass]:
     """What every graph goes through before it may become integer; their result is what the user's model means, and what
     is calibrated."""
     passes: list[Pass] = [
-        FoldConstants(),
+        Canonicalize(),  # first: the others need not know two ways to write one thing
         RecognizeEca(),  # before the layout is assigned, which cancels the permutes around what is found
-        RecognizeScaler(),  # after the folding, which drops its mask of ones
+        RecognizeScaler(),
         AssignLayout(),  # before batch-norm folding: a permute between convolution and batch norm would hide the pair
         FoldBatchnorm(),
         SplitLinear(),  # after the layout, which brings slices and transposes next to the products
@@ -76,13 +76,13 @@ def passes_for(
     precision: str, calibration: Any, streaming: Pass | None, drop: Pass | None, assignment: Assignment | None = None
 ) -> list[Pass]:
     """The passes in the order they run; a graph that comes quantised has only those that keep its meaning to the byte:
-    `drop` leaves constant channels out, and the last pass makes the step."""
+    its canonical form, `drop`, which leaves constant channels out, and the one that makes the step."""
     late: list[Pass] = [drop] if drop else []
     late.append(OwnOutputs())  # before the step is made, which aligns the results
     if streaming:
         late.append(streaming)  # last: integer and float graphs stream by the same rules
     if precision == QUANTISED:
-        return late
+        return [Canonicalize(), *late]
     passes = float_passes(precision)
     if precision == "int8":
         # on the whole sequence: calibration data are whole clips
@@ -161,7 +161,7 @@ def make_stages(
 ) -> Stages:  # fmt: skip
     """Run the passes of `passes_for`; each graph is written to `dump` as text when asked for. A network that streams is
     compared with its whole sequence before it is quantised."""
-    early = [] if kind == QUANTISED else float_passes(kind)
+    early = [Canonicalize()] if kind == QUANTISED else float_passes(kind)
     graphs = transform(graph, early, progress, dump)
     reference, statistics, how = graphs[-1], None, {}
     if isinstance(streaming, MakeStreaming):

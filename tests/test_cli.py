@@ -66,7 +66,7 @@ def test_opt_runs_passes_on_text(capsys: pytest.CaptureFixture[str], tmp_path: P
         "graph net\ninput %x : float32[1,9,2] t1\nconst %w : float32[3,2,1] = [1.0, 1.0, 1.0, 1.0, 1.0, 1.0]\n"
         "const %b : float32[1] = [0.0]\n%y = conv1d(%x, %w, %b) {pad=(1, 1)} : float32[1,9,1] t1\nreturn %y\n"
     )
-    code, out, _ = run(capsys, "opt", str(file), "--passes", "fold_constants,make_streaming")
+    code, out, _ = run(capsys, "opt", str(file), "--passes", "canonicalize,make_streaming")
     assert code == 0
     assert "graph net step delay=1 flush=1" in out
     assert "%y_delay_line = delay_line(%x) [%y_delay_line_state] {length=3} when(0,1,1) : float32[1,3,2] t1" in out

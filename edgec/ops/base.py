@@ -71,6 +71,15 @@ class Site:
 
 
 @dataclass(frozen=True)
+class Form:
+    """Another way to write a node: an op on these of its operands, by place; `values` replace constant ones."""
+
+    op: Any
+    operands: tuple[int, ...]
+    values: Mapping[int, Array] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Op:
     """Base of all ops. `name` is the spelling in the IR text."""
 
@@ -89,6 +98,8 @@ class Op:
     inplace: ClassVar[tuple[int, ...]] = ()
     #: True when the output is the same bytes as the input under another shape: no code, no memory
     is_view: ClassVar[bool] = False
+    #: True when the two operands may change places
+    commutes: ClassVar[bool] = False
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         """Output types from input types; ValueError names what does not fit."""
@@ -108,6 +119,19 @@ class Op:
         """Outputs and new states. Without states a stateful op starts afresh and runs over the whole sequence."""
         out = self.reference(*tensors)
         return (out,) if not isinstance(out, tuple) else out, ()
+
+    def equals(self, site: Site) -> int | None:
+        """The operand that the output equals where it has the same type; None where it is another tensor."""
+        return None
+
+    def simplified(self, site: Site) -> Form | None:
+        """A plainer way to write the node, with the same numbers; None where this is the plainest."""
+        return None
+
+    def following(self, before: Op, x: TensorType, alone: bool) -> Op | None:
+        """One op for `before` and then this one, with the same numbers; None where there is none. `x` is the type
+        between them; `alone`: nothing else reads it."""
+        return None
 
     def cost(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
         return Cost()

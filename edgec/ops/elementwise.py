@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from edgec.ir.types import DType, TensorType
-from edgec.ops.base import Kernel, Op, Site, need, same_time
+from edgec.ops.base import Array, Form, Kernel, Op, Site, need, same_time
 
 
 def broadcast(a: TensorType, b: TensorType) -> TensorType:
@@ -64,6 +64,8 @@ class Binary(Op):
     framewise: ClassVar[bool] = True
     inplace: ClassVar[tuple[int, ...]] = (0, 1)
     symbol: ClassVar[str]
+    #: the operand that changes nothing: 0 of a sum, 1 of a product
+    neutral: ClassVar[float]
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         need(len(types) == 2, f"expected 2 operands, found {len(types)}")
@@ -76,6 +78,15 @@ class Binary(Op):
         nest, _ = loop_nest(y.shape, f"y[{at['y']}] = a[{at['a']}] {self.symbol} b[{at['b']}]")
         return Kernel(nest, (("a", (a.size,), "float32"), ("b", (b.size,), "float32"), ("y", (y.size,), "float32")))
 
+    def equals(self, site: Site) -> int | None:
+        left = 0 in site.consts and self.commutes and bool((site.consts[0] == self.neutral).all())
+        right = 1 in site.consts and bool((site.consts[1] == self.neutral).all())
+        return 0 if right else 1 if left else None
+
+    def simplified(self, site: Site) -> Form | None:
+        """A constant stands second where the operands may change places."""
+        return Form(self, (1, 0)) if self.commutes and 0 in site.consts and 1 not in site.consts else None
+
     def permuted(self, perm: Sequence[int], types: Sequence[TensorType]) -> Op | None:
         """The op after its operands' axes are permuted; None where an operand is only broadcast."""
         return self if all(len(t.shape) == len(perm) for t in types) else None
@@ -87,6 +98,8 @@ class Add(Binary):
 
     name: ClassVar[str] = "add"
     symbol: ClassVar[str] = "+"
+    neutral: ClassVar[float] = 0
+    commutes: ClassVar[bool] = True
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
         return tensors[0] + tensors[1]
@@ -98,9 +111,14 @@ class Sub(Binary):
 
     name: ClassVar[str] = "sub"
     symbol: ClassVar[str] = "-"
+    neutral: ClassVar[float] = 0
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
         return tensors[0] - tensors[1]
+
+    def simplified(self, site: Site) -> Form | None:
+        """x - c is x + -c."""
+        return Form(Add(), (0, 1), {1: -site.consts[1]}) if 1 in site.consts else None
 
 
 @dataclass(frozen=True)
@@ -109,6 +127,8 @@ class Mul(Binary):
 
     name: ClassVar[str] = "mul"
     symbol: ClassVar[str] = "*"
+    neutral: ClassVar[float] = 1
+    commutes: ClassVar[bool] = True
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
         return tensors[0] * tensors[1]
@@ -120,9 +140,21 @@ class Div(Binary):
 
     name: ClassVar[str] = "div"
     symbol: ClassVar[str] = "/"
+    neutral: ClassVar[float] = 1
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
         return tensors[0] / tensors[1]
+
+    def simplified(self, site: Site) -> Form | None:
+        """x / c is x * (1 / c) where no bit of that is rounded: where c is a power of two."""
+        c = site.consts.get(1)
+        return Form(Mul(), (0, 1), {1: 1 / c}) if c is not None and has_exact_reciprocals(c) else None
+
+
+def has_exact_reciprocals(values: Array) -> bool:
+    """Whether 1 / v is exact in float32 and not denormal for each value: powers of two of moderate size."""
+    mantissas, exponents = np.frexp(values)
+    return bool((np.abs(mantissas) == 0.5).all() and (np.abs(exponents) < 100).all())
 
 
 @dataclass(frozen=True)
@@ -168,6 +200,11 @@ class Affine(Op):
             ),
         )
 
+    def equals(self, site: Site) -> int | None:
+        scale, shift = site.consts.get(1), site.consts.get(2)
+        same = scale is not None and shift is not None and (scale == 1).all() and not shift.any()
+        return 0 if same else None
+
     def permuted(self, perm: Sequence[int], types: Sequence[TensorType]) -> Op | None:
         return Affine(axis=list(perm)[self.axis % len(perm)])
 
@@ -199,6 +236,18 @@ class Unary(Op):
         n = site.inputs[0].size
         body = f"for i in T.parallel({n}):\n    y[i] = {self.expression()}"
         return Kernel(body, (("x", (n,), "float32"), ("y", (n,), "float32")))
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The least and the largest value that a clamp lets through; None for any other function."""
+        return None
+
+    def following(self, before: Op, x: TensorType, alone: bool) -> Op | None:
+        """One clamp for two: the one before where it suffices, else a new one where nothing reads what lies between."""
+        if not isinstance(before, Unary) or before.bounds is None or self.bounds is None:
+            return None
+        both = clamp_between(*(min(max(b, self.bounds[0]), self.bounds[1]) for b in before.bounds))
+        return before if both == before else both if alone else None
 
     def permuted(self, perm: Sequence[int], types: Sequence[TensorType]) -> Op | None:
         return self
@@ -238,6 +287,10 @@ class Relu(Unary):
     c: ClassVar[str] = "T.max(x[i], T.float32(0))"
     torch_function: ClassVar[Any] = staticmethod(torch.relu)
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return 0.0, np.inf
+
 
 @dataclass(frozen=True)
 class Relu6(Unary):
@@ -246,6 +299,10 @@ class Relu6(Unary):
     name: ClassVar[str] = "relu6"
     c: ClassVar[str] = "T.min(T.max(x[i], T.float32(0)), T.float32(6))"
     torch_function: ClassVar[Any] = staticmethod(torch.nn.functional.relu6)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return 0.0, 6.0
 
 
 @dataclass(frozen=True)
@@ -295,7 +352,7 @@ class Clip(Unary):
     high: float | None = None
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
-        return tensors[0].clamp(self.low, self.high)
+        return tensors[0].clamp(*self.bounds)
 
     def expression(self) -> str:
         value = "x[i]"
@@ -304,6 +361,25 @@ class Clip(Unary):
         if self.high is not None:
             value = f"T.min({value}, T.float32({self.high!r}))"
         return value
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return -np.inf if self.low is None else self.low, np.inf if self.high is None else self.high
+
+    def equals(self, site: Site) -> int | None:
+        return 0 if self.bounds == (-np.inf, np.inf) else None
+
+    def simplified(self, site: Site) -> Form | None:
+        """A clamp that has a name of its own goes by it."""
+        named = clamp_between(*self.bounds)
+        return None if named == self else Form(named, (0,))
+
+
+def clamp_between(low: float, high: float) -> Unary:
+    """The clamp with these bounds; infinite ones are absent."""
+    if low == 0 and high in (6, np.inf):
+        return Relu6() if high == 6 else Relu()
+    return Clip(None if low == -np.inf else low, None if high == np.inf else high)
 
 
 #: activations that convolutions and linear layers can apply to their own output

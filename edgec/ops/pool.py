@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 
 from edgec.ir.types import DType, TensorType
-from edgec.ops.base import Kernel, Op, Site, need
+from edgec.ops.base import Form, Kernel, Op, Site, need
 from edgec.ops.conv import out_extent
-from edgec.ops.shape import Permute
+from edgec.ops.shape import Permute, Reshape
 from edgec.ops.timeline import RunningMean
 
 
@@ -42,6 +42,12 @@ class Mean(Op):
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
         mean, n = tensors[0].mean(self.axis), tensors[0].shape[self.axis]
         return mean if self.divisor in (0, n) else mean * (n / self.divisor)
+
+    def simplified(self, site: Site) -> Form | None:
+        """The mean of one element, which is no frame, is the element."""
+        (x,), (y,) = site.inputs, site.outputs
+        single = x.shape[self.axis] == 1 and self.divisor in (0, 1) and x.time_axis != self.axis
+        return Form(Reshape(y.shape, y.time_axis), (0,)) if single else None
 
     def stream(self, step: Any, x: str) -> str:
         t = step.type_of(x)
@@ -132,6 +138,9 @@ class Pool2d(Op):
         h = out_extent(x.shape[1], self.kernel[0], self.stride[0], self.pad[:2], 1)
         w = out_extent(x.shape[2], self.kernel[1], self.stride[1], self.pad[2:], 1)
         return (replace(x, shape=(x.shape[0], h, w, x.shape[3]), quant=None),)
+
+    def equals(self, site: Site) -> int | None:
+        return 0 if self.kernel == self.stride == (1, 1) and not any(self.pad) else None
 
     def padded(self, x: torch.Tensor) -> torch.Tensor:
         """x [B,C,H,W] with the padding filled in."""

@@ -26,6 +26,9 @@ class Copy(Op):
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
         return tensors[0]
 
+    def equals(self, site: Site) -> int | None:
+        return 0
+
     def lower(self, site: Site) -> Kernel:
         size, kind = prod(site.outputs[0].storage_shape), ctype(site.outputs[0].dtype)
         return Kernel(f"for i in T.parallel({size}):\n    y[i] = x[i]", (("x", (size,), kind), ("y", (size,), kind)))
@@ -50,6 +53,12 @@ class Permute(Op):
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
         return tensors[0].permute(self.perm)
+
+    def equals(self, site: Site) -> int | None:
+        return 0 if self.perm == tuple(range(len(self.perm))) else None
+
+    def following(self, before: Op, x: TensorType, alone: bool) -> Op | None:
+        return Permute(tuple(before.perm[k] for k in self.perm)) if isinstance(before, Permute) else None
 
     def lower(self, site: Site) -> Kernel:
         x, y = site.inputs[0].storage_shape, site.outputs[0].storage_shape
@@ -87,6 +96,12 @@ class Reshape(Op):
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
         return tensors[0].reshape(self.shape)
 
+    def equals(self, site: Site) -> int | None:
+        return 0
+
+    def following(self, before: Op, x: TensorType, alone: bool) -> Op | None:
+        return self if isinstance(before, Reshape) else None
+
     def stream(self, step: Any, x: str) -> str:
         shape = list(self.shape)
         if self.time_axis is not None:
@@ -121,6 +136,9 @@ class Concat(Op):
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
         return torch.cat(list(tensors), dim=self.axis)
+
+    def equals(self, site: Site) -> int | None:
+        return 0 if len(site.inputs) == 1 else None
 
     def lower(self, site: Site) -> Kernel:
         axis = self.axis % len(site.outputs[0].shape)
@@ -159,6 +177,14 @@ class Slice(Op):
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
         return tensors[0].narrow(self.axis, self.start, self.stop - self.start)
+
+    def equals(self, site: Site) -> int | None:
+        return 0
+
+    def following(self, before: Op, x: TensorType, alone: bool) -> Op | None:
+        if not isinstance(before, Slice) or (before.axis - self.axis) % len(x.shape):
+            return None
+        return replace(self, start=before.start + self.start, stop=before.start + self.stop)
 
     def lower(self, site: Site) -> Kernel:
         (x,), (y,) = site.inputs, site.outputs
@@ -199,6 +225,14 @@ class Pad(Op):
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
         widths = [n for pair in reversed(self.pairs) for n in pair]
         return torch.nn.functional.pad(tensors[0], widths, value=self.value)
+
+    def equals(self, site: Site) -> int | None:
+        return None if any(self.amounts) else 0
+
+    def following(self, before: Op, x: TensorType, alone: bool) -> Op | None:
+        if not isinstance(before, Pad) or before.value != self.value:
+            return None
+        return replace(self, amounts=tuple(a + b for a, b in zip(before.amounts, self.amounts, strict=True)))
 
     def lower(self, site: Site) -> Kernel:
         (x,), (y,) = site.inputs, site.outputs

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from edgec.passes.assign_layout import AssignLayout
 from edgec.passes.base import Pass
+from edgec.passes.canonicalize import Canonicalize
 from edgec.passes.channels.drop_constant_channels import DropConstantChannels
 from edgec.passes.fold_batchnorm import FoldBatchnorm
-from edgec.passes.fold_constants import FoldConstants
 from edgec.passes.fold_transpose import FoldTranspose
 from edgec.passes.fuse import Fuse
 from edgec.passes.fuse_requantize import FuseRequantize
@@ -17,8 +17,8 @@ from edgec.passes.streaming.make_sliding import MakeSliding
 from edgec.passes.streaming.make_streaming import MakeStreaming
 
 PASSES: dict[str, type[Pass]] = {
+    "canonicalize": Canonicalize,
     "drop_constant_channels": DropConstantChannels,
-    "fold_constants": FoldConstants,
     "recognize_eca": RecognizeEca,
     "recognize_scaler": RecognizeScaler,
     "assign_layout": AssignLayout,

@@ -136,7 +136,7 @@ def texts() -> Iterator[Format]:
     from edgec.ir.text import parse_graph, print_graph
     from edgec.ir.verify import verify
     from edgec.ops import OPS
-    from edgec.passes.fold_constants import FoldConstants
+    from edgec.passes.canonicalize import Canonicalize
     from edgec.passes.quantize.assign_precision import Assignment
     from edgec.passes.streaming.make_streaming import MakeStreaming
     from edgec.profile.tune import VERSION, read_cache
@@ -162,7 +162,7 @@ def texts() -> Iterator[Format]:
 
         graph = parse_graph(read_text(path), OPS)
         verify(graph)
-        for step in (FoldConstants(), MakeStreaming()):
+        for step in (Canonicalize(), MakeStreaming()):
             graph = step.run(graph)
             verify(graph)
 

@@ -1,4 +1,4 @@
-"""fold_batchnorm and fold_constants: the same numbers from fewer nodes."""
+"""fold_batchnorm: the same numbers from fewer nodes."""
 
 import numpy as np
 import torch
@@ -12,8 +12,8 @@ from edgec.ir.text import parse_graph, print_graph
 from edgec.ir.types import TensorType
 from edgec.ir.verify import verify
 from edgec.ops import OPS
+from edgec.passes.canonicalize import Canonicalize
 from edgec.passes.fold_batchnorm import FoldBatchnorm
-from edgec.passes.fold_constants import FoldConstants
 
 
 def same(before: Graph, after: Graph) -> None:
@@ -24,10 +24,10 @@ def same(before: Graph, after: Graph) -> None:
         torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-4)
 
 
-def fold(text: str, which=None) -> str:
+def fold(text: str) -> str:
     before = parse_graph(text, OPS)
     verify(before)
-    after = (which or FoldBatchnorm()).run(before)
+    after = FoldBatchnorm().run(before)
     same(before, after)
     return print_graph(after)
 
@@ -163,32 +163,6 @@ return %c
     assert "affine" not in out
 
 
-def test_constants_are_computed():
-    assert (
-        fold(
-            """\
-graph net
-input %x : float32[1,2]
-const %a : float32[2] = [2.0, -3.0]
-const %p : float32[1,2] = [1.0, 2.0]
-%b = relu(%a) : float32[2]
-%c = add(%b, %p) : float32[1,2]
-%y = mul(%x, %c) : float32[1,2]
-return %y, %b
-""",
-            FoldConstants(),
-        )
-        == """\
-graph net
-input %x : float32[1,2]
-const %b : float32[2] = [2.0, 0.0]
-const %c : float32[1,2] = [3.0, 2.0]
-%y = mul(%x, %c) : float32[1,2]
-return %y, %b
-"""
-    )
-
-
 @st.composite
 def chains(draw):
     """Random chains of affine maps, convolutions, linear layers and elementwise ops, with side exits."""
@@ -256,6 +230,6 @@ def test_constant_inputs_fold_away(graph):
     """With the input as a constant everything but the outputs goes."""
     t = graph.inputs[0].type
     consts = {**graph.consts, "x": Const(np.ones(t.shape, np.float32), t)}
-    folded = FoldConstants().run(Graph("net", (), consts, graph.nodes, graph.outputs))
+    folded = Canonicalize().run(Graph("net", (), consts, graph.nodes, graph.outputs))
     assert {n.outputs[0] for n in folded.nodes} <= set(graph.outputs)
     same(Graph("net", (), consts, graph.nodes, graph.outputs), folded)

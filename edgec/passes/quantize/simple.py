@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
 
 from edgec.ir.graph import Node
 from edgec.ir.types import DType
-from edgec.ops.elementwise import Clip, Mul, Relu, Relu6, Sub
+from edgec.ops.elementwise import Mul, Relu, Relu6, Sub
 from edgec.ops.integer.requantize import QAdd, QLut
 from edgec.ops.signal.log_mel import to_integer
 from edgec.passes.quantize.build import Builder, Source
@@ -111,7 +110,7 @@ def int8_add(b: Builder, node: Node) -> None:
     xs = [stored_int8(b, i) for i in node.inputs]
     signs = np.array([1.0, -1.0 if isinstance(node.op, Sub) else 1.0])
     (ma, mb), shift = fixed_point(signs * [float(x.scale[0]) for x in xs] / target.scale, 15)
-    lo, hi = (target.quantized(v) for v in (clip_of(after[0].op) if fused else (-np.inf, np.inf)))
+    lo, hi = (target.quantized(v) for v in (after[0].op.bounds if fused else (-np.inf, np.inf)))
     op = QAdd("int8", target.scale, target.zero, xs[0].zero, xs[1].zero, int(ma), int(mb), shift, lo, hi)
     b.emit(op, (xs[0].tensor, xs[1].tensor), (name,))
     held = replace(b.hold(name, name, target), lo=np.array([lo]), hi=np.array([hi]))
@@ -128,18 +127,11 @@ def stored_int8(b: Builder, name: str) -> Source:
     )
 
 
-def clip_of(op: Any) -> tuple[float, float]:
-    """Real bounds of a clamping op."""
-    if isinstance(op, Clip):
-        return -np.inf if op.low is None else op.low, np.inf if op.high is None else op.high
-    return 0.0, 6.0 if isinstance(op, Relu6) else np.inf
-
-
 def clamp(b: Builder, node: Node) -> None:
     """Relu and its like: a clamp of whatever stores the tensor next. Nothing to do where an add already applied it."""
     if node.output in b.sources:
         return
-    source, (lo, hi) = b.sources[node.inputs[0]], clip_of(node.op)
+    source, (lo, hi) = b.sources[node.inputs[0]], node.op.bounds
     clip = (max(lo, source.clip[0]), min(hi, source.clip[1]))
     b.sources[node.output] = replace(source, clip=clip, via=source.via + node.source)
 

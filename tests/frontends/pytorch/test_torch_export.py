@@ -17,8 +17,8 @@ from edgec.ir.verify import verify
 from edgec.ops import OPS
 from edgec.ops.neurons.lif import Lif
 from edgec.passes.assign_layout import AssignLayout
+from edgec.passes.canonicalize import Canonicalize
 from edgec.passes.fold_batchnorm import FoldBatchnorm
-from edgec.passes.fold_constants import FoldConstants
 from edgec.passes.streaming.make_streaming import MakeStreaming
 
 
@@ -58,7 +58,7 @@ def check(module: nn.Module, *inputs: torch.Tensor, time_axis=None) -> Graph:
     graph = from_module(module.eval(), inputs, "net", time_axis)
     expected = outputs_of(module, inputs)
     candidates = [graph]
-    for p in (AssignLayout(), FoldConstants(), FoldBatchnorm()):
+    for p in (AssignLayout(), Canonicalize(), FoldBatchnorm()):
         candidates.append(p.run(candidates[-1]))
         verify(candidates[-1])
     for g in candidates:
@@ -233,7 +233,7 @@ def test_the_lmuformer(changes):
 def test_the_lmuformer_without_permutes_streams():
     module, pcm = small_lmuformer(), torch.randn(1, 160 * 20) * 0.1
     graph = from_module(module, (pcm,), "lmuformer")
-    for p in (AssignLayout(), FoldConstants(), FoldBatchnorm()):
+    for p in (AssignLayout(), Canonicalize(), FoldBatchnorm()):
         graph = p.run(graph)
     names = [n.op.name for n in graph.nodes]
     assert "permute" not in names
