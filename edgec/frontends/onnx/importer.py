@@ -14,7 +14,7 @@ from edgec.frontends.builder import GraphBuilder
 from edgec.frontends.onnx.layers import probabilities
 from edgec.frontends.onnx.model import OnnxModel, OnnxNode, OnnxValue, read_model
 from edgec.frontends.onnx.ops import CONVERTERS
-from edgec.frontends.onnx.values import Call, Constant, Grid, Pending, Stored
+from edgec.frontends.onnx.values import Array, Call, Constant, Grid, Pending, Stored, call_of
 from edgec.frontends.survey import needed, unsupported
 from edgec.ir.graph import Graph
 from edgec.ir.types import DType, QuantParams, TensorType
@@ -25,6 +25,7 @@ MISFITS = (ValueError, LookupError, ArithmeticError, TypeError, AttributeError, 
 QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 #: operators that leave the numbers as they are: a float input may pass them before it is quantised
 MOVES = ("Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+FLOAT, UINT8, INT8 = 1, 2, 3  # the standard's numbers of element types
 OFFSETS = {"int8": 0, "uint8": 128}  # what a stored element is more than ours
 HOW_TO_MAKE = (
     "quantise it: onnxruntime.quantization.quantize_static(..., quant_format=QuantFormat.QDQ, per_channel=True,"
@@ -103,10 +104,9 @@ class Walker:
         return problems or ([] if lost else self.finish())
 
     def convert(self, node: OnnxNode) -> str | None:
-        call = Call(self.model, node, self.build, self.values)
         try:
             converter = {"QuantizeLinear": quantize, "DequantizeLinear": dequantize}.get(node.kind)
-            value = (converter or CONVERTERS[node.kind])(call)
+            value = self.call(node).convert(converter or CONVERTERS[node.kind])
             unseen = [o for o in node.outputs[1:] if o and self.readers(o)]
             if unseen:
                 return f"its output {unseen[0]} is not supported"
@@ -116,6 +116,9 @@ class Walker:
             value = replace(value, source=(node.label,))
         self.values[node.outputs[0]] = value
         return None
+
+    def call(self, node: OnnxNode) -> Call:
+        return call_of(self.model, node, self.build, self.values)
 
     def readers(self, name: str) -> list[OnnxNode]:
         return [n for n in self.model.nodes if name in n.inputs]
@@ -133,7 +136,7 @@ class Walker:
         if len(made) != len(readers) or not made:
             others = ", ".join(n.label for n in readers if n.kind != kind) or "nothing"
             raise ValueError(f"is read by {others} before a {kind}: expected a quantised input")
-        grid = grid_of(Call(self.model, made[0], self.build, self.values))[0]
+        grid = grid_of(self.call(made[0]))
         t = TensorType(v.shape, DType.I8, QuantParams((grid.scale,), grid.zero))
         self.values[v.name] = Stored(self.build.input(v.name, t), v.shape, grid, tuple(range(len(v.shape))))
 
@@ -147,7 +150,7 @@ class Walker:
                 continue
             self.build.source = (node.label,)
             try:
-                names.append(self.result(v, Call(self.model, node, self.build, self.values)))
+                names.append(self.result(v, self.call(node)))
             except MISFITS as err:
                 problems.append(f"{node.label}: output {v.name} {str(err) or type(err).__name__}")
         self.outputs = tuple(names)
@@ -156,8 +159,8 @@ class Walker:
     def result(self, v: OnnxValue, call: Call) -> str:
         """A graph output's tensor, axes as in the file."""
         value = self.values.get(v.name)
-        if isinstance(value, Pending) and call.node.kind == "Softmax":
-            name, shape, order = probabilities(call)
+        if isinstance(value, Pending) and call.kind == "Softmax":
+            name, shape, order = probabilities(call)()
             value = Stored(name, shape, Grid(1.0, 0), order)
         elif isinstance(value, Pending) and value.exact is not None:
             value = value.on(value.exact, self.build)
@@ -166,22 +169,34 @@ class Walker:
         return call.natural(value)
 
 
-def grid_of(call: Call) -> tuple[Grid, str]:
-    """The grid of a QuantizeLinear or DequantizeLinear of activations, and the file's element type."""
-    scale = call.constant(1).real.astype(np.float32)
-    zero = call.constant(2).real if call.has(2) else np.zeros(1, np.uint8)
+def grid_of(call: Call) -> Grid:
+    """The grid of a QuantizeLinear or DequantizeLinear of activations."""
+    scale, zero = scale_and_zero(call, np.uint8)
+    call.ignore("axis")  # of one scale
     kind = zero.dtype.name
     if scale.size != 1 or zero.size != 1 or kind not in OFFSETS:
         raise ValueError(f"{scale.size} scales, {zero.size} zero points of {kind}: expected one each of int8 or uint8")
     if not 0 < float(scale.reshape(())) < float("inf"):
         raise ValueError(f"scale {float(scale.reshape(())):g}, expected a positive number")
-    return Grid(float(scale.reshape(())), int(zero.reshape(())) - OFFSETS[kind]), kind
+    return Grid(float(scale.reshape(())), int(zero.reshape(())) - OFFSETS[kind])
+
+
+def scale_and_zero(call: Call, absent: type) -> tuple[Array, Array]:
+    """The scales and zero points of a QuantizeLinear or DequantizeLinear; zeros of type `absent` where it has none."""
+    _, scale, zero = (p.name for p in call.schema[:3])
+    call.ignore("saturate")  # of floats of 8 bits
+    scales = call.constant(scale).real.astype(np.float32)
+    if call.kind == "QuantizeLinear":
+        call.only("precision", 0, FLOAT)
+        absent = np.int8 if call.only("output_dtype", 0, UINT8, INT8) == INT8 else absent
+    else:
+        call.only("output_dtype", 0, FLOAT)
+    return scales, call.constant(zero).real if call.has(zero) else np.zeros(scales.size, absent)
 
 
 def quantize(call: Call) -> Stored | Constant:
     """The rounding of what is pending; a table where integers change their grid."""
-    value = call.value(0)
-    grid, _ = grid_of(call)
+    value, grid = call.value("x"), grid_of(call)
     if isinstance(value, Constant):
         return Constant(value.real, grid.levels(value.real.astype(np.float32)))
     if isinstance(value, Pending):
@@ -191,27 +206,25 @@ def quantize(call: Call) -> Stored | Constant:
 
 def dequantize(call: Call) -> Stored | Constant:
     """The same integers; of a constant its real numbers."""
-    value = call.value(0)
+    value = call.value("x")
     if isinstance(value, Constant):
         return dequantized(call, value)
-    x = call.stored(0)
-    grid, _ = grid_of(call)
-    if grid != x.grid:
+    x = call.stored("x")
+    if grid_of(call) != x.grid:
         raise ValueError("its scale or zero point is not that of the QuantizeLinear before it")
     return x
 
 
 def dequantized(call: Call, value: Constant) -> Constant:
     """A constant's integers with their scales."""
-    scales = call.constant(1).real.astype(np.float32).reshape(-1)
-    zeros = call.constant(2).real.reshape(-1) if call.has(2) else np.zeros(scales.size, np.int8)
+    scales, zeros = (v.reshape(-1) for v in scale_and_zero(call, np.int8))
     stored = value.real if value.integers is None else value.integers
     offset = OFFSETS.get(stored.dtype.name, 0) if value.integers is None else 0
     if stored.dtype.name not in (*OFFSETS, "int32") or scales.size != zeros.size:
         raise ValueError(f"a constant of {stored.dtype.name} with {scales.size} scales and {zeros.size} zero points")
     integers = stored.astype(np.int64) - offset
     levels = zeros.astype(np.int64) - OFFSETS.get(zeros.dtype.name, 0) * (stored.dtype.name != "int32")
-    axis = call.attribute("axis", 1) % max(stored.ndim, 1)
+    axis = call["axis"] % max(stored.ndim, 1)
     if scales.size > 1 and stored.shape[axis] != scales.size:
         raise ValueError(f"{scales.size} scales for axis {axis} of {stored.shape}")
     shape = [scales.size if k == axis and scales.size > 1 else 1 for k in range(stored.ndim)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -20,11 +21,11 @@ from edgec.ops.pool import ceil_pads
 from edgec.ops.shape import Reshape
 
 
-def weights(call: Call, outputs_axis: int) -> tuple[Array, Array]:
-    """Input 1: int8 weights without zero point, and a scale per output."""
-    w = call.constant(1)
+def weights(call: Call, key: str, outputs_axis: int) -> tuple[Array, Array]:
+    """int8 weights without zero point, and a scale per output."""
+    w, name = call.constant(key), call[key].name
     if w.integers is None:
-        raise ValueError(f"weights {call.node.inputs[1]} are not quantised")
+        raise ValueError(f"weights {name} are not quantised")
     outputs = w.real.shape[outputs_axis]
     if w.scales.size not in (1, outputs) or (w.scales.size > 1 and w.axis % w.real.ndim != outputs_axis % w.real.ndim):
         raise ValueError(f"weights have {w.scales.size} scales along axis {w.axis}, expected axis {outputs_axis}")
@@ -32,11 +33,11 @@ def weights(call: Call, outputs_axis: int) -> tuple[Array, Array]:
     shape[outputs_axis] = w.zeros.size
     centred = w.integers.astype(np.int64) - w.zeros.astype(np.int64).reshape(shape)
     if centred.min(initial=0) < -128 or centred.max(initial=0) > 127:
-        raise ValueError(f"weights {call.node.inputs[1]} less their zero point do not fit int8")
+        raise ValueError(f"weights {name} less their zero point do not fit int8")
     return centred.astype(np.int8), np.broadcast_to(w.scales, (outputs,))
 
 
-def folded_bias(call: Call, w: Array, x: Grid, scales: Array) -> Array:
+def folded_bias(bias: Constant | None, w: Array, x: Grid, scales: Array) -> Array:
     """bias - zero point of x * sum of the weights, in units of the accumulator; w [..., O].
 
     An int32 bias with the accumulator's scale is taken as it is, any other is rounded to it. ValueError where an
@@ -44,8 +45,7 @@ def folded_bias(call: Call, w: Array, x: Grid, scales: Array) -> Array:
     """
     unit = np.float32(x.scale) * scales.astype(np.float32)
     total = np.zeros(unit.shape, np.int64)
-    if call.has(2):
-        bias = call.constant(2)
+    if bias is not None:
         if bias.real.shape != unit.shape:
             raise ValueError(f"bias of shape {bias.real.shape}, expected {unit.shape}")
         own = bias.integers is not None and np.allclose(bias.scales, unit, rtol=1e-5, atol=0) and not bias.zeros.any()
@@ -96,18 +96,18 @@ def window(call: Call, x: tuple[int, ...], kernel: tuple[int, ...], ceiling: boo
         return (other, values[0]) if len(values) == 1 else (values[0], values[1])
 
     n = len(kernel)
-    size, stride = two(kernel, 1), two(tuple(call.attribute("strides", (1,) * n)), 1)
-    dilation = two(tuple(call.attribute("dilations", (1,) * n)), 1)
-    auto, pads = call.attribute("auto_pad", "NOTSET"), tuple(call.attribute("pads", (0,) * (2 * n)))
-    pads = pads if auto == "NOTSET" else (0,) * (2 * n)
+    if (call.integers("kernel_shape") or kernel) != kernel:
+        raise ValueError(f"kernel_shape {call['kernel_shape']}, expected that of its weights, {kernel}")
+    size, stride = two(kernel, 1), two(call.integers("strides") or (1,) * n, 1)
+    dilation = two(call.integers("dilations") or (1,) * n, 1)
+    auto = call.only("auto_pad", "NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
+    pads = (call.integers("pads") if auto == "NOTSET" else ()) or (0,) * (2 * n)
     if min(*size, *stride, *dilation) < 1 or min(pads, default=0) < 0:
         raise ValueError(f"window {kernel}, strides {stride}, dilations {dilation}, pads {pads} are out of range")
     sides = list(zip(two(pads[:n], 0), two(pads[n:], 0), strict=True))
     if auto in ("SAME_UPPER", "SAME_LOWER"):
         sides = [same_padding(x[1 + k], size[k], stride[k], dilation[k]) for k in (0, 1)]
         sides = [s[::-1] if auto == "SAME_LOWER" else s for s in sides]
-    elif auto not in ("NOTSET", "VALID"):
-        raise ValueError(f"auto_pad {auto} is not supported")
     given = (*sides[0], *sides[1])
     if ceiling:
         spans = (d * (n - 1) + 1 for n, d in zip(size, dilation, strict=True))
@@ -117,17 +117,17 @@ def window(call: Call, x: tuple[int, ...], kernel: tuple[int, ...], ceiling: boo
 
 def convolution(call: Call) -> Pending:
     """Conv of images and sequences, with groups; one rounding, half up of the exact product."""
-    x = call.stored(0)
+    x = call.stored("X")
     name, shape = image(call, x)
-    w, scales = weights(call, 0)
+    w, scales = weights(call, "W", 0)
     if w.ndim != len(x.shape):
         raise ValueError(f"weights of shape {w.shape} for an input of shape {x.shape}")
     place = window(call, shape, w.shape[2:])
     w = (w if w.ndim == 4 else w[:, :, None]).transpose(2, 3, 1, 0)  # [KH, KW, C/groups, O]
-    groups = call.attribute("group", 1)
+    groups = call["group"]
     if shape[3] != w.shape[2] * groups:
         raise ValueError(f"weights {w.shape} in {groups} groups do not fit {shape[3]} channels")
-    bias = folded_bias(call, w, x.grid, scales)
+    bias = folded_bias(call.constant("B") if call.has("B") else None, w, x.grid, scales)
 
     def make(grid: Grid, lo: int, hi: int) -> Stored:
         multiplier, shift = rescaling(x.grid, scales, grid)
@@ -167,36 +167,38 @@ def rows_of(call: Call, x: Stored, w: Array) -> tuple[str, Array]:
 
 def gemm(call: Call) -> Pending:
     """x W + b or x W' + b."""
-    if call.attribute("transA", 0) or (call.attribute("alpha", 1.0), call.attribute("beta", 1.0)) != (1.0, 1.0):
-        raise ValueError("transA, alpha and beta other than 0, 1 and 1 are not supported")
-    x, turned = call.stored(0), call.attribute("transB", 0)
-    w, scales = weights(call, 0 if turned else 1)
+    for key, value in (("transA", 0), ("alpha", 1.0), ("beta", 1.0)):
+        call.only(key, value)
+    x, turned = call.stored("A"), call["transB"]
+    w, scales = weights(call, "B", 0 if turned else 1)
     name, rows = rows_of(call, x, w.T if turned else w)
-    return product(call, rows, scales, folded_bias(call, rows, x.grid, scales), x, name)
+    bias = folded_bias(call.constant("C") if call.has("C") else None, rows, x.grid, scales)
+    return product(call, rows, scales, bias, x, name)
 
 
 def matmul(call: Call) -> Pending:
     """x times a constant matrix."""
-    if not isinstance(call.value(1), Constant):
+    if not isinstance(call.value("B"), Constant):
         raise ValueError("a product of two computed tensors is not supported; supported: a constant right side")
-    x, (w, scales) = call.stored(0), weights(call, -1)
+    x, (w, scales) = call.stored("A"), weights(call, "B", -1)
     if w.ndim != 2:
         raise ValueError(f"weights of shape {w.shape}, expected two axes")
     name, rows = rows_of(call, x, w)
-    return product(call, rows, scales, folded_bias(call, rows, x.grid, scales), x, name)
+    return product(call, rows, scales, folded_bias(None, rows, x.grid, scales), x, name)
 
 
 def batch_norm(call: Call) -> Pending:
     """A factor and an offset for each channel, axis 1; one rounding, of a fixed-point sum with as many bits as int32
     holds."""
-    if call.attribute("training_mode", 0):
+    if call["training_mode"]:
         raise ValueError("training_mode is not 0: export the model in eval mode")
-    x = call.stored(0)
-    gamma, beta, center, variance = (call.constant(k).real.astype(np.float64).reshape(-1) for k in range(1, 5))
+    call.ignore("momentum")
+    x, keys = call.stored("X"), ("scale", "B", "input_mean", "input_var")
+    gamma, beta, center, variance = (call.constant(key).real.astype(np.float64).reshape(-1) for key in keys)
     channels = x.shape[1] if len(x.shape) > 1 else 1
     if {v.size for v in (gamma, beta, center, variance)} != {channels}:
         raise ValueError(f"{gamma.size} factors for {channels} channels")
-    factors = gamma / np.sqrt(variance + call.attribute("epsilon", 1e-5))
+    factors = gamma / np.sqrt(variance + call["epsilon"])
     if not np.isfinite(factors).all():
         raise ValueError("a channel's variance is not positive")
     x = x if x.flat is None else Stored(call.natural(x), x.shape, x.grid, tuple(range(len(x.shape))))
@@ -217,10 +219,11 @@ def batch_norm(call: Call) -> Pending:
 
 def max_pool(call: Call) -> Stored:
     """The grid stays; padding never wins."""
-    x = call.stored(0)
+    x = call.stored("X")
     name, shape = image(call, x)
-    place = window(call, shape, tuple(call.attribute("kernel_shape", ())), bool(call.attribute("ceil_mode", 0)))
-    if place["dilation"] != (1, 1) or len(call.node.outputs) > 1:
+    place = window(call, shape, call.integers("kernel_shape"), bool(call["ceil_mode"]))
+    call.ignore("storage_order")  # of indices
+    if place["dilation"] != (1, 1):
         raise ValueError("dilations and the output of indices are not supported")
     op = QMaxPool2d(place["kernel"], place["stride"], place["pad"], -128)
     return back(call, call.emit(op, name), len(x.shape), x.grid)
@@ -228,15 +231,16 @@ def max_pool(call: Call) -> Stored:
 
 def average_pool(call: Call) -> Pending:
     """A window over the whole image is a mean; padding counts as zeros or not at all."""
-    x = call.stored(0)
+    x = call.stored("X")
     name, shape = image(call, x)
-    place = window(call, shape, tuple(call.attribute("kernel_shape", ())), bool(call.attribute("ceil_mode", 0)))
+    place = window(call, shape, call.integers("kernel_shape"), bool(call["ceil_mode"]))
+    inside = bool(call["count_include_pad"])
     kernel, stride, sides = place["kernel"], place["stride"], place["pad"]
     if place["dilation"] != (1, 1):
         raise ValueError("dilations are not supported")
     if kernel == shape[1:3] and not any(sides):
         return reduced(call, x, tuple(range(2, len(x.shape))), True)
-    counted = place["given"] if call.attribute("count_include_pad", 0) else (0, 0, 0, 0)
+    counted = place["given"] if inside else (0, 0, 0, 0)
 
     def make(grid: Grid, lo: int, hi: int) -> Stored:
         n = prod(kernel)
@@ -253,15 +257,15 @@ def average_pool(call: Call) -> Pending:
 
 def mean(call: Call) -> Pending:
     """GlobalAveragePool and ReduceMean."""
-    x = call.stored(0)
+    x = call.stored(call.first)
     rank = len(x.shape)
-    if call.node.kind == "GlobalAveragePool":
+    if call.kind == "GlobalAveragePool":
         return reduced(call, x, tuple(range(2, rank)), True)
-    axes = call.integers(1) if call.has(1) else tuple(call.attribute("axes", ()))
-    if not axes and call.attribute("noop_with_empty_axes", 0):
+    axes, nothing = call.integers("axes"), call["noop_with_empty_axes"]
+    if not axes and nothing:
         raise ValueError("a mean over no axis")
     reduce = tuple(sorted({a % rank for a in axes})) or tuple(range(rank))
-    return reduced(call, x, reduce, bool(call.attribute("keepdims", 1)))
+    return reduced(call, x, reduce, bool(call["keepdims"]))
 
 
 def reduced(call: Call, x: Stored, axes: tuple[int, ...], keep: bool) -> Pending:
@@ -283,22 +287,23 @@ def reduced(call: Call, x: Stored, axes: tuple[int, ...], keep: bool) -> Pending
     return Pending(make)
 
 
-def probabilities(call: Call) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
-    """Softmax in int16 with 15 fraction bits; its name, the file's shape and the order of its axes."""
-    x = call.stored(0)
+def probabilities(call: Call) -> Callable[[], tuple[str, tuple[int, ...], tuple[int, ...]]]:
+    """Emits a softmax in int16 with 15 fraction bits; its name, the file's shape and the order of its axes."""
+    x = call.stored("input")
     rank = len(x.shape)
-    axis = call.attribute("axis", -1 if call.model.opset >= 13 else 1) % rank
-    if call.model.opset < 13 and prod(x.shape[axis + 1 :]) != 1:
+    axis = call["axis"] % rank
+    if call.opset < 13 and prod(x.shape[axis + 1 :]) != 1:
         raise ValueError("a softmax over several axes (operator sets below 13) is not supported")
     order = (*(a for a in range(rank) if a != axis), axis)
-    return call.emit(exponent(x.grid.scale), call.arranged(x, order)), x.shape, order
+    return lambda: (call.emit(exponent(x.grid.scale), call.arranged(x, order)), x.shape, order)
 
 
 def softmax(call: Call) -> Pending:
     """Rounded to the result's grid from 15 fraction bits."""
+    emit = probabilities(call)
 
     def make(grid: Grid, lo: int, hi: int) -> Stored:
-        name, shape, order = probabilities(call)
+        name, shape, order = emit()
         multiplier, shift = multipliers([PROBABILITY / grid.scale])
         scales = call.consts(multiplier=multiplier, shift=shift)
         y = call.emit(Requantize("int8", grid.scale, grid.zero, lo, hi, "single"), name, *scales)

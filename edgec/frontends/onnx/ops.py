@@ -20,10 +20,11 @@ def unary(function: Callable[[Call, Floats], Floats]) -> Callable[[Call], Pendin
     """An elementwise function of real numbers: a table of the levels, so its rounding is exact."""
 
     def convert(call: Call) -> Pending:
-        x = call.stored(0)
+        x = call.stored(call.first)
+        reals = function(call, x.grid.reals())
 
         def make(grid: Grid, lo: int, hi: int) -> Stored:
-            return call.mapped(x, grid, np.clip(grid.levels(function(call, x.grid.reals())), lo, hi))
+            return call.mapped(x, grid, np.clip(grid.levels(reals), lo, hi))
 
         return Pending(make)
 
@@ -32,48 +33,47 @@ def unary(function: Callable[[Call, Floats], Floats]) -> Callable[[Call], Pendin
 
 def bounded(call: Call, low: float, high: float) -> Pending:
     """Relu and Clip: part of the op before them, or a table of the levels."""
-    value = call.value(0)
+    value = call.value(call.first)
     if isinstance(value, Pending) and value.exact is None:
         return value.within(low, high)
-    x = call.stored(0)
+    x = call.stored(call.first)
     return Pending(lambda grid, lo, hi: call.regrid(x, grid, lo, hi), low, high, x.grid)
 
 
 def clip(call: Call) -> Pending:
-    """Bounds are attributes before operator set 11, inputs since."""
-    bounds = [float(call.constant(k).real.reshape(())) if call.has(k) else d for k, d in ((1, -inf), (2, inf))]
-    return bounded(call, *bounds)
+    """Bounds that are attributes before operator set 11, inputs since."""
+    return bounded(call, call.number("min", -inf), call.number("max", inf))
 
 
-def operand(call: Call, k: int, like: Stored) -> tuple[str, Grid]:
-    """Operand k of an elementwise op with its axes as `like` has them: computed, or a constant on one grid."""
-    value = call.value(k)
+def operand(call: Call, key: str, like: Stored) -> tuple[str, Grid]:
+    """An operand of an elementwise op with its axes as `like` has them: computed, or a constant on one grid."""
+    value = call.value(key)
     if not isinstance(value, Constant):
-        x = call.stored(k)
+        x = call.stored(key)
         if len(x.shape) != len(like.shape):
             raise ValueError(f"operands of shapes {like.shape} and {x.shape}: only constants may have fewer axes")
         return (x.name if x.axes == like.axes and x.flat == like.flat else call.arranged(x, like.axes)), x.grid
     if value.integers is None or value.scales.size != 1 or like.flat is not None:
-        raise ValueError(f"constant {call.node.inputs[k]} is not quantised with one scale")
+        raise ValueError(f"constant {call[key].name} is not quantised with one scale")
     data = value.integers.reshape((1,) * (len(like.shape) - value.integers.ndim) + value.integers.shape)
-    (name,) = call.consts(**{f"operand{k}": data.transpose(like.axes).astype(np.int8)})
+    (name,) = call.consts(**{f"operand{'AB'.index(key)}": data.transpose(like.axes).astype(np.int8)})
     return name, Grid(float(value.scales[0]), int(value.zeros[0]))
 
 
 def operands(call: Call) -> tuple[tuple[str, Grid], tuple[str, Grid], Stored, tuple[int, ...]]:
     """Both operands, the one that gives the order of axes, and the result's shape."""
-    first = 1 if isinstance(call.value(0), Constant) else 0
+    first, second = "BA" if isinstance(call.value("A"), Constant) else "AB"
     like = call.stored(first)
-    other = call.value(1 - first)
-    shape = other.real.shape if isinstance(other, Constant) else call.stored(1 - first).shape
-    pair = [(like.name, like.grid), operand(call, 1 - first, like)]
-    return (*pair[:: 1 if first == 0 else -1], like, np.broadcast_shapes(like.shape, shape))  # type: ignore[return-value]
+    other = call.value(second)
+    shape = other.real.shape if isinstance(other, Constant) else call.stored(second).shape
+    pair = [(like.name, like.grid), operand(call, second, like)]
+    return (*pair[:: 1 if first == "A" else -1], like, np.broadcast_shapes(like.shape, shape))  # type: ignore[return-value]
 
 
 def add(call: Call) -> Pending:
     """Add and Sub in fixed point with as many fraction bits as int32 holds."""
     (a, ga), (b, gb), like, shape = operands(call)
-    sign = -1 if call.node.kind == "Sub" else 1
+    sign = -1 if call.kind == "Sub" else 1
     full = tuple(shape[axis] for axis in like.axes)
     names = [
         n if (c := call.build.constant(n)) is None else call.build.const(f"{n}_all", np.broadcast_to(c, full))
@@ -109,12 +109,16 @@ def before_rounding(convert: Callable[[Call], Value]) -> Callable[[Call], Value]
     rounded ones."""
 
     def converted(call: Call) -> Value:
-        value, name = call.value(0), call.node.inputs[0]
+        value, name = call.value(call.first), call[call.first].name
         if not isinstance(value, Pending) or value.exact is not None:
             return convert(call)
 
+        later = replace(call, seen=set())
+        call.ignore(*call.args)
+
         def make(grid: Grid, lo: int, hi: int) -> Stored:
-            moved = convert(replace(call, values={**call.values, name: value.make(grid, lo, hi)}))
+            values = {**call.values, name: value.make(grid, lo, hi)}
+            moved = replace(later, values=values).convert(convert)
             assert isinstance(moved, Stored)
             return moved
 
@@ -125,26 +129,27 @@ def before_rounding(convert: Callable[[Call], Value]) -> Callable[[Call], Value]
 
 def same(call: Call) -> Value:
     """Operators that change nothing at inference."""
-    return call.value(0)
+    return call.value(call.first)
 
 
 def dropout(call: Call) -> Value:
     """Nothing at inference; in training mode it is random, but for ratio 0."""
-    training = call.value(2) if call.has(2) else Constant(np.zeros(1, bool))
+    call.ignore("seed", "ratio", "training_mode")
+    training = call.value("training_mode") if call.has("training_mode") else Constant(np.zeros(1, bool))
     if not isinstance(training, Constant) or training.real.any():
-        ratio = call.value(1) if call.has(1) else Constant(np.full(1, 0.5))
+        ratio = call.value("ratio") if call.has("ratio") else Constant(np.full(1, 0.5))
         if not isinstance(ratio, Constant) or ratio.real.any():
             raise ValueError("training_mode is not a constant false: export the model in eval mode")
-    return call.value(0)
+    return call.value("data")
 
 
 def reshaped(call: Call, shape: tuple[int, ...]) -> Value:
     """The elements in their order. An image that is flattened keeps its channels last where it can."""
-    value = call.value(0)
+    value = call.value(call.first)
     if isinstance(value, Constant):
         integers = None if value.integers is None else value.integers.reshape(shape)
         return replace(value, real=value.real.reshape(shape), integers=integers)
-    x = call.stored(0)
+    x = call.stored(call.first)
     if prod(shape) != prod(x.shape):
         raise ValueError(f"{x.shape} cannot become {shape}")
     if shape == x.shape:
@@ -157,15 +162,15 @@ def reshaped(call: Call, shape: tuple[int, ...]) -> Value:
 
 
 def shape_of(call: Call) -> tuple[int, ...]:
-    """The shape of input 0 in the file."""
-    value = call.value(0)
-    return value.real.shape if isinstance(value, Constant) else call.stored(0).shape
+    """The shape of the first input in the file."""
+    value = call.value(call.first)
+    return value.real.shape if isinstance(value, Constant) else call.stored(call.first).shape
 
 
 def reshape(call: Call) -> Value:
     """0 keeps an extent, -1 is what remains."""
-    old, wanted = shape_of(call), call.integers(1)
-    if call.attribute("allowzero", 0) and 0 in wanted:
+    old, wanted = shape_of(call), call.integers("shape")
+    if call["allowzero"] and 0 in wanted:
         raise ValueError(f"shape {wanted} has no elements")
     shape = [old[k] if n == 0 else n for k, n in enumerate(wanted)]
     if -1 in shape:
@@ -176,54 +181,46 @@ def reshape(call: Call) -> Value:
 def flatten(call: Call) -> Value:
     """Two axes: those before `axis` and the others."""
     shape = shape_of(call)
-    axis = call.attribute("axis", 1)
+    axis = call["axis"]
     axis += len(shape) if axis < 0 else 0
     return reshaped(call, (prod(shape[:axis]), prod(shape[axis:])))
-
-
-def axes_of(call: Call, rank: int) -> tuple[int, ...]:
-    """Axes from an attribute, as an input since operator set 13."""
-    axes = call.integers(1) if call.has(1) else tuple(call.attribute("axes", ()))
-    return tuple(sorted(a % rank for a in axes))
 
 
 def squeeze(call: Call) -> Value:
     """Without axes of extent 1: those named, or all."""
     shape = shape_of(call)
-    axes = axes_of(call, len(shape)) or tuple(k for k, n in enumerate(shape) if n == 1)
+    axes = {a % len(shape) for a in call.integers("axes")} or tuple(k for k, n in enumerate(shape) if n == 1)
     return reshaped(call, tuple(n for k, n in enumerate(shape) if k not in axes))
 
 
 def unsqueeze(call: Call) -> Value:
     """With axes of extent 1; they count in the result."""
-    shape = list(shape_of(call))
-    added = len(call.integers(1) if call.has(1) else call.attribute("axes", ()))
-    for axis in axes_of(call, len(shape) + added):
+    shape, axes = list(shape_of(call)), call.integers("axes")
+    rank = len(shape) + len(axes)
+    for axis in sorted(a % rank for a in axes):
         shape.insert(axis, 1)
     return reshaped(call, tuple(shape))
 
 
 def transpose(call: Call) -> Value:
     """Bookkeeping."""
-    perm = tuple(call.attribute("perm", tuple(reversed(range(len(shape_of(call)))))))
-    value = call.value(0)
+    perm = call.integers("perm") or tuple(reversed(range(len(shape_of(call)))))
+    value = call.value("data")
     if isinstance(value, Constant):
         integers = None if value.integers is None else value.integers.transpose(perm)
         return replace(value, real=value.real.transpose(perm), integers=integers, axis=perm.index(value.axis))
-    x = call.stored(0)
+    x = call.stored("data")
     name = x.name if x.flat is None else call.natural(x)
     return Stored(name, tuple(x.shape[p] for p in perm), x.grid, tuple(perm.index(a) for a in x.axes))
 
 
 def pad(call: Call) -> Stored:
     """A constant around the elements, rounded to the tensor's grid."""
-    x = call.stored(0)
-    mode = call.attribute("mode", "constant")
-    if mode != "constant":
-        raise ValueError(f"mode {mode} is not supported; supported: constant")
-    amounts, rank = call.integers(1), len(x.shape)
-    axes = [a % rank for a in call.integers(3)] if call.has(3) else list(range(rank))
-    value = float(call.constant(2).real.reshape(())) if call.has(2) else 0.0
+    x = call.stored("data")
+    call.only("mode", "constant")
+    amounts, rank = call.integers("pads"), len(x.shape)
+    axes = [a % rank for a in call.integers("axes")] if call.has("axes") else list(range(rank))
+    value = call.number("constant_value", 0.0)
     pairs = {a: (amounts[k], amounts[k + len(axes)]) for k, a in enumerate(axes)}
     shape = tuple(n + sum(pairs.get(k, (0, 0))) for k, n in enumerate(x.shape))
     name = x.name if x.flat is None else call.natural(x)
@@ -233,8 +230,8 @@ def pad(call: Call) -> Stored:
 
 def concat(call: Call) -> Pending:
     """Each operand on the result's grid, then side by side."""
-    parts = [call.stored(k) for k in range(len(call.node.inputs))]
-    axis = call.attribute("axis", 0) % len(parts[0].shape)
+    parts = call.all_stored("inputs")
+    axis = call["axis"] % len(parts[0].shape)
     axes = parts[0].axes
     grids = {p.grid for p in parts}
 
@@ -255,13 +252,13 @@ def sigmoid(call: Call, x: Floats) -> Floats:
 
 def hard_sigmoid(call: Call, x: Floats) -> Floats:
     """alpha x + beta within [0, 1]."""
-    y: Floats = np.float32(call.attribute("alpha", 0.2)) * x + np.float32(call.attribute("beta", 0.5))
+    y: Floats = np.float32(call["alpha"]) * x + np.float32(call["beta"])
     return y.clip(0, 1)
 
 
 def leaky(call: Call, x: Floats) -> Floats:
     """alpha x below 0."""
-    y: Floats = np.where(x < 0, np.float32(call.attribute("alpha", 0.01)) * x, x).astype(np.float32)
+    y: Floats = np.where(x < 0, np.float32(call["alpha"]) * x, x).astype(np.float32)
     return y
 
 

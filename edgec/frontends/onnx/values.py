@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgec.frontends import call as calls
 from edgec.frontends.builder import GraphBuilder
 from edgec.frontends.onnx.model import OnnxModel, OnnxNode
+from edgec.frontends.onnx.schema import Ref, bound
 from edgec.ops.integer.requantize import QLut
 from edgec.ops.shape import Permute, Reshape
 
@@ -102,55 +104,61 @@ class Pending:
 Value = Stored | Constant | Pending
 
 
-@dataclass
-class Call:
-    """One operator being converted: the values of its inputs, and what all converters share."""
+@dataclass(frozen=True)
+class Call(calls.Call):
+    """One operator being converted, and the values of the tensors so far."""
 
-    model: OnnxModel
-    node: OnnxNode
-    build: GraphBuilder
     values: dict[str, Value]
+    opset: int
 
-    def attribute(self, name: str, default: Any) -> Any:
-        return self.node.attributes.get(name, default)
+    def value(self, key: str) -> Value:
+        """An input's value; ValueError where there is none."""
+        return self.found(key, self[key])
 
-    def has(self, k: int) -> bool:
-        return k < len(self.node.inputs) and bool(self.node.inputs[k])
+    def found(self, key: str, ref: Ref | None) -> Value:
+        if ref is None:
+            raise ValueError(f"{key} is missing")
+        if ref.name not in self.values:
+            raise ValueError(f"{key} ({ref.name}) is neither a constant nor computed before it")
+        return self.values[ref.name]
 
-    def value(self, k: int) -> Value:
-        """Input k; ValueError where the operator has none."""
-        if not self.has(k):
-            raise ValueError(f"input {k} is missing")
-        if self.node.inputs[k] not in self.values:
-            raise ValueError(f"input {k} ({self.node.inputs[k]}) is neither a constant nor computed before it")
-        return self.values[self.node.inputs[k]]
+    def stored(self, key: str) -> Stored:
+        """An input as integers of the graph; ValueError where it is neither quantised nor exact without."""
+        return self.integral(key, self[key])
 
-    def stored(self, k: int) -> Stored:
-        """Input k as integers of the graph; ValueError where it is neither quantised nor exact without."""
-        value = self.value(k)
+    def all_stored(self, key: str) -> list[Stored]:
+        """The tensors of a variadic input."""
+        return [self.integral(key, ref) for ref in self[key]]
+
+    def integral(self, key: str, ref: Ref | None) -> Stored:
+        value = self.found(key, ref)
+        assert ref is not None
         if isinstance(value, Pending) and value.exact is not None:
-            value = self.values[self.node.inputs[k]] = value.on(value.exact, self.build)
+            value = self.values[ref.name] = value.on(value.exact, self.build)
         if not isinstance(value, Stored):
             what = "a constant" if isinstance(value, Constant) else "not quantised: no QuantizeLinear follows it"
-            raise ValueError(f"input {k} ({self.node.inputs[k]}) is {what}")
+            raise ValueError(f"{key} ({ref.name}) is {what}")
         return value
 
-    def constant(self, k: int) -> Constant:
-        value = self.value(k)
+    def constant(self, key: str) -> Constant:
+        value = self.value(key)
         if not isinstance(value, Constant):
-            raise ValueError(f"input {k} ({self.node.inputs[k]}) is computed, expected a constant")
+            raise ValueError(f"{key} ({self[key].name}) is computed, expected a constant")
         return value
 
-    def integers(self, k: int) -> tuple[int, ...]:
-        """Input k as a list of numbers, such as a shape."""
-        return tuple(int(n) for n in self.constant(k).real.reshape(-1))
+    def integers(self, key: str) -> tuple[int, ...]:
+        """An attribute, or what became an input, as a list of numbers, such as a shape; empty where there is none."""
+        given = self.constant(key).real.reshape(-1) if isinstance(self[key], Ref) else self[key]
+        return () if given is None else tuple(int(n) for n in given)
 
-    def emit(self, op: Any, *inputs: str) -> str:
-        return self.build.emit(op, *inputs, name=self.node.outputs[0])
+    def number(self, key: str, default: float) -> float:
+        """Likewise one number."""
+        given = self.constant(key).real.reshape(()) if isinstance(self[key], Ref) else self[key]
+        return default if given is None else float(given)
 
     def consts(self, **arrays: Array) -> list[str]:
         """Constants named after the operator's output."""
-        return [self.build.const(f"{self.node.outputs[0]}_{part}", data) for part, data in arrays.items()]
+        return [self.build.const(f"{self.name}_{part}", data) for part, data in arrays.items()]
 
     def arranged(self, x: Stored, axes: tuple[int, ...]) -> str:
         """The tensor's name with its axes in this order; one that moves only axes of extent 1 is a view."""
@@ -185,6 +193,12 @@ class Call:
     def regrid(self, x: Stored, grid: Grid, lo: int = -128, hi: int = 127) -> Stored:
         """x on another grid."""
         return self.mapped(x, grid, np.clip(grid.levels(x.grid.reals()), lo, hi))
+
+
+def call_of(model: OnnxModel, node: OnnxNode, build: GraphBuilder, values: dict[str, Value]) -> Call:
+    """A node bound to its operator's schema. ValueError for what does not fit it."""
+    schema, args = bound(node.kind, model.opset, node.inputs, node.attributes)
+    return Call(node.kind, schema, args, build, node.outputs[0], values, model.opset)
 
 
 def channels_last(rank: int) -> tuple[int, ...]:

@@ -1,0 +1,108 @@
+"""One operator of a foreign model as its converter sees it: inputs and attributes by the names of their schema.
+
+Each format has a source of schemas (torch: the overload's own; ONNX: `onnx.defs`, by operator set; TFLite: a literal
+table) and a `Call` derived from this one that says what its values are. Converters know neither places nor keywords nor
+defaults, and what a model gives that no converter reads is refused: nothing is silently ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from edgec.frontends.builder import GraphBuilder
+
+PLAIN = (bool, int, float, str, list, tuple, type(None))  # what a default is
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """An input or attribute of an operator; a variadic one takes all inputs from its place on."""
+
+    name: str
+    default: Any = None
+    required: bool = False
+    variadic: bool = False
+
+
+Schema = tuple[Parameter, ...]
+
+
+def bind(schema: Schema, places: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
+    """What is given in the schema's order (None where absent) and by name, completed by defaults.
+
+    ValueError for what the schema does not have, and for what it requires and nobody gives.
+    """
+    given = dict(named)
+    for k, (p, value) in enumerate(zip(schema, places, strict=False)):
+        given[p.name] = tuple(places[k:]) if p.variadic else value
+    unknown = sorted(set(given) - {p.name for p in schema})
+    if unknown:
+        raise ValueError(f"{unknown[0]} is unknown, expected {', '.join(p.name for p in schema) or 'nothing'}")
+    if len(places) > len(schema) and not any(p.variadic for p in schema):
+        raise ValueError(f"{len(places)} inputs, expected {len(schema)} at most")
+    missing = [p.name for p in schema if p.required and given.get(p.name) is None]
+    if missing:
+        raise ValueError(f"{missing[0]} is missing")
+    return {p.name: given.get(p.name, p.default) for p in schema}
+
+
+@dataclass(frozen=True)
+class Call:
+    """One operator being converted: `call[name]` is an input or attribute, and `seen` are the names read so far.
+
+    name: what the tensors that come out are called.
+    """
+
+    kind: str
+    schema: Schema
+    args: Mapping[str, Any]
+    build: GraphBuilder
+    name: str
+    seen: set[str] = field(default_factory=set, kw_only=True)
+
+    @property
+    def first(self) -> str:
+        """The name of the first input."""
+        return self.schema[0].name
+
+    def __getitem__(self, key: str) -> Any:
+        self.seen.add(key)
+        return self.args[key]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """What only some operators or overloads of a converter have."""
+        return self[key] if key in self.args else default
+
+    def has(self, key: str) -> bool:
+        """Whether something is given in the place of an optional input or attribute."""
+        return self.args.get(key) is not None
+
+    def only(self, key: str, *allowed: Any) -> Any:
+        """An attribute that must be one of a few. ValueError for another value."""
+        if (value := self[key]) not in allowed:
+            raise ValueError(f"{key} {value} is not supported; supported: {', '.join(map(str, allowed))}")
+        return value
+
+    def ignore(self, *keys: str) -> None:
+        """What changes no number here, and is not read for that reason."""
+        self.seen.update(keys)
+
+    def convert(self, converter: Callable[[Self], Any]) -> Any:
+        """The converter's result. ValueError where it read not all that the model gives."""
+        value = converter(self)
+        unread = [p for p in self.schema if p.name not in self.seen and differs(self.args[p.name], p.default)]
+        if unread:
+            p = unread[0]
+            raise ValueError(f"{p.name} {self.args[p.name]} is not supported; supported: {p.default}")
+        return value
+
+    def emit(self, op: Any, *inputs: str) -> str:
+        """One node with one output, named after the call."""
+        return self.build.emit(op, *inputs, name=self.name)
+
+
+def differs(value: Any, default: Any) -> bool:
+    """Whether a value is another than the schema's default."""
+    return not (isinstance(value, PLAIN) and (value == default or value == ()))
