@@ -31,15 +31,14 @@ def ops_page() -> str:
     """One row an op: what it is, whether it streams, which kernels it has."""
     from edgec.kernels import FEW_BITS, TABLES
     from edgec.ops import OPS
-    from edgec.ops.base import Op
+    from edgec.ops.axes import can_stream
 
     rows = ["| op | what | streams | kernels |", "|---|---|---|---|"]
     for name, op in sorted(OPS.items()):
-        streams = op.framewise or op.stream is not None or op.state_types is not Op.state_types
         variants = [v for table in (*TABLES.values(), *FEW_BITS.values()) for v, _ in table.get(op, ())]
         kernels = (["view"] if op.is_view else []) + (["generic"] if op.lower is not None else []) + variants
         what = (op.__doc__ or "").strip().splitlines()[0].replace("|", "\\|")
-        rows.append(f"| `{name}` | {what} | {'yes' if streams else ''} | {', '.join(dict.fromkeys(kernels))} |")
+        rows.append(f"| `{name}` | {what} | {'yes' if can_stream(op) else ''} | {', '.join(dict.fromkeys(kernels))} |")
     return HEAD + "# Ops\n\nEvery op of the IR (`edgec ops`).\n\n" + "\n".join(rows) + "\n"
 
 

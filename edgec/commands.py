@@ -306,13 +306,13 @@ def targets_command(a: argparse.Namespace) -> None:
 def ops_command(a: argparse.Namespace) -> None:
     """`edgec ops`."""
     from edgec.ops import OPS
-    from edgec.ops.base import Op
+    from edgec.ops.axes import can_stream
 
     table = Table()
     for column in ("op", "what", "streams", "kernel"):
         table.add_column(column, overflow="fold")
     for name, op in sorted(OPS.items()):
-        streams = "yes" if op.framewise or op.stream is not None or op.state_types is not Op.state_types else "no"
+        streams = "yes" if can_stream(op) else "no"
         table.add_row(
             name,
             (op.__doc__ or "").splitlines()[0],

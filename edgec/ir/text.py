@@ -110,6 +110,12 @@ def _attributes(text: str | None) -> dict[str, Any]:
     return {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
 
 
+def parse_sample(op: Any, text: str) -> tuple[Any, tuple[TensorType, ...]]:
+    """An op of a class with the types of its operands: "float32[1,4], float32[4] {axis=1}"."""
+    types, _, attributes = text.partition(" {")
+    return op(**_attributes(attributes.removesuffix("}"))), tuple(parse_type(m[0]) for m in _TYPE.finditer(types))
+
+
 def _parse_node(line: str, ops: Mapping[str, Any]) -> Node:
     match = _NODE.match(line)
     if match is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -19,7 +19,8 @@ class Softmax(Op):
     """exp(x - max) / sum(exp(x - max)) over the last axis."""
 
     name: ClassVar[str] = "softmax"
-    framewise: ClassVar[bool] = True
+    axes: ClassVar[Any] = "...i->...c"
+    examples: ClassVar[tuple[str, ...]] = ("float32[2,3,4]",)
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         (x,) = types

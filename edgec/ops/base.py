@@ -1,8 +1,9 @@
 """The base class of every op, and what its rules hand to passes, planner and backends.
 
 An op is a frozen dataclass; its fields are its attributes. Everything the compiler knows about it stands in its class:
-shape inference, torch reference, generic kernel (TVMScript text: ops never import tvm), cost, streaming rule,
-quantisation rule. A rule that does not exist is None, and asking for it is an error that names the op.
+shape inference, torch reference, generic kernel (TVMScript text: ops never import tvm), how its axes relate, cost,
+streaming rule, quantisation rule. A rule that does not exist is None. Passes ask for what an op declares and name no
+class of ops, so that a new op is one class and one line in OPS.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy.typing as npt
 
+from edgec.ir.text import parse_sample
 from edgec.ir.types import DType, TensorType
 
 if TYPE_CHECKING:
@@ -87,11 +89,16 @@ class Op:
     #: rules an op may lack; a method of the same name overrides the None
     lower: ClassVar[Any] = None  # (site: Site) -> Kernel
     stream: ClassVar[Any] = None  # (step: StepBuilder, node: Node, *inputs: Tracked) -> Tracked
-    samples: ClassVar[Any] = None  # () -> list[(op, input types)]
     #: (types, rows, cols) -> Part: the op for these rows and columns of its output image; None where it has no such
     part: ClassVar[Any] = None
-    #: True when frames do not mix: the op may run on one frame at a time as it stands
-    framewise: ClassVar[bool] = False
+    #: how the axes of operands and results relate (`ops.axes`): a text such as "...i,io,o->...o", or (types) -> text
+    axes: ClassVar[Any] = None
+    #: every element of the result is one element of an operand, or a fill value; `ops.moves` finds which
+    moves: ClassVar[bool] = False
+    #: element by element, the result rises or falls in each operand, whatever the others are
+    monotone: ClassVar[bool] = False
+    #: operand types, as in the text form, and attributes in braces: what the declarations are tested on
+    examples: ClassVar[tuple[str, ...]] = ()
     #: True when the node's output is its state: the planner gives both the same memory
     output_is_state: ClassVar[bool] = False
     #: inputs whose memory the output may take: element i is read before element i of the same size is written
@@ -132,6 +139,16 @@ class Op:
         """One op for `before` and then this one, with the same numbers; None where there is none. `x` is the type
         between them; `alone`: nothing else reads it."""
         return None
+
+    def with_shape(self, shape: Sequence[int]) -> Op:
+        """The same op where its operands have other extents (of the batch, of time, fewer channels), so that its result
+        has these: only an op that spells extents out is another one then."""
+        return self
+
+    @classmethod
+    def samples(cls) -> list[tuple[Any, tuple[TensorType, ...]]]:
+        """Ops of this class with types of their operands."""
+        return [parse_sample(cls, text) for text in cls.examples]
 
     def cost(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
         return Cost()

@@ -30,11 +30,25 @@ def out_extent(extent: int, k: int, stride: int, pad: tuple[int, int], dilation:
     return (extent + sum(pad) - span) // stride + 1
 
 
+def conv_axes(positions: str, groups: int, w: TensorType) -> str:
+    """The axes of a convolution along these letters: a group's outputs read a range of the channels, one each where it
+    is depthwise."""
+    x, weights = ("i", "...io") if groups == 1 else ("(o)", "...o")
+    if groups > 1 and w.shape[-2:] == (1, groups):
+        x = "o"
+    return f"b{''.join(f'({p})' for p in positions)}{x},{weights},...o->b{positions}o"
+
+
 @dataclass(frozen=True)
 class Conv1d(Op):
     """1-D convolution over time or any other axis: x [B,T,C], w [K,C/groups,O], bias [O] -> [B,T',O]."""
 
     name: ClassVar[str] = "conv1d"
+    examples: ClassVar[tuple[str, ...]] = (
+        "float32[2,6,3] t1, float32[3,3,4], float32[4] {pad=(2,1),stride=2}",
+        "float32[2,7,4], float32[2,1,4], float32[4] {groups=4,dilation=2}",
+        "float32[2,5,4], float32[2,2,6], float32[6] {groups=2}",
+    )
     stride: int = 1
     pad: tuple[int, int] = (0, 0)
     dilation: int = 1
@@ -53,6 +67,9 @@ class Conv1d(Op):
         need(bias.shape == (w.shape[2],), f"expected bias of shape ({w.shape[2]},), found {bias.shape}")
         frames = out_extent(x.shape[1], w.shape[0], self.stride, self.pad, self.dilation)
         return (TensorType((x.shape[0], frames, w.shape[2]), DType.F32, None, x.time_axis),)
+
+    def axes(self, types: Sequence[TensorType]) -> str:
+        return conv_axes("t", self.groups, types[1])
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
         x, w, bias = tensors
@@ -99,7 +116,11 @@ class Conv2d(Op):
     """2-D convolution: x [B,H,W,C], w [KH,KW,C/groups,O], bias [O] -> [B,H',W',O]."""
 
     name: ClassVar[str] = "conv2d"
-    framewise: ClassVar[bool] = True
+    examples: ClassVar[tuple[str, ...]] = (
+        "float32[2,5,4,3] t0, float32[3,2,3,4], float32[4] {pad=(1,1,0,1),stride=(2,1)}",
+        "float32[1,4,4,3], float32[2,2,1,3], float32[3] {groups=3}",
+        "float32[1,3,3,4], float32[2,2,2,6], float32[6] {groups=2}",
+    )
     stride: tuple[int, int] = (1, 1)
     pad: tuple[int, int, int, int] = (0, 0, 0, 0)  # top, bottom, left, right
     dilation: tuple[int, int] = (1, 1)
@@ -121,6 +142,9 @@ class Conv2d(Op):
         h = out_extent(x.shape[1], w.shape[0], self.stride[0], self.pad[:2], self.dilation[0])
         v = out_extent(x.shape[2], w.shape[1], self.stride[1], self.pad[2:], self.dilation[1])
         return (TensorType((x.shape[0], h, v, w.shape[3]), DType.F32, None, x.time_axis),)
+
+    def axes(self, types: Sequence[TensorType]) -> str:
+        return conv_axes("hw", self.groups, types[1])
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
         x, w, bias = tensors

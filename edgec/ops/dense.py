@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -18,7 +18,8 @@ class Linear(Op):
     """y[..., o] = sum_i x[..., i] w[i, o] + bias[o]."""
 
     name: ClassVar[str] = "linear"
-    framewise: ClassVar[bool] = True
+    axes: ClassVar[Any] = "...i,io,o->...o"
+    examples: ClassVar[tuple[str, ...]] = ("float32[2,5,3] t1, float32[3,4], float32[4]",)
     activation: str = ""
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
@@ -61,6 +62,10 @@ class MatMul(Op):
     """y[..., m, n] = sum_k a[..., m, k] b[..., k, n]; with transpose_b: b[..., n, k]."""
 
     name: ClassVar[str] = "matmul"
+    examples: ClassVar[tuple[str, ...]] = (
+        "float32[2,3,4], float32[2,4,5]",
+        "float32[2,3,4], float32[2,5,4] {transpose_b=True}",
+    )
     transpose_b: bool = False
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
@@ -68,6 +73,9 @@ class MatMul(Op):
         k, n = (b.shape[-1], b.shape[-2]) if self.transpose_b else (b.shape[-2], b.shape[-1])
         need(a.shape[:-2] == b.shape[:-2] and a.shape[-1] == k, f"shapes {a.shape} and {b.shape} do not multiply")
         return (TensorType((*a.shape[:-1], n), DType.F32, None, same_time(types)),)
+
+    def axes(self, types: Sequence[TensorType]) -> str:
+        return f"...mk,...{'nk' if self.transpose_b else 'kn'}->...mn"
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
         a, b = tensors

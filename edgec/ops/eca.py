@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -48,7 +48,8 @@ class Eca(Op):
     """y = x * sigmoid(filter over the channels of the mean of x over H and W); x [B,H,W,C], w [k], no bias."""
 
     name: ClassVar[str] = "eca"
-    framewise: ClassVar[bool] = True
+    axes: ClassVar[Any] = "bijk,l->bhwc"
+    examples: ClassVar[tuple[str, ...]] = ("float32[2,2,3,4], float32[3]",)
     inplace: ClassVar[tuple[int, ...]] = (0,)
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
@@ -123,7 +124,10 @@ class QEca(Op):
     """
 
     name: ClassVar[str] = "qeca"
-    framewise: ClassVar[bool] = True
+    axes: ClassVar[Any] = "bijk,l,t->bhwc"
+    examples: ClassVar[tuple[str, ...]] = (
+        "int8[2,2,3,4], int32[3], int16[257] {multiplier=1000,shift=8,logit_shift=16}",
+    )
     inplace: ClassVar[tuple[int, ...]] = (0,)
     dtype: str = "int8"
     scale: float = 1.0

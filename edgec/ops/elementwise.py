@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from edgec.ir.types import DType, TensorType
+from edgec.ops.axes import LETTERS, along
 from edgec.ops.base import Array, Form, Kernel, Op, Site, need, same_time
 
 
@@ -61,7 +62,12 @@ def position(shape: Sequence[int], out: Sequence[int]) -> str:
 class Binary(Op):
     """Broadcasting arithmetic on two tensors."""
 
-    framewise: ClassVar[bool] = True
+    axes: ClassVar[Any] = "...,...->..."
+    examples: ClassVar[tuple[str, ...]] = (
+        "float32[2,3,4], float32[2,3,4]",
+        "float32[2,3,4], float32[3,1]",
+        "float32[1], float32[2,3]",
+    )
     inplace: ClassVar[tuple[int, ...]] = (0, 1)
     symbol: ClassVar[str]
     #: the operand that changes nothing: 0 of a sum, 1 of a product
@@ -162,7 +168,10 @@ class Affine(Op):
     """y = x * scale[c] + shift[c] along one axis: batch norm at inference time."""
 
     name: ClassVar[str] = "affine"
-    framewise: ClassVar[bool] = True
+    examples: ClassVar[tuple[str, ...]] = (
+        "float32[2,3,4], float32[4], float32[4]",
+        "float32[2,3,4], float32[3], float32[3] {axis=1}",
+    )
     inplace: ClassVar[tuple[int, ...]] = (0,)
     axis: int = -1
 
@@ -174,6 +183,11 @@ class Affine(Op):
             f"expected scale and shift of shape ({channels},), found {scale.shape}, {shift.shape}",
         )
         return (replace(x, quant=None),)
+
+    def axes(self, types: Sequence[TensorType]) -> str:
+        rank = len(types[0].shape)
+        x, c = along(rank, self.axis), LETTERS[self.axis % rank]
+        return f"{x},{c},{c}->{x}"
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
         x, scale, shift = tensors
@@ -213,7 +227,8 @@ class Affine(Op):
 class Unary(Op):
     """A function of one element. `c` is its TVMScript expression in x[i]; one with attributes has an `expression`."""
 
-    framewise: ClassVar[bool] = True
+    axes: ClassVar[Any] = "...->..."
+    examples: ClassVar[tuple[str, ...]] = ("float32[2,3,4]",)
     inplace: ClassVar[tuple[int, ...]] = (0,)
     #: the function is constant below the first and above the second
     varies: ClassVar[tuple[float, float]] = (-np.inf, np.inf)
@@ -284,6 +299,7 @@ class Relu(Unary):
     """max(x, 0)."""
 
     name: ClassVar[str] = "relu"
+    monotone: ClassVar[bool] = True
     c: ClassVar[str] = "T.max(x[i], T.float32(0))"
     torch_function: ClassVar[Any] = staticmethod(torch.relu)
 
@@ -297,6 +313,7 @@ class Relu6(Unary):
     """min(max(x, 0), 6)."""
 
     name: ClassVar[str] = "relu6"
+    monotone: ClassVar[bool] = True
     c: ClassVar[str] = "T.min(T.max(x[i], T.float32(0)), T.float32(6))"
     torch_function: ClassVar[Any] = staticmethod(torch.nn.functional.relu6)
 
@@ -348,6 +365,7 @@ class Clip(Unary):
     """min(max(x, low), high); a bound of None is absent."""
 
     name: ClassVar[str] = "clip"
+    examples: ClassVar[tuple[str, ...]] = ("float32[2,3,4] {low=-0.5,high=1.0}", "float32[3] {high=0.5}")
     low: float | None = None
     high: float | None = None
 

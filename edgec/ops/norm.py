@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,8 @@ class LayerNorm(Op):
     """y = (x - mean) / sqrt(var + eps) * scale + shift over the last axis; var is the biased variance."""
 
     name: ClassVar[str] = "layer_norm"
-    framewise: ClassVar[bool] = True
+    axes: ClassVar[Any] = "...i,(c),(c)->...c"
+    examples: ClassVar[tuple[str, ...]] = ("float32[2,3,4] t1, float32[4], float32[4]",)
     eps: float = 1e-5
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from edgec.ir.types import DType, TensorType
+from edgec.ops.axes import LETTERS, along
 from edgec.ops.base import Form, Kernel, Op, Site, need
 from edgec.ops.conv import out_extent
 from edgec.ops.shape import Permute, Reshape
@@ -27,6 +28,7 @@ class Mean(Op):
     """
 
     name: ClassVar[str] = "mean"
+    examples: ClassVar[tuple[str, ...]] = ("float32[2,3,4] t1", "float32[2,3,4] t1 {axis=2}")
     axis: int = 1
     divisor: int = 0
 
@@ -38,6 +40,10 @@ class Mean(Op):
         if time is not None:
             time = None if time == self.axis else time - (time > self.axis)
         return (replace(x, shape=shape, quant=None, time_axis=time),)
+
+    def axes(self, types: Sequence[TensorType]) -> str:
+        rank = len(types[0].shape)
+        return f"{LETTERS[:rank]}->{along(rank, self.axis, '')}"
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
         mean, n = tensors[0].mean(self.axis), tensors[0].shape[self.axis]
@@ -124,6 +130,9 @@ LOWEST = -3.4028234663852886e38  # of float32
 class Pool2d(Op):
     """A window over positions of x [B,H,W,C]. The time axis may be H (W then has extent 1) or the batch axis."""
 
+    axes: ClassVar[Any] = "b(h)(w)c->bhwc"
+    monotone: ClassVar[bool] = True
+    examples: ClassVar[tuple[str, ...]] = ("float32[2,5,4,3] {kernel=(3,2),stride=(2,1),pad=(1,1,0,1)}",)
     kernel: tuple[int, int] = (1, 1)
     stride: tuple[int, int] = (1, 1)
     pad: Sides = (0, 0, 0, 0)

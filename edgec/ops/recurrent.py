@@ -20,6 +20,11 @@ class LmuMemory(Op):
     """m[t] = Abar m[t-1] + Bbar u[t] (recurrent), or its first theta impulse responses (fir): u [B,T,1] -> [B,T,q]."""
 
     name: ClassVar[str] = "lmu_memory"
+    axes: ClassVar[Any] = "b(t)u->bto"
+    examples: ClassVar[tuple[str, ...]] = (
+        "float32[2,5,1] t1 {order=3,theta=4}",
+        "float32[1,5,1] t1 {order=2,theta=4,form='recurrent'}",
+    )
     order: int = 1
     theta: int = 1
     form: str = "fir"
@@ -91,6 +96,8 @@ class LmuTaps(Op):
     """One frame of the FIR form: history u [B,theta,1] with taps [theta,order] -> [B,1,order]."""
 
     name: ClassVar[str] = "lmu_taps"
+    axes: ClassVar[Any] = "bku,ko->bto"
+    examples: ClassVar[tuple[str, ...]] = ("float32[1,4,1], float32[4,3] {order=3}",)
     order: int = 1
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
 from edgec.ir.types import DType, TensorType
+from edgec.ops.axes import along
 from edgec.ops.base import Kernel, Op, Site, need
 
 
@@ -31,6 +32,7 @@ class StdScale(Op):
     """
 
     name: ClassVar[str] = "std_scale"
+    examples: ClassVar[tuple[str, ...]] = ("float32[2,5,3]",)
     axis: int = 1
     eps: float = 1e-5
 
@@ -42,6 +44,12 @@ class StdScale(Op):
         time = None if x.time_axis == self.axis else x.time_axis
         stats = TensorType(statistics_shape(x.shape, self.axis), DType.F32, None, time)
         return replace(x, quant=None), stats, stats
+
+    def axes(self, types: Sequence[TensorType]) -> str:
+        rank = len(types[0].shape)
+        return (
+            f"{along(rank, self.axis, 'i')}->{along(rank, self.axis)},{along(rank, self.axis)},{along(rank, self.axis)}"
+        )
 
     def reference(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:  # type: ignore[override]
         (x,) = tensors
@@ -77,6 +85,8 @@ class StdUnscale(Op):
     """y = x * scale + loc: a forecast [.., H, ..] back in the units of the window that `std_scale` took apart."""
 
     name: ClassVar[str] = "std_unscale"
+    axes: ClassVar[Any] = "...,...,...->..."
+    examples: ClassVar[tuple[str, ...]] = ("float32[2,5,3], float32[2,1,3], float32[2,1,3]",)
     axis: int = 1
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 
 from edgec.ir.types import DType, TensorType
+from edgec.ops.axes import LETTERS, along
 from edgec.ops.base import Kernel, Op, Site, ctype, need, params_of, same_time
 
 
@@ -18,7 +19,9 @@ class Copy(Op):
     """y = x in memory of its own: for a result that has none, such as an input that is returned."""
 
     name: ClassVar[str] = "copy"
-    framewise: ClassVar[bool] = True
+    axes: ClassVar[Any] = "...->..."
+    moves: ClassVar[bool] = True
+    examples: ClassVar[tuple[str, ...]] = ("float32[2,3]",)
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         return (types[0],)
@@ -39,7 +42,8 @@ class Permute(Op):
     """y axis k is x axis perm[k]."""
 
     name: ClassVar[str] = "permute"
-    framewise: ClassVar[bool] = True
+    moves: ClassVar[bool] = True
+    examples: ClassVar[tuple[str, ...]] = ("float32[2,3,4] {perm=(0,2,1)}", "int8[2,3,4,2] {perm=(3,0,2,1)}")
     perm: tuple[int, ...] = ()
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
@@ -50,6 +54,9 @@ class Permute(Op):
         )
         time = None if x.time_axis is None else self.perm.index(x.time_axis)
         return (replace(x, shape=tuple(x.shape[p] for p in self.perm), time_axis=time),)
+
+    def axes(self, types: Sequence[TensorType]) -> str:
+        return f"{LETTERS[: len(self.perm)]}->{''.join(LETTERS[p] for p in self.perm)}"
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
         return tensors[0].permute(self.perm)
@@ -71,11 +78,40 @@ class Permute(Op):
         return Kernel(body, params_of(site, ["x", "y"]))
 
 
+def kept_axes(x: Sequence[int], y: Sequence[int], time: int | None, new_time: int | None) -> list[tuple[int, int]]:
+    """Pairs of axes (of x, of y) that a reshape leaves as they are: as many elements lie before both; the time axis is
+    one of them where it can be."""
+    if time is not None and new_time is not None and prod(x[:time]) == prod(y[:new_time]):
+        first = kept_axes(x[:time], y[:new_time], None, None)
+        rest = kept_axes(x[time + 1 :], y[new_time + 1 :], None, None)
+        return [*first, (time, new_time), *((k + time + 1, j + new_time + 1) for k, j in rest)]
+    found, k, j = [], 0, 0
+    while k < len(x) and j < len(y):
+        behind = prod(x[:k]) - prod(y[:j])
+        if behind == 0 and x[k] == y[j]:
+            found.append((k, j))
+            k, j = k + 1, j + 1
+        elif behind < 0 or (behind == 0 and x[k] == 1):
+            k += 1
+        elif behind > 0 or y[j] == 1:
+            j += 1
+        else:
+            k, j = k + 1, j + 1
+    return found
+
+
 @dataclass(frozen=True)
 class Reshape(Op):
     """The same elements in another shape. `time_axis` is where the time axis ends up, its extent unchanged."""
 
     name: ClassVar[str] = "reshape"
+    moves: ClassVar[bool] = True
+    examples: ClassVar[tuple[str, ...]] = (
+        "float32[2,3,4,5] {shape=(2,12,5)}",
+        "float32[1,4,3] t1 {shape=(4,1,3,1),time_axis=0}",
+        "int8[4,6] {shape=(3,8)}",
+        "int8[2,3,4] {shape=(2,12)}",
+    )
     is_view: ClassVar[bool] = True
     shape: tuple[int, ...] = ()
     time_axis: int | None = None
@@ -92,6 +128,17 @@ class Reshape(Op):
             )
         need(x.dtype is not DType.BIT or self.shape[-1] == x.shape[-1], "packed spikes cannot change their last axis")
         return (replace(x, shape=self.shape, time_axis=self.time_axis),)
+
+    def axes(self, types: Sequence[TensorType]) -> str:
+        """Plain are axes that have as many elements before and behind them as before."""
+        x, y, letters = types[0].shape, list(self.shape), iter(LETTERS + LETTERS.upper())
+        left, right = [next(letters) for _ in x], [next(letters) for _ in y]
+        for k, j in kept_axes(x, y, types[0].time_axis, self.time_axis):
+            right[j] = left[k]
+        return f"{''.join(left)}->{''.join(right)}"
+
+    def with_shape(self, shape: Sequence[int]) -> Op:
+        return replace(self, shape=tuple(shape))
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
         return tensors[0].reshape(self.shape)
@@ -114,7 +161,11 @@ class Concat(Op):
     """Operands one after another along an axis."""
 
     name: ClassVar[str] = "concat"
-    framewise: ClassVar[bool] = True
+    moves: ClassVar[bool] = True
+    examples: ClassVar[tuple[str, ...]] = (
+        "float32[2,3,4], float32[2,3,5]",
+        "float32[2,3,4], float32[2,1,4], float32[2,2,4] {axis=1}",
+    )
     axis: int = -1
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
@@ -133,6 +184,10 @@ class Concat(Op):
         shape[axis] = sum(t.shape[axis] for t in types)
         quant = types[0].quant if len({t.quant for t in types}) == 1 else None
         return (replace(types[0], shape=tuple(shape), quant=quant, time_axis=time),)
+
+    def axes(self, types: Sequence[TensorType]) -> str:
+        rank = len(types[0].shape)
+        return ",".join([along(rank, self.axis, "({})")] * len(types)) + f"->{LETTERS[:rank]}"
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
         return torch.cat(list(tensors), dim=self.axis)
@@ -161,7 +216,8 @@ class Slice(Op):
     """x[start:stop] along one axis that is not time."""
 
     name: ClassVar[str] = "slice"
-    framewise: ClassVar[bool] = True
+    moves: ClassVar[bool] = True
+    examples: ClassVar[tuple[str, ...]] = ("float32[2,3,6] {start=2,stop=5}", "int8[2,5,3] {axis=1,start=0,stop=2}")
     axis: int = -1
     start: int = 0
     stop: int = 0
@@ -174,6 +230,10 @@ class Slice(Op):
         packed = x.dtype is DType.BIT and axis == len(x.shape) - 1
         need(not packed or self.start % 32 == 0, "packed spikes are cut at multiples of 32 channels")
         return (replace(x, shape=tuple(self.stop - self.start if k == axis else n for k, n in enumerate(x.shape))),)
+
+    def axes(self, types: Sequence[TensorType]) -> str:
+        rank = len(types[0].shape)
+        return f"{along(rank, self.axis, '({})')}->{LETTERS[:rank]}"
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
         return tensors[0].narrow(self.axis, self.start, self.stop - self.start)
@@ -207,7 +267,11 @@ class Pad(Op):
     """`value` before and after the elements of each axis that is not time: amounts (before, after) axis by axis."""
 
     name: ClassVar[str] = "pad"
-    framewise: ClassVar[bool] = True
+    moves: ClassVar[bool] = True
+    examples: ClassVar[tuple[str, ...]] = (
+        "float32[2,3,4] {amounts=(0,0,1,2,0,0),value=3.0}",
+        "int8[2,3] {amounts=(0,0,2,1),value=-1}",
+    )
     amounts: tuple[int, ...] = ()
     value: float = 0
 
@@ -221,6 +285,10 @@ class Pad(Op):
         need(x.time_axis is None or self.pairs[x.time_axis] == (0, 0), "the time axis is padded")
         need(x.dtype is not DType.BIT, "packed spikes cannot be padded")
         return (replace(x, shape=tuple(n + sum(p) for n, p in zip(x.shape, self.pairs, strict=True))),)
+
+    def axes(self, types: Sequence[TensorType]) -> str:
+        x = "".join(c if p == (0, 0) else f"({c})" for c, p in zip(LETTERS, self.pairs, strict=False))
+        return f"{x}->{LETTERS[: len(self.pairs)]}"
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
         widths = [n for pair in reversed(self.pairs) for n in pair]

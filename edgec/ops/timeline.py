@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 
 from edgec.ir.types import DType, TensorType
+from edgec.ops.axes import along
 from edgec.ops.base import Kernel, Op, Site, ctype, need
 
 
@@ -30,6 +31,7 @@ class DelayLine(Op):
     """The last `length` frames of x, the newest last. Only in step graphs; the output is the state itself."""
 
     name: ClassVar[str] = "delay_line"
+    examples: ClassVar[tuple[str, ...]] = ("float32[1,2,3] t1 {length=4}", "float32[1,2,1] t0 {length=3,axis=0}")
     output_is_state: ClassVar[bool] = True
     length: int = 1
     axis: int = 1
@@ -40,6 +42,10 @@ class DelayLine(Op):
         need(x.time_axis == self.axis, f"expected time axis {self.axis}, found {x.time_axis}")
         need((x.frames or 0) <= self.length, f"{x.frames} new frames do not fit a delay line of {self.length}")
         return (with_frames(x, self.length),)
+
+    def axes(self, types: Sequence[TensorType]) -> str:
+        rank = len(types[0].shape)
+        return f"{along(rank, self.axis, '({})')}->{along(rank, self.axis)}"
 
     def state_types(self, types: Sequence[TensorType]) -> tuple[tuple[TensorType, float], ...]:
         return ((replace(self.infer(types)[0], time_axis=None), self.fill),)
@@ -81,6 +87,9 @@ class HistoryToFeatures(Op):
     """A delay line [B,L] read as one frame of L features [B,1,L]. Only in step graphs; a view."""
 
     name: ClassVar[str] = "history_to_features"
+    axes: ClassVar[Any] = "bl->btl"
+    moves: ClassVar[bool] = True
+    examples: ClassVar[tuple[str, ...]] = ("float32[1,4] t1",)
     is_view: ClassVar[bool] = True
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
@@ -97,6 +106,9 @@ class Window(Op):
     """A delay line read as one whole window: its time axis counts no frames any more. Only in step graphs; a view."""
 
     name: ClassVar[str] = "window"
+    axes: ClassVar[Any] = "...->..."
+    moves: ClassVar[bool] = True
+    examples: ClassVar[tuple[str, ...]] = ("float32[1,4,3] t1",)
     is_view: ClassVar[bool] = True
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
@@ -113,6 +125,7 @@ class Delay(Op):
     """x as it was `frames` frames ago; aligns branches of different delay. Only in step graphs."""
 
     name: ClassVar[str] = "delay"
+    examples: ClassVar[tuple[str, ...]] = ("float32[1,3,2] t1 {frames=1}",)
     frames: int = 1
     axis: int = 1
 
@@ -120,6 +133,10 @@ class Delay(Op):
         (x,) = types
         need(x.time_axis == self.axis and self.frames >= 1, f"expected time axis {self.axis} and at least one frame")
         return (x,)
+
+    def axes(self, types: Sequence[TensorType]) -> str:
+        rank = len(types[0].shape)
+        return f"{along(rank, self.axis, '({})')}->{along(rank, self.axis)}"
 
     def state_types(self, types: Sequence[TensorType]) -> tuple[tuple[TensorType, float], ...]:
         (x,) = types
@@ -155,6 +172,12 @@ class RunningMean(Op):
     """
 
     name: ClassVar[str] = "running_mean"
+    axes: ClassVar[Any] = "...(t)c->...tc"
+    examples: ClassVar[tuple[str, ...]] = (
+        "float32[1,5,3] t1",
+        "float32[1,5,3] t1 {window=2}",
+        "float32[1,5,3] t1 {divisor=3}",
+    )
     window: int = 0
     divisor: int = 0
 

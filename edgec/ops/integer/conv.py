@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from edgec.ir.types import DType, TensorType
 from edgec.ops.base import Array, Cost, Kernel, Op, Part, Site, ctype, need
-from edgec.ops.conv import in_extent, out_extent
+from edgec.ops.conv import conv_axes, in_extent, out_extent
 from edgec.ops.integer.requantize import Requantizing, accumulator, element, exact, rows_of, weight, weight_array
 
 
@@ -33,7 +33,11 @@ class QConv2d(Op):
     """
 
     name: ClassVar[str] = "qconv2d"
-    framewise: ClassVar[bool] = True
+    examples: ClassVar[tuple[str, ...]] = (
+        "int8[2,5,4,3] t0, int8[3,2,3,4], int32[4] {pad=(1,1,0,1),stride=(2,1),pad_value=-3}",
+        "int8[1,4,4,3], int8[2,2,1,3], int32[3] {groups=3}",
+        "int8[1,3,2,2], int8[1,1,2,3], int32[2,1,3] {row_zone=(0,1,0),col_zone=(0,0)}",
+    )
     stride: tuple[int, int] = (1, 1)
     pad: tuple[int, int, int, int] = (0, 0, 0, 0)  # top, bottom, left, right
     dilation: tuple[int, int] = (1, 1)
@@ -61,6 +65,9 @@ class QConv2d(Op):
             need(placed, f"expected zones of {rows} rows and {cols} columns, and a bias for each")
             shape = (max(bias.shape[0], max(self.row_zone) + 1), max(bias.shape[1], max(self.col_zone) + 1), outputs)
         need(bias.shape == shape and bias.dtype is DType.I32, f"expected int32 bias of shape {shape}")
+
+    def axes(self, types: Sequence[TensorType]) -> str:
+        return conv_axes("hw", self.groups, types[1])
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
         x, w, bias = tensors
@@ -128,6 +135,11 @@ class QConv2dRequantize(Requantizing, QConv2d):
     """
 
     name: ClassVar[str] = "qconv2d_requantize"
+    examples: ClassVar[tuple[str, ...]] = (
+        "int8[2,5,4,3] t0, int8[3,2,3,4], int32[4], int32[4], int32[4] {pad=(1,1,0,1),stride=(2,1),pad_value=-3}",
+        "int8[1,4,4,3], int8[2,2,1,3], int32[3], int32[1], int32[1] {groups=3}",
+        "int8[1,3,2,2], int8[1,1,2,3], int32[2,1,3], int32[3], int32[3] {row_zone=(0,1,0),col_zone=(0,0)}",
+    )
 
     def lower(self, site: Site) -> Kernel:
         x, w, bias, multiplier, _ = site.inputs

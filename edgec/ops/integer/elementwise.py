@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 
 from edgec.ir.types import DType, QuantParams, TensorType
+from edgec.ops.axes import LETTERS, along
 from edgec.ops.base import Cost, Kernel, Op, Part, Site, need
 from edgec.ops.integer.requantize import within
 
@@ -23,7 +24,12 @@ class QAffine(Op):
     """
 
     name: ClassVar[str] = "qaffine"
-    framewise: ClassVar[bool] = True
+    monotone: ClassVar[bool] = True
+    examples: ClassVar[tuple[str, ...]] = (
+        "int8[2,3,4], int32[4], int32[4] {shift=8}",
+        "int8[2,3,4], int32[3], int32[3] {axis=1,shift=8}",
+        "int16[2,3,4], int32[1], int32[1] {dtype='int16',shift=4,lo=-999,hi=999}",
+    )
     dtype: str = "int8"
     scale: float = 1.0
     zero_point: int = 0
@@ -40,6 +46,11 @@ class QAffine(Op):
         need(fits, f"multiplier {multiplier.shape} and offset {offset.shape} do not fit {x.shape}")
         need(within(self), f"{self.lo} to {self.hi} is more than {self.dtype} holds")
         return (replace(x, dtype=DType(self.dtype), quant=QuantParams((self.scale,), self.zero_point)),)
+
+    def axes(self, types: Sequence[TensorType]) -> str:
+        rank = len(types[0].shape)
+        x, c = along(rank, self.axis), LETTERS[self.axis % rank]
+        return f"{x},{c},{c}->{x}"
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
         x, *vectors = tensors

@@ -26,7 +26,8 @@ class QLinear(Op):
     """
 
     name: ClassVar[str] = "qlinear"
-    framewise: ClassVar[bool] = True
+    axes: ClassVar[Any] = "...i,io,o->...o"
+    examples: ClassVar[tuple[str, ...]] = ("int8[2,5,3] t1, int8[3,4], int32[4]", "bit[2,3], int4[3,2], int32[2]")
     spike_rate: float | None = field(default=None, kw_only=True)
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
@@ -63,6 +64,10 @@ class QLinearRequantize(Requantizing, QLinear):
     """
 
     name: ClassVar[str] = "qlinear_requantize"
+    examples: ClassVar[tuple[str, ...]] = (
+        "int8[2,5,3] t1, int8[3,4], int32[4], int32[4], int32[4]",
+        "int4[2,3], int4[3,2], int32[2], int32[1], int32[1]",
+    )
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         x = types[0]
@@ -96,6 +101,8 @@ class QLmuFir(Op):
     """
 
     name: ClassVar[str] = "qlmu_fir"
+    axes: ClassVar[Any] = "b(t)u,ko->bto"
+    examples: ClassVar[tuple[str, ...]] = ("int8[1,5,1] t1, int8[3,2]",)
     spike_rate: float | None = field(default=None, kw_only=True)
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:

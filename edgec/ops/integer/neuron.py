@@ -18,6 +18,10 @@ class QLifSaturating(IntegerNeuron):
     """
 
     name: ClassVar[str] = "qlif_saturating"
+    examples: ClassVar[tuple[str, ...]] = (
+        "int8[1,4,3] t1, int32[3], int32[3], int32[3], int32[3]",
+        "int16[1,4,4] t1, int32[2], int32[2], int32[2], int32[2] {membrane=True}",
+    )
     vectors: ClassVar[tuple[str, ...]] = ("gain", "bias", "threshold", "decay")
     decay_input: bool = True
     reset: str = "hard"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil, log2
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -73,7 +73,8 @@ class QLayerNorm(Op):
     """
 
     name: ClassVar[str] = "qlayer_norm"
-    framewise: ClassVar[bool] = True
+    axes: ClassVar[Any] = "...i,(c),(c)->...c"
+    examples: ClassVar[tuple[str, ...]] = ("int8[2,3,4] t1, int32[4], int32[4] {shift=8}",)
     dtype: str = "int8"
     scale: float = 1.0
     zero_point: int = 0

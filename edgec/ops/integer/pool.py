@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from edgec.ir.types import DType, QuantParams, TensorType
+from edgec.ops.axes import LETTERS, along
 from edgec.ops.base import Kernel, Op, Site, ctype, need
 from edgec.ops.conv import out_extent
 from edgec.ops.integer.requantize import element, exact, rows_of
@@ -24,6 +25,9 @@ from edgec.ops.pool import Sides, check_counted, count_text, counts_of
 class QPool2d(Op):
     """A window over positions of x int8 [B,H,W,C]. The time axis may be H (W then has extent 1) or the batch axis."""
 
+    axes: ClassVar[Any] = "b(h)(w)c->bhwc"
+    monotone: ClassVar[bool] = True
+    examples: ClassVar[tuple[str, ...]] = ("int8[2,5,4,3] {kernel=(3,2),stride=(2,1),pad=(1,1,0,1)}",)
     kernel: tuple[int, int] = (1, 1)
     stride: tuple[int, int] = (1, 1)
     pad: Sides = (0, 0, 0, 0)
@@ -94,6 +98,10 @@ class QAvgPool2d(QPool2d):
     """
 
     name: ClassVar[str] = "qavg_pool2d"
+    examples: ClassVar[tuple[str, ...]] = (
+        "int8[2,5,4,3] {kernel=(3,2),stride=(2,1),pad=(1,1,0,1),pad_value=0,multiplier=43,shift=8}",
+        "int8[1,4,4,3] {kernel=(2,2),stride=(2,2),multiplier=64,shift=8}",
+    )
     scale: float = 1.0
     zero_point: int = 0
     x_zero: int = 0
@@ -154,6 +162,12 @@ class QMean(Op):
     """
 
     name: ClassVar[str] = "qmean"
+    monotone: ClassVar[bool] = True
+    examples: ClassVar[tuple[str, ...]] = (
+        "int8[2,3,4] t1, int32[4], int32[4]",
+        "int8[2,3,4] t1, int32[1], int32[1] {axis=2}",
+        "bit[2,3,4], int32[1], int32[1]",
+    )
     axis: int = 1
     scale: float = 1.0
     zero_point: int = 0
@@ -174,6 +188,11 @@ class QMean(Op):
         if time is not None:
             time = None if time == self.axis else time - (time > self.axis)
         return (TensorType(rest, DType.I8, QuantParams((self.scale,), self.zero_point), time),)
+
+    def axes(self, types: Sequence[TensorType]) -> str:
+        rank = len(types[0].shape)
+        c = LETTERS[rank - 1]
+        return f"{LETTERS[:rank]},{c},{c}->{along(rank, self.axis, '')}"
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
         x, multiplier, shift = tensors

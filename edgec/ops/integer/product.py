@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -27,6 +27,10 @@ class QMatMul(Op):
     """
 
     name: ClassVar[str] = "qmatmul"
+    examples: ClassVar[tuple[str, ...]] = (
+        "int8[2,3,4], int8[2,4,5] {za=3,zb=-2}",
+        "int16[2,3,4], int8[2,5,4] {transpose_b=True}",
+    )
     transpose_b: bool = False
     za: int = 0
     zb: int = 0
@@ -40,6 +44,9 @@ class QMatMul(Op):
         k, n = (b.shape[-1], b.shape[-2]) if self.transpose_b else (b.shape[-2], b.shape[-1])
         need(a.shape[:-2] == b.shape[:-2] and a.shape[-1] == k, f"shapes {a.shape} and {b.shape} do not multiply")
         return (TensorType((*a.shape[:-1], n), DType.I32, QuantParams((self.scale,)), same_time(types)),)
+
+    def axes(self, types: Sequence[TensorType]) -> str:
+        return f"...mk,...{'nk' if self.transpose_b else 'kn'}->...mn"
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
         a, b = exact(tensors[0] - self.za), exact(tensors[1] - self.zb)
@@ -85,7 +92,12 @@ class QMul(Op):
     """y = clamp(zero_point + ((a - za) * (b - zb) * multiplier + 2**(shift-1)) / 2**shift, lo, hi), broadcasting."""
 
     name: ClassVar[str] = "qmul"
-    framewise: ClassVar[bool] = True
+    axes: ClassVar[Any] = "...,...->..."
+    monotone: ClassVar[bool] = True
+    examples: ClassVar[tuple[str, ...]] = (
+        "int8[2,3,4], int8[4] {za=2,shift=4}",
+        "int16[2,3,4], int16[2,3,4] {shift=15}",
+    )
     inplace: ClassVar[tuple[int, ...]] = (0, 1)
     dtype: str = "int16"
     scale: float = 1.0

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from edgec.ir.types import DType, QuantParams, TensorType
 from edgec.ops.base import Array, Cost, Kernel, Op, Part, Site, ctype, need, same_time
-from edgec.ops.conv import out_extent
+from edgec.ops.conv import conv_axes, out_extent
 from edgec.ops.elementwise import broadcast_shape, loop_nest, position
 
 ROUNDINGS = ("single", "tflite")
@@ -157,6 +157,11 @@ class QConv1d(Op):
     """
 
     name: ClassVar[str] = "qconv1d"
+    examples: ClassVar[tuple[str, ...]] = (
+        "int8[2,6,3] t1, int8[3,3,4], int32[4] {pad=(2,1),stride=2,pad_value=5}",
+        "bit[2,7,4] t1, int8[2,1,4], int32[4] {groups=4,dilation=2}",
+        "int8[2,5,4], int8[2,2,6], int32[6] {groups=2}",
+    )
     stride: int = 1
     pad: tuple[int, int] = (0, 0)
     dilation: int = 1
@@ -173,6 +178,9 @@ class QConv1d(Op):
         need(bias.shape == (w.shape[2],) and bias.dtype is DType.I32, f"expected int32 bias of shape ({w.shape[2]},)")
         frames = out_extent(x.shape[1], w.shape[0], self.stride, self.pad, self.dilation)
         return (accumulator((x.shape[0], frames, w.shape[2]), x, w),)
+
+    def axes(self, types: Sequence[TensorType]) -> str:
+        return conv_axes("t", self.groups, types[1])
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
         x, w, bias = tensors
@@ -229,7 +237,12 @@ class Requantize(Levels):
     """
 
     name: ClassVar[str] = "requantize"
-    framewise: ClassVar[bool] = True
+    axes: ClassVar[Any] = "...c,c,c->...c"
+    monotone: ClassVar[bool] = True
+    examples: ClassVar[tuple[str, ...]] = (
+        "int32[2,3,4], int32[4], int32[4]",
+        "int32[2,4], int32[1], int32[1] {rounding='tflite',lo=-5}",
+    )
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         x, multiplier, shift = types
@@ -283,6 +296,11 @@ class Requantizing(Levels):
         (total,) = super().infer(operands)
         return self.requantization.infer((total, multiplier, shift))
 
+    def axes(self, types: Sequence[TensorType]) -> str:
+        sums = super().axes
+        operands, result = (sums if isinstance(sums, str) else sums(types[:-2])).split("->")
+        return f"{operands},{result[-1]},{result[-1]}->{result}"
+
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
         *operands, multiplier, shift = tensors
         return self.requantization.reference(super().reference(*operands), multiplier, shift)
@@ -296,7 +314,12 @@ class QAdd(Op):
     """
 
     name: ClassVar[str] = "qadd"
-    framewise: ClassVar[bool] = True
+    axes: ClassVar[Any] = "...,...->..."
+    monotone: ClassVar[bool] = True
+    examples: ClassVar[tuple[str, ...]] = (
+        "int16[2,3,4], int16[2,3,4]",
+        "int8[2,3,4], int8[4] {za=1,zb=-2,ma=300,mb=-200,shift=3}",
+    )
     inplace: ClassVar[tuple[int, ...]] = (0, 1)
     dtype: str = "int16"
     scale: float = 1.0
@@ -344,7 +367,8 @@ class QLut(Op):
     """y = table[x + 128]: any function of one int8 element, table int8 [256]."""
 
     name: ClassVar[str] = "qlut"
-    framewise: ClassVar[bool] = True
+    axes: ClassVar[Any] = "...,t->..."
+    examples: ClassVar[tuple[str, ...]] = ("int8[2,3,4], int8[256]",)
     inplace: ClassVar[tuple[int, ...]] = (0,)
     scale: float = 1.0
     zero_point: int = 0

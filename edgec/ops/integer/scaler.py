@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
 from edgec.ir.types import DType, QuantParams, TensorType
+from edgec.ops.axes import along
 from edgec.ops.base import Kernel, Op, Site, need
 from edgec.ops.scaler import around, statistics_shape
 
@@ -44,6 +45,7 @@ class QStdScale(Op):
     """
 
     name: ClassVar[str] = "qstd_scale"
+    examples: ClassVar[tuple[str, ...]] = ("int16[2,5,3]",)
     axis: int = 1
     dtype: str = "int16"
     scale: float = 1.0
@@ -73,6 +75,12 @@ class QStdScale(Op):
     def least_shift(self) -> int:
         """The smallest t: of a constant window, whose N is eps."""
         return self.shift + 31 - (62 - self.eps.bit_length()) // 2
+
+    def axes(self, types: Sequence[TensorType]) -> str:
+        rank = len(types[0].shape)
+        return (
+            f"{along(rank, self.axis, 'i')}->{along(rank, self.axis)},{along(rank, self.axis)},{along(rank, self.axis)}"
+        )
 
     def reference(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:  # type: ignore[override]
         (x,) = tensors
@@ -158,6 +166,8 @@ class QStdUnscale(Op):
     """
 
     name: ClassVar[str] = "qstd_unscale"
+    axes: ClassVar[Any] = "...,...,...->..."
+    examples: ClassVar[tuple[str, ...]] = ("int8[2,5,3], int32[2,1,3], int32[2,1,3]",)
     inplace: ClassVar[tuple[int, ...]] = (0,)
     axis: int = 1
     scale: float = 1.0

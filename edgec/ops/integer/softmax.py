@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, e, floor, log2
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -37,7 +37,8 @@ class QSoftmax(Op):
     """
 
     name: ClassVar[str] = "qsoftmax"
-    framewise: ClassVar[bool] = True
+    axes: ClassVar[Any] = "...i->...c"
+    examples: ClassVar[tuple[str, ...]] = ("int8[2,3,4] {multiplier=4000000000,left=20,limit=900}",)
     multiplier: int = 1
     left: int = 0
     limit: int = 0

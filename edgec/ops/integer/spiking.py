@@ -22,7 +22,8 @@ class QUnpack(Op):
     """Spikes as integers: y = high where x [..., C] spikes, low elsewhere."""
 
     name: ClassVar[str] = "qunpack"
-    framewise: ClassVar[bool] = True
+    axes: ClassVar[Any] = "...->..."
+    examples: ClassVar[tuple[str, ...]] = ("bit[2,3,4] {low=-3,high=5}",)
     dtype: str = "int8"
     scale: float = 1.0
     zero_point: int = 0
@@ -66,6 +67,11 @@ class QRunningMean(Op):
     """
 
     name: ClassVar[str] = "qrunning_mean"
+    axes: ClassVar[Any] = "...(t)c,c,c->...tc"
+    examples: ClassVar[tuple[str, ...]] = (
+        "int8[1,5,3] t1, int32[3], int32[3]",
+        "bit[1,5,3] t1, int32[3], int32[3] {window=2}",
+    )
     window: int = 0
     scale: float = 1.0
     zero_point: int = 0
@@ -207,6 +213,11 @@ class IntegerNeuron(Op):
         spikes = TensorType(x.shape, DType.BIT, QuantParams((1.0,)), x.time_axis)
         return (spikes, TensorType(x.shape, DType.I32, None, x.time_axis)) if self.membrane else (spikes,)
 
+    def axes(self, types: Sequence[TensorType]) -> str:
+        own = types[1].size in (1, types[0].shape[-1])  # else a channel's parameters are those of c % P
+        x, vector = ("c", ",c") if own else ("(c)", ",p")
+        return f"...(t){x}{vector * len(self.vectors)}->...tc" + ",...tc" * self.membrane
+
     def state_types(self, types: Sequence[TensorType]) -> tuple[tuple[TensorType, float], ...]:
         return ((replace(with_frames(types[0], 1), dtype=DType.I32, quant=None, time_axis=None), 0),)
 
@@ -298,6 +309,11 @@ class QLif(IntegerNeuron):
     """
 
     name: ClassVar[str] = "qlif"
+    examples: ClassVar[tuple[str, ...]] = (
+        "int8[1,4,3] t1, int32[3], int32[3], int32[3]",
+        "int16[1,4,4] t1, int32[2], int32[2], int32[2] {membrane=True}",
+        "int8[1,4,4] t1, int32[1], int32[1], int32[1]",
+    )
     decay: int = 1 << 14
     decay_input: bool = True
     reset: str = "hard"

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
 from edgec.ir.types import DType, QuantParams, TensorType
+from edgec.ops.axes import LETTERS, along
 from edgec.ops.base import Array, Cost, Kernel, Op, Site, ctype, need, same_time
 from edgec.ops.elementwise import broadcast_shape, loop_nest, position
 from edgec.ops.integer.pool import QPool2d
@@ -64,7 +65,12 @@ class TfliteAdd(Op):
     """
 
     name: ClassVar[str] = "tflite_add"
-    framewise: ClassVar[bool] = True
+    axes: ClassVar[Any] = "...,...->..."
+    monotone: ClassVar[bool] = True
+    examples: ClassVar[tuple[str, ...]] = (
+        "int8[2,3,4], int8[2,3,4] {ma=1200000000,sa=1,sy=18}",
+        "int8[2,3,4], int8[3,1] {za=1,sign=-1,sy=18}",
+    )
     inplace: ClassVar[tuple[int, ...]] = (0, 1)
     scale: float = 1.0
     zero_point: int = 0
@@ -147,7 +153,9 @@ class TfliteMul(Op):
     """
 
     name: ClassVar[str] = "tflite_mul"
-    framewise: ClassVar[bool] = True
+    axes: ClassVar[Any] = "...,...->..."
+    monotone: ClassVar[bool] = True
+    examples: ClassVar[tuple[str, ...]] = ("int8[2,3,4], int8[4] {za=1,shift=38}",)
     scale: float = 1.0
     zero_point: int = 0
     za: int = 0
@@ -191,6 +199,11 @@ class TfliteMean(Op):
     """
 
     name: ClassVar[str] = "tflite_mean"
+    monotone: ClassVar[bool] = True
+    examples: ClassVar[tuple[str, ...]] = (
+        "int8[2,3,4], int32[1], int32[1] {axis=1}",
+        "int8[2,3,4], int32[1], int32[1] {axis=2}",
+    )
     axis: int = 1
     scale: float = 1.0
     zero_point: int = 0
@@ -208,6 +221,11 @@ class TfliteMean(Op):
         need(x.shape[self.axis] < 1 << 22 and x.time_axis is None, "too many elements, or a mean over frames")
         shape = tuple(n for k, n in enumerate(x.shape) if k != self.axis)
         return (TensorType(shape, DType.I8, QuantParams((self.scale,), self.zero_point)),)
+
+    def axes(self, types: Sequence[TensorType]) -> str:
+        rank = len(types[0].shape)
+        c = LETTERS[rank - 1]
+        return f"{LETTERS[:rank]},{c},{c}->{along(rank, self.axis, '')}"
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
         x, multiplier, shift = tensors
@@ -265,6 +283,8 @@ class TfliteSoftmax(Op):
     """
 
     name: ClassVar[str] = "tflite_softmax"
+    axes: ClassVar[Any] = "...i,n->...c"
+    examples: ClassVar[tuple[str, ...]] = ("int8[2,3,4], int32[256]",)
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         x, exps = types

@@ -30,6 +30,10 @@ class Lif(Op):
     """
 
     name: ClassVar[str] = "lif"
+    examples: ClassVar[tuple[str, ...]] = (
+        "float32[2,5,3] t1, float32[3], float32[1]",
+        "float32[2,5,3] t1, float32[1], float32[3] {membrane=True,reset='subtract',delayed_reset=True}",
+    )
     decay_input: bool = True
     reset: str = "hard"
     v_reset: float = 0.0
@@ -48,6 +52,9 @@ class Lif(Op):
                 f"expected {label} of shape (1,) or ({x.shape[-1]},), found {t.shape}",
             )
         return (x, x) if self.membrane else (x,)
+
+    def axes(self, types: Sequence[TensorType]) -> str:
+        return "...(t)c,c,c->...tc" + ",...tc" * self.membrane
 
     def state_types(self, types: Sequence[TensorType]) -> tuple[tuple[TensorType, float], ...]:
         x = types[0]

@@ -34,6 +34,9 @@ class SequenceNeuron(Op):
     signals: ClassVar[tuple[str, ...]] = ()
     outputs: tuple[str, ...] = ("spikes",)
 
+    def axes(self, types: Sequence[TensorType]) -> str:
+        return "...(t)c" + ",c" * (len(types) - 1) + "->" + ",".join(["...tc"] * len(self.outputs))
+
     def check(self, types: Sequence[TensorType], per_channel: Sequence[str]) -> None:
         x = types[0]
         need(
@@ -78,11 +81,21 @@ class SnnTorchNeuron(SequenceNeuron):
     """
 
     name: ClassVar[str] = "snntorch_neuron"
+    examples: ClassVar[tuple[str, ...]] = (
+        "float32[1,5,3] t1, float32[3], float32[1] {outputs=('spikes','membrane')}",
+        "float32[1,5,3] t1, float32[1], float32[3], float32[3], float32[1] {synapse=True,feedback='one_to_one'}",
+        "float32[1,5,3] t1, float32[1], float32[3], float32[3,3], float32[3] {feedback='all_to_all'}",
+    )
     signals: ClassVar[tuple[str, ...]] = ("spikes", "membrane", "current")
     synapse: bool = False
     feedback: str = "none"
     reset: str = "subtract"
     delayed_reset: bool = True
+
+    def axes(self, types: Sequence[TensorType]) -> str:
+        if self.feedback != "all_to_all":
+            return super().axes(types)
+        return "...(t)i" + ",j" * (len(types) - 3) + ",jk,k->" + ",".join(["...tc"] * len(self.outputs))
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         need(self.reset in RESETS, f"expected reset one of {RESETS}, found {self.reset!r}")
@@ -207,6 +220,9 @@ class AlphaNeuron(SequenceNeuron):
     """
 
     name: ClassVar[str] = "alpha_neuron"
+    examples: ClassVar[tuple[str, ...]] = (
+        "float32[1,5,3] t1, float32[1], float32[3], float32[1], float32[3] {outputs=('spikes','membrane')}",
+    )
     signals: ClassVar[tuple[str, ...]] = ("spikes", "excitatory", "inhibitory", "membrane")
     reset: str = "zero"
 

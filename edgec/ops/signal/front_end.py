@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ class FrontEnd(Op):
     else those from sample t * hop on.
     """
 
+    axes: ClassVar[Any] = "b(t)->btm"
     sample_rate: int = 16000
     frame: int = 400
     hop: int = 160

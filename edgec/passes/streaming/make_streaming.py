@@ -19,6 +19,7 @@ import numpy as np
 from edgec.errors import PassError, join_problems, option
 from edgec.ir.graph import Const, Graph, Node, State, Value, When, numbered
 from edgec.ir.types import DType, TensorType
+from edgec.ops.axes import is_framewise
 from edgec.ops.integer.spiking import QRunningMean
 from edgec.ops.timeline import Delay, DelayLine, RunningMean, with_frames
 from edgec.passes.base import Pass
@@ -147,7 +148,7 @@ def _stream_node(step: StepBuilder, graph: Graph, node: Node, inputs: Sequence[s
         if node.op.state_types([step.types[i] for i in inputs]):
             raise CannotStream("it keeps a state along an axis that is not the stream's")
         rule = None
-    elif rule is None and not node.op.framewise:
+    elif rule is None and not is_framewise(node.op, graph.input_types(node)):
         raise CannotStream("the op has no per-frame form")
     out = step.emit(node.op, *inputs) if rule is None else node.op.stream(step, *inputs)
     outs = out if isinstance(out, tuple) else (out,)

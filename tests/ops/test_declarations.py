@@ -1,0 +1,143 @@
+"""What ops declare about their axes, and that they only move elements, against their own references."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from edgec.ir.evaluate import as_tensor
+from edgec.ir.types import DType, TensorType
+from edgec.ops import OPS
+from edgec.ops.axes import axes_of, is_framewise, parse
+from edgec.ops.moves import FILL, axis_map, index_map
+
+Types = tuple[TensorType, ...]
+SAMPLES = [(op, types) for kind in OPS.values() for op, types in kind.samples()]
+MULTIPLIER, SHIFT = (1 << 30, 1 << 31), (33, 44)
+#: values of int32 operands by how many of them there are at the end; others are small
+SCALED = {
+    **dict.fromkeys(("requantize", "qconv2d_requantize", "qlinear_requantize", "tflite_mean"), (MULTIPLIER, SHIFT)),
+    **dict.fromkeys(("qmean", "qrunning_mean"), (MULTIPLIER, (25, 32))),
+    "qlayer_norm": ((1 << 20, 1 << 22), (-99, 99)),
+    "qstd_unscale": ((-999, 999), (1, 99)),
+}
+
+
+def values(op: Any, types: Types, seed: int) -> list[torch.Tensor]:
+    """Random operands that the op takes."""
+    rng, found = np.random.default_rng(seed), []
+    for k, t in enumerate(types):
+        if t.dtype.is_float:
+            normal = torch.from_numpy(rng.normal(size=t.shape).astype(np.float32))
+            found.append(normal.abs() + 0.1 if op.name in ("log", "sqrt") else normal)
+            continue
+        lo, hi = (-999, 999) if t.dtype is DType.I32 else (t.dtype.range[0], t.dtype.range[1] + 1)
+        last = k - len(types) + len(SCALED.get(op.name, ()))
+        if last >= 0 and op.name in SCALED:
+            lo, hi = SCALED[op.name][last]
+        found.append(as_tensor(rng.integers(lo, hi, t.shape), t))
+    return found
+
+
+def results(op: Any, types: Types, operands: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    kinds = op.state_types(types)
+    states = [torch.full(t.shape, v, dtype=torch.float32 if t.dtype.is_float else torch.int64) for t, v in kinds]
+    return op.run(operands, states)[0]
+
+
+def name_of(sample: Any) -> str:
+    return getattr(sample, "name", "")
+
+
+def touched(old: torch.Tensor, new: torch.Tensor, axis: int) -> list[int]:
+    """The indices along an axis at which two tensors differ."""
+    return torch.nonzero((old != new).movedim(axis, 0).reshape(old.shape[axis], -1).any(1)).flatten().tolist()
+
+
+def test_every_op_has_samples() -> None:
+    assert {op.name for op, _ in SAMPLES} == set(OPS)
+
+
+@pytest.mark.parametrize(("op", "types"), SAMPLES, ids=name_of)
+def test_an_element_changes_only_what_the_axes_allow(op: Any, types: Types) -> None:
+    axes = axes_of(op, types)
+    assert axes is not None
+    assert [len(r) for r in axes.results] == [len(t.shape) for t in op.infer(types)]
+    operands = values(op, types, 0)
+    before = results(op, types, operands)
+    for k, t in enumerate(types):
+        other = values(op, types, 1)[k]
+        plain = [(a, c) for a, c in enumerate(axes.operands[k]) if t.shape[a] > 1]
+        for a, c in plain:
+            for i in range(min(t.shape[a], 12)):
+                changed = operands[k].clone()
+                changed.select(a, i).copy_(other.select(a, i))
+                after = results(op, types, [*operands[:k], changed, *operands[k + 1 :]])
+                for own, old, new in zip(axes.results, before, after, strict=True):
+                    assert c not in own or set(touched(old, new, own.index(c))) <= {i}
+
+
+@pytest.mark.parametrize(("op", "types"), SAMPLES, ids=name_of)
+def test_a_plain_axis_can_be_permuted(op: Any, types: Types) -> None:
+    axes = axes_of(op, types)
+    assert axes is not None
+    operands = values(op, types, 2)
+    before = results(op, types, operands)
+    letters = {c for o in axes.operands for c in o if all(c in r for r in axes.results) and axes.is_plain(c)}
+    for c in letters:
+        extent = max(t.shape[o.index(c)] for o, t in zip(axes.operands, types, strict=True) if c in o)
+        order = torch.arange(extent).flip(0)
+
+        def permuted(value: torch.Tensor, own: tuple[str, ...], c: str = c, order: torch.Tensor = order) -> Any:
+            return value.index_select(own.index(c), order) if c in own and value.shape[own.index(c)] > 1 else value
+
+        after = results(op, types, [permuted(v, o) for v, o in zip(operands, axes.operands, strict=True)])
+        for old, new, own in zip(before, after, axes.results, strict=True):
+            torch.testing.assert_close(new, permuted(old, own))
+
+
+@pytest.mark.parametrize(("op", "types"), [s for s in SAMPLES if s[0].moves], ids=name_of)
+def test_a_move_is_its_index_map(op: Any, types: Types) -> None:
+    operands = values(op, types, 3)
+    source = torch.from_numpy(index_map(op, types).copy())
+    flat = torch.cat([v.flatten() for v in operands])
+    (expected,) = results(op, types, operands)
+    assert torch.equal(torch.where(source == FILL, expected, flat[source.clamp(min=0)]), expected)
+    filled = expected[source == FILL]
+    assert filled.numel() == 0 or bool((filled == op.value).all())
+    for axis in range(-len(expected.shape), 0):
+        maps = axis_map(op, types, axis) if all(len(t.shape) >= -axis for t in types) else []
+        for k, reach in enumerate(maps):
+            start = sum(t.size for t in types[:k])
+            own = [(source >= start) & (source < start + types[k].size)][0]
+            into = np.unravel_index(source[own].numpy() - start, types[k].shape)[axis]
+            whole = np.zeros_like(reach)
+            whole[into, torch.nonzero(own)[:, axis].numpy()] = True
+            np.testing.assert_array_equal(reach, whole)
+
+
+def test_letters_are_parsed() -> None:
+    axes = parse("b(t)i,...io,o->bto", [3, 3, 1])
+    assert axes.operands == (("b", "(t)", "i"), ("...0", "i", "o"), ("o",))
+    assert axes.results == (("b", "t", "o"),)
+    assert [axes.follow(0, k) for k in range(3)] == [0, None, None]
+    assert axes.follow(1, 2) == 2
+    assert not axes.is_plain("t")
+    assert parse("...,...->...", [3, 1]).operands == (("...2", "...1", "...0"), ("...0",))
+
+
+def test_frames_that_do_not_mix() -> None:
+    def timed(axis: int | None, *shape: int) -> TensorType:
+        return TensorType(shape, DType.F32, None, axis)
+
+    assert is_framewise(OPS["softmax"](), [timed(1, 2, 5, 3)])
+    assert not is_framewise(OPS["mean"](axis=1), [timed(1, 2, 5, 3)])
+    assert is_framewise(OPS["mean"](axis=2), [timed(1, 2, 5, 3)])
+    assert is_framewise(OPS["matmul"](), [timed(1, 2, 5, 3), timed(None, 2, 3, 4)])
+    assert not is_framewise(OPS["matmul"](transpose_b=True), [timed(1, 2, 5, 3), timed(1, 2, 5, 3)])
+    assert is_framewise(OPS["permute"](perm=(1, 0, 2)), [timed(1, 2, 5, 3)])
+    assert is_framewise(OPS["reshape"](shape=(5, 2, 3), time_axis=0), [timed(1, 1, 5, 6)])
+    assert not is_framewise(OPS["reshape"](shape=(5, 2, 3), time_axis=0), [timed(1, 2, 5, 3)])
