@@ -17,7 +17,7 @@ from edgec.errors import FrontendError
 from edgec.frontends.neurons.specs import NeuronSpec, Unsupported, read_neuron
 from edgec.frontends.neurons.trace import find_neurons, traced
 from edgec.frontends.neurons.unroll import NEURON, NEURON_SEQUENCE, Frames, Mixed, Role, name_of_target
-from edgec.frontends.pytorch.call import Call, Constant
+from edgec.frontends.pytorch.call import Call, Constant, call_of
 from edgec.frontends.pytorch.importer import GUESS, Failed, Importer, TimeAxis, check_ready, export, without_mutation
 from edgec.frontends.pytorch.source import source_of
 from edgec.ir.graph import Graph, Node
@@ -240,12 +240,10 @@ class NeuronImporter(Importer):
         self.check_lifted(node, value)
         return value
 
-    def call(self, args: dict[str, Any], node: fx.Node, target: str) -> Call:
-        call = super().call(args, node, target)
+    def call(self, node: fx.Node, target: str) -> Call:
         role = self.frames.roles.get(node)
-        if role is not None and role.frame is not None:
-            call.frames = self.frames.count
-        return call
+        lifted = role is not None and role.frame is not None
+        return replace(super().call(node, target), frames=self.frames.count if lifted else None)
 
     def check_lifted(self, node: fx.Node, value: Any) -> None:
         """The frames must still lie along axis 0, in the place of the batch."""
@@ -263,7 +261,7 @@ class NeuronImporter(Importer):
             return name
         if not frame_shape or frame_shape[0] != 1:
             raise ValueError(f"a frame has shape {frame_shape}; expected a batch axis of 1 in front")
-        call = Call(self.builder, {}, node, "frames", self.prefix)
+        call = call_of(self.builder, node, "frames", self.prefix)
         axis = self.builder.type_of(name).time_axis
         rank = len(self.builder.type_of(name).shape)
         assert axis is not None
@@ -276,7 +274,7 @@ class NeuronImporter(Importer):
         if not isinstance(name, str):
             return name
         self.builder.source = source_of(node.meta, node.name, self.prefix)
-        call = Call(self.builder, {}, node, name_of_target(node), self.prefix)
+        call = call_of(self.builder, node, name_of_target(node), self.prefix)
         target = call.result_shape
         dim: Any = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
         axis = dim % len(target)
@@ -288,7 +286,7 @@ class NeuronImporter(Importer):
 
     def sum(self, name: Any, node: fx.Node) -> Any:
         """A sum over the frames: that of the frames so far."""
-        call = Call(self.builder, {}, node, "sum", self.prefix)
+        call = call_of(self.builder, node, "sum", self.prefix)
         t = self.builder.type_of(name)
         flat = call.reshape(name, (t.shape[0], prod(t.shape[1:])))
         mean = call.emit(RunningMean(0, self.frames.count), flat)
@@ -297,7 +295,7 @@ class NeuronImporter(Importer):
 
     def neuron(self, x: str, spec: NeuronSpec, node: fx.Node) -> tuple[str, ...]:
         """All results of a neuron on frames [T,...]: its channels are all elements of a frame, channels last."""
-        call = Call(self.builder, {}, node, "lif", self.prefix)
+        call = call_of(self.builder, node, "lif", self.prefix)
         shape = self.builder.type_of(x).shape
         order = (0, *range(2, len(shape)), 1) if len(shape) > 2 else tuple(range(len(shape)))
         back = tuple(int(k) for k in np.argsort(order))
@@ -322,7 +320,7 @@ class NeuronImporter(Importer):
                 f"a multi-step neuron takes [T,1,...] with time on axis 0, found {t.shape} with time axis {t.time_axis}"
             )
         self.builder.source = source_of(node.meta, node.name, self.prefix)
-        call = Call(self.builder, {}, node, "lif", self.prefix)
+        call = call_of(self.builder, node, "lif", self.prefix)
         frames = call.reshape(x, (t.shape[0], *t.shape[2:]))
         outs = self.neuron(frames, self.specs[str(node.args[1])], node)
         return tuple(call.reshape(o, t.shape) for o in outs)

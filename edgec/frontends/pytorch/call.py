@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import fx
 
+from edgec.frontends import call as calls
 from edgec.frontends.builder import GraphBuilder
 from edgec.frontends.pytorch.source import module_path
 from edgec.ir.types import TensorType
@@ -66,18 +67,19 @@ def name_of(node: fx.Node, target: str, prefix: str = "") -> str:
     return path if short in LAYER_CALLS else f"{path}.{short}"
 
 
-class Call:
-    """The arguments of one ATen call by their schema names, and the graph being built."""
+#: Arguments that change no number: where a tensor lies, how it is stored, and what only training reads.
+WITHOUT_EFFECT = frozenset(
+    """device layout pin_memory memory_format non_blocking copy half_to_float cudnn_enable cudnn_enabled
+    momentum""".split()  # noqa: SIM905
+)
 
-    def __init__(
-        self, builder: GraphBuilder, args: Mapping[str, Any], node: fx.Node, target: str, prefix: str = ""
-    ) -> None:
-        self.builder = builder
-        self.args = args
-        self.node = node
-        self.target = target
-        self.frames: int | None = None  # number of frames that stand in the place of the batch
-        self.name = name_of(node, target, prefix)
+
+@dataclass(frozen=True)
+class Call(calls.Call):
+    """One ATen call. frames: number of frames that stand in the place of the batch."""
+
+    node: fx.Node
+    frames: int | None = None
 
     @property
     def results(self) -> tuple[torch.Tensor, ...]:
@@ -107,12 +109,9 @@ class Call:
         """Which of several results something reads."""
         return frozenset(int(user.args[1]) for user in self.node.users if user.users)  # type: ignore[arg-type]
 
-    def __getitem__(self, key: str) -> Any:
-        return self.args[key]
-
     def tensor(self, key: str) -> str:
         """An operand as a tensor of the graph."""
-        return self.as_tensor(self.args[key], key)
+        return self.as_tensor(self[key], key)
 
     def as_tensor(self, value: Any, key: str = "operand") -> str:
         """A value of the exported program as a tensor of the graph; constants are stored on first use."""
@@ -127,7 +126,7 @@ class Call:
                 f"expand from {self.type_of(value.tensor).shape} to {value.shape}; only arithmetic follows it"
             )
         if isinstance(value, bool | int | float):
-            return self.builder.const(f"{self.name}_scalar", np.array(value, dtype=np.float32))
+            return self.build.const(f"{self.name}_scalar", np.array(value, dtype=np.float32))
         raise ValueError(f"{key} is not a tensor, found {type(value).__name__}")
 
     def is_constant(self, key: str) -> bool:
@@ -135,7 +134,7 @@ class Call:
 
     def constant(self, key: str) -> npt.NDArray[Any]:
         """The values of an operand that must be constant: a weight."""
-        value = self.args[key]
+        value = self[key]
         if not isinstance(value, Constant):
             raise ValueError(f"{key} must be a constant, found a computed tensor")
         return to_array(value.value)
@@ -146,42 +145,60 @@ class Call:
         return value.name if isinstance(value, Constant) else f"{self.name}_{fallback}"
 
     def type_of(self, name: str) -> TensorType:
-        return self.builder.type_of(name)
+        return self.build.type_of(name)
 
     def const(self, stem: str, data: npt.NDArray[Any]) -> str:
         data = np.asarray(data, dtype=np.float32)
         if not np.isfinite(data).all():
             raise ValueError(f"constant {stem} holds values that are not finite")
-        return self.builder.const(stem, data)
+        return self.build.const(stem, data)
 
     def mask(self, stem: str, data: npt.NDArray[Any]) -> str:
         """A constant whose -inf become MASKED; `mask_problems` looks at what reads it."""
         if data.dtype.kind != "f":
-            return self.builder.const(stem, data)
+            return self.build.const(stem, data)
         infinite = np.isneginf(data)
         name = self.const(stem, np.where(infinite, np.float32(MASKED), data))
         if infinite.any():
-            self.builder.masks.add(name)
+            self.build.masks.add(name)
         return name
-
-    def emit(self, op: Any, *inputs: str) -> str:
-        return self.builder.emit(op, *inputs, name=self.name)
 
     def permute(self, x: str, perm: tuple[int, ...]) -> str:
         if perm == tuple(range(len(perm))):
             return x
-        return self.builder.emit(Permute(perm), x, name=f"{self.name}.permute")
+        return self.build.emit(Permute(perm), x, name=f"{self.name}.permute")
 
     def reshape(self, x: str, shape: tuple[int, ...]) -> str:
         """The same elements in another shape; the time axis is found again where it stands alone."""
         t = self.type_of(x)
         if t.shape == shape:
             return x
-        return self.builder.emit(Reshape(shape, time_after_reshape(t, shape)), x, name=f"{self.name}.view")
+        return self.build.emit(Reshape(shape, time_after_reshape(t, shape)), x, name=f"{self.name}.view")
 
     def axis(self, key: str, rank: int) -> int:
         """An axis argument counted from the front."""
-        return int(self.args[key]) % rank
+        return int(self[key]) % rank
+
+
+def schema_of(target: Any) -> calls.Schema:
+    """The parameters of an operator; torch itself has checked that what is required is there."""
+    if not isinstance(target, torch._ops.OpOverload):
+        return (calls.Parameter("self"), calls.Parameter("index"))  # operator.getitem
+    arguments = target._schema.arguments
+    return tuple(calls.Parameter(a.name, a.default_value if a.has_default_value() else None) for a in arguments)
+
+
+def call_of(
+    build: GraphBuilder, node: fx.Node, kind: str, prefix: str = "", value: Callable[[fx.Node], Any] | None = None
+) -> Call:
+    """A node's call; with `value`, which says what a node stands for, bound to the schema of its operator."""
+    name, schema, args = name_of(node, kind, prefix), schema_of(node.target), {}
+    if value is not None:
+        given = calls.bind(schema, node.args, node.kwargs)
+        args = {key: fx.node.map_arg(v, value) for key, v in given.items()}
+    dtype = args.get("dtype")
+    neutral = ("dtype",) if isinstance(dtype, torch.dtype) and dtype.is_floating_point else ()
+    return Call(kind, schema, args, build, name, node, seen={*WITHOUT_EFFECT, *neutral})
 
 
 def time_after_reshape(t: TensorType, shape: tuple[int, ...]) -> int | None:

@@ -21,7 +21,7 @@ from edgec.errors import FrontendError, join_problems
 from edgec.frontends.builder import GraphBuilder
 from edgec.frontends.pytorch.archive import check_inputs
 from edgec.frontends.pytorch.aten import CONVERTERS, HINTS
-from edgec.frontends.pytorch.call import Call, Constant, Expanded, Padded, needed_by, to_array
+from edgec.frontends.pytorch.call import Call, Constant, Expanded, Padded, call_of, needed_by, to_array
 from edgec.frontends.pytorch.masks import mask_problems
 from edgec.frontends.pytorch.source import source_line, source_of
 from edgec.frontends.survey import unsupported
@@ -293,8 +293,7 @@ class Importer:
     def convert(self, node: fx.Node) -> Any:
         """The value of one call; a problem is noted and stands as Failed."""
         target, source = target_name(node.target), source_of(node.meta, node.name, self.prefix)
-        args = self.arguments(node)
-        if any(isinstance(v, Failed) for v in flatten(args.values())):
+        if any(isinstance(self.env[n], Failed) for n in node.all_input_nodes):
             return Failed()
         folded = self.fold(node)
         if folded is not None:
@@ -303,30 +302,17 @@ class Importer:
             return Failed()  # reported before anything was converted
         self.builder.source = source
         try:
-            return CONVERTERS[target](self.call(args, node, target))
+            return self.call(node, target).convert(CONVERTERS[target])
         except (ValueError, IndexError) as err:
             self.problems.append(f"{target} at {source[0]}: {err}")
             return Failed()
 
-    def call(self, args: dict[str, Any], node: fx.Node, target: str) -> Call:
-        return Call(self.builder, args, node, target, self.prefix)
+    def call(self, node: fx.Node, target: str) -> Call:
+        return call_of(self.builder, node, target, self.prefix, self.env.__getitem__)
 
     def check_output(self, node: Any) -> str | None:
         """Why this node may not be an output."""
         return None
-
-    def arguments(self, node: fx.Node) -> dict[str, Any]:
-        """Arguments by schema name, defaults filled in, nodes replaced by their values."""
-        if not isinstance(node.target, torch._ops.OpOverload):
-            given: dict[str, Any] = dict(zip(("self", "index"), node.args, strict=False))
-        else:
-            given = {}
-            for k, arg in enumerate(node.target._schema.arguments):
-                if k < len(node.args):
-                    given[arg.name] = node.args[k]
-                else:
-                    given[arg.name] = node.kwargs.get(arg.name, arg.default_value if arg.has_default_value() else None)
-        return {key: fx.node.map_arg(value, lambda n: self.env[n]) for key, value in given.items()}
 
     def fold(self, node: fx.Node) -> Constant | tuple[Constant, ...] | None:
         """The value of a call on constants alone, by torch itself; None for another call."""
@@ -393,11 +379,3 @@ def describe(value: Any) -> str:
         return "an expanded tensor, which only arithmetic takes over: return it without its copies"
     found = f"the constant {value.name}" if isinstance(value, Constant) else f"a {type(value).__name__}"
     return f"{found}, which is no result of the inputs"
-
-
-def flatten(values: Any) -> list[Any]:
-    """Values inside lists and tuples, one level deep each."""
-    found: list[Any] = []
-    for v in values:
-        found += flatten(v) if isinstance(v, list | tuple) else [v]
-    return found

@@ -112,8 +112,8 @@ def linear(call: Call) -> str:
 
 def addmm(call: Call) -> str:
     """input + mat1 @ mat2, a linear layer whose weight is already [I,O]."""
-    if call["alpha"] != 1 or call["beta"] != 1:
-        raise ValueError("addmm with alpha or beta other than 1")
+    for key in ("alpha", "beta"):
+        call.only(key, 1)
     w, bias = call.constant("mat2"), call.constant("self")
     weight = call.const(call.stem("mat2", "weight"), w)
     bias_name = call.const(call.stem("self", "bias"), np.broadcast_to(bias, (w.shape[1],)).copy())
@@ -144,7 +144,7 @@ def attention(call: Call) -> str:
 
 def batch_norm(call: Call) -> Any:
     """Inference: one affine map per channel, computed in float32 in torch's order."""
-    if call.args.get("training"):
+    if call.get("training"):
         raise ValueError("batch norm in training mode: call model.eval() before exporting")
     if call["running_mean"] is None:
         raise ValueError("batch norm without running statistics (track_running_stats=False)")
@@ -157,7 +157,7 @@ def batch_norm(call: Call) -> Any:
     stem = call.stem("running_mean", "norm").removesuffix(".running_mean")
     x = call.tensor("input")
     y = call.emit(Affine(axis=1), x, call.const(f"{stem}.scale", scale), call.const(f"{stem}.shift", shift))
-    return (y,) if "native" in call.target else y
+    return (y,) if "native" in call.kind else y
 
 
 def layer_norm(call: Call) -> str:
@@ -193,7 +193,7 @@ def _pool(call: Call, rank: int, kind: str) -> str:
     if kind == "max":
         y = call.emit(MaxPool2d(*place), x)
     else:
-        override = call.args.get("divisor_override")
+        override = call.get("divisor_override")
         counted = (*given[0], *given[1]) if call["count_include_pad"] else (0, 0, 0, 0)
         y = call.emit(AvgPool2d(*place, None if override or counted == place[2] else counted), x)
         if override:

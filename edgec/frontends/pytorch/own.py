@@ -32,7 +32,7 @@ def lif(call: Call) -> tuple[str, str | None]:
         delayed_reset=bool(call["delayed_reset"]),
         membrane=used,
     )
-    outs = call.builder.emit_all(op, x, per_channel["beta"], per_channel["threshold"], name=call.name)
+    outs = call.build.emit_all(op, x, per_channel["beta"], per_channel["threshold"], name=call.name)
     return outs[0], (outs[1] if used else None)
 
 

@@ -60,7 +60,7 @@ def correction_of(call: Call) -> float:
     """What is taken off the number of values: `correction`, or `unbiased`; 1 where neither is given."""
     if "unbiased" in call.args:
         return float(bool(call["unbiased"]))
-    given: Any = call.args.get("correction")
+    given: Any = call.get("correction")
     return 1.0 if given is None else float(given)
 
 

@@ -36,12 +36,13 @@ def unary(op: Any) -> Any:
 
 def same(call: Call) -> Any:
     """A call that changes nothing at inference: clone, detach, contiguous, ..."""
-    return call.args[next(iter(call.args))]
+    return call[call.first]
 
 
 def dropout(call: Call) -> Any:
     """Nothing at inference."""
-    if call["train"] and call["p"]:
+    train, p = call["train"], call["p"]
+    if train and p:
         raise ValueError("dropout in training mode: call model.eval() before exporting")
     return call["input"]
 
@@ -51,7 +52,7 @@ def binary(op: Any) -> Any:
 
     def convert(call: Call) -> str:
         a, b = operand(call, "self"), operand(call, "other")
-        alpha = call.args.get("alpha", 1)
+        alpha = call.get("alpha", 1)
         if alpha != 1:
             b = call.emit(Mul(), b, scalar(call, alpha))
         return broadcast(call, op, a, b)
@@ -77,7 +78,7 @@ def broadcast(call: Call, op: Any, a: str, b: str) -> str:
 
 def div(call: Call) -> str:
     """Division, without rounding."""
-    if call.args.get("rounding_mode"):
+    if call.get("rounding_mode"):
         raise ValueError("division with a rounding mode")
     return broadcast(call, Div(), operand(call, "self"), operand(call, "other"))
 
@@ -126,12 +127,11 @@ def prelu(call: Call) -> str:
 
 def elu(call: Call) -> str:
     """ELU, and SELU and CELU by their own parameters."""
-    short, args = call.target.split("::")[-1], call.args
     op = {
-        "elu": lambda: Elu(float(args["alpha"]), float(args["scale"]), float(args["input_scale"])),
-        "selu": lambda: Elu(SELU_ALPHA, SELU_SCALE),
-        "celu": lambda: Elu(float(args["alpha"]), 1.0, 1.0 / float(args["alpha"])),
-    }[short]()
+        "aten::elu": lambda: Elu(float(call["alpha"]), float(call["scale"]), float(call["input_scale"])),
+        "aten::selu": lambda: Elu(SELU_ALPHA, SELU_SCALE),
+        "aten::celu": lambda: Elu(float(call["alpha"]), 1.0, 1.0 / float(call["alpha"])),
+    }[call.kind]()
     return call.emit(op, call.tensor("self"))
 
 
@@ -162,7 +162,7 @@ def rsqrt(call: Call) -> str:
 def clamp(call: Call) -> str:
     """clamp, hardtanh, clamp_min: relu and relu6 where the bounds are theirs."""
     keys = ("min_val", "max_val") if "min_val" in call.args else ("min", "max")
-    low, high = (call.args.get(k) for k in keys)
+    low, high = (call.get(k) for k in keys)
     if not all(v is None or isinstance(v, int | float) for v in (low, high)):
         raise ValueError("clamp with tensor bounds")
     if low == 0 and high is None:
@@ -187,7 +187,7 @@ def softmax(call: Call) -> str:
 
 def reduced_axes(call: Call, rank: int) -> tuple[int, ...]:
     """The axes of a reduction, counted from the front; all of them where none is given."""
-    dims = call.args.get("dim")
+    dims = call.get("dim")
     dims = [dims] if isinstance(dims, int) else dims
     return tuple(sorted(d % rank for d in dims)) if dims else tuple(range(rank))
 
@@ -195,7 +195,7 @@ def reduced_axes(call: Call, rank: int) -> tuple[int, ...]:
 def mean(call: Call) -> str:
     """Mean over some axes."""
     x = call.tensor("self")
-    return mean_over(call, x, reduced_axes(call, len(call.type_of(x).shape)), bool(call.args.get("keepdim")))
+    return mean_over(call, x, reduced_axes(call, len(call.type_of(x).shape)), bool(call.get("keepdim")))
 
 
 def total(call: Call) -> str:
@@ -204,7 +204,7 @@ def total(call: Call) -> str:
     shape = call.type_of(x).shape
     axes = reduced_axes(call, len(shape))
     count = float(np.prod([shape[k] for k in axes]))
-    mean = mean_over(call, x, axes, bool(call.args.get("keepdim")), of_sum=True)
+    mean = mean_over(call, x, axes, bool(call.get("keepdim")), of_sum=True)
     return call.emit(Mul(), mean, scalar(call, count))
 
 
@@ -227,11 +227,13 @@ def permute(call: Call) -> str:
 
 def to_result_shape(call: Call) -> str:
     """view, reshape, flatten, squeeze, unsqueeze: the exported program already says which shape comes out."""
+    call.ignore(*call.args)
     return call.reshape(call.tensor("self"), call.result_shape)
 
 
 def expand(call: Call) -> str | Expanded:
     """Nothing is copied: arithmetic behind an expansion broadcasts, anything else refuses it."""
+    call.ignore("size", "other", "implicit")
     x = call.tensor("self")
     if int(np.prod(call.result_shape)) != call.type_of(x).size:
         return Expanded(x, call.result_shape)
@@ -240,7 +242,7 @@ def expand(call: Call) -> str | Expanded:
 
 def pad(call: Call) -> Any:
     """Zero padding waits for the convolution behind it."""
-    if call.args.get("mode", "constant") != "constant" or (call.args.get("value") or 0) != 0:
+    if call.get("mode", "constant") != "constant" or (call.get("value") or 0) != 0:
         raise ValueError("padding other than with zeros")
     widths = [int(p) for p in call["pad"]]
     x = call.tensor("self")
@@ -295,6 +297,7 @@ def select(call: Call) -> str:
 
 def split(call: Call) -> tuple[str, ...]:
     """split and chunk: the exported program says the extents that come out."""
+    call.ignore("split_size", "split_sizes", "chunks")
     x = call.tensor("self")
     axis, at, parts = call.axis("dim", len(call.type_of(x).shape)), 0, []
     for shape in call.result_shapes:
@@ -313,8 +316,9 @@ def unbind(call: Call) -> tuple[str, ...]:
 
 def filled(call: Call) -> Constant:
     """zeros_like and its kin: a constant of the shape that comes out."""
-    value = {"ones_like": 1.0, "full_like": call.args.get("fill_value")}.get(call.target.split("::")[-1], 0.0)
-    return Constant(call.name, torch.full(call.result_shape, float(value or 0.0)))
+    call.ignore("self", "size", "dtype")
+    value = call["fill_value"] if call.kind == "aten::full_like" else float(call.kind == "aten::ones_like")
+    return Constant(call.name, torch.full(call.result_shape, value, dtype=call.dtype))
 
 
 def getitem(call: Call) -> Any:
@@ -324,6 +328,7 @@ def getitem(call: Call) -> Any:
 
 def cast(call: Call) -> Any:
     """A change of element type that changes nothing in float32."""
+    call.ignore("dtype", "other")
     if call.dtype is None or not call.dtype.is_floating_point:
         raise ValueError(f"conversion to {call.dtype}")
     value = call["self"]
