@@ -152,7 +152,8 @@ again = edgec.compile("net.pt2", "cortex-m4", "again", options=model.options, ca
 ```
 
 What stands nearest wins: a keyword over `options`; the command line over the file, key by key; the file over the
-defaults. A `budget` given as a keyword, and the layers of `bits`, replace those below as a whole.
+defaults. A `budget` given as a keyword, and the layers of `bits`, replace those below as a whole, and what the nearer
+choice excludes goes: `--whole` beside a file with `sliding` and `hop` compiles a whole window.
 
 `edgec compile --config edgec.toml` reads a file; `edgec compile --show-options` prints the one that would do the same
 as the rest of that command line, with where each value comes from, and compiles nothing. A key that is unknown, of

@@ -64,14 +64,16 @@ class Effective:
 def effective(file: str | None, given: Mapping[str, Any]) -> Effective:
     """Defaults, over them a file's choices, over them those of the command line. InputError where one is wrong, or they
     exclude each other."""
-    config, origins = (Config(), dict[str, str]()) if file is None else read_config(Path(file))
+    config, said = (Config(), list[str]()) if file is None else read_config(Path(file))
     places = {name: value for name, value in given.items() if name in PLACES}
     choices = {name: value for name, value in given.items() if name in FIELDS}
-    config = replace(config, **places, **vars(Options.of(config.options, **choices)))
-    return Effective(config, origins | dict.fromkeys(given, "command line"))
+    options = Options.of(config.options, **choices)
+    kept = [n for n in said if n in PLACES or options.value(n) == config.options.value(n)]
+    named = dict.fromkeys(kept, "file") | dict.fromkeys(given, "command line")
+    return Effective(replace(config, **places, **vars(options)), named)
 
 
-def read_config(path: Path) -> tuple[Config, dict[str, str]]:
+def read_config(path: Path) -> tuple[Config, list[str]]:
     """A file's choices, and the names of those it makes; InputError with every key that is wrong, of another type, or
     of a value that there is not."""
     data = read_table(path, WHAT, form="TOML")
@@ -79,7 +81,7 @@ def read_config(path: Path) -> tuple[Config, dict[str, str]]:
     config = checked(Config, data, f"{path}: wrong {WHAT}", strict=True, hint="; ".join(hints))
     tables = [table for name, table in data.items() if name in GROUPS]
     given = [name for name in data if name in PLACES] + [name for table in tables for name in table]
-    return from_folder(config, path.parent), dict.fromkeys(given, "file")
+    return from_folder(config, path.parent), given
 
 
 def meant(data: Mapping[str, Any]) -> Iterator[str]:
@@ -128,8 +130,7 @@ def to_toml(found: Effective) -> str:
     for group in GROUPS:
         lines += ["", f"[{group}]"]
         for f in fields(GROUPS[group]):
-            value = getattr(getattr(found.config, group), f.name)
-            lines.append(line(f.name, value, f.default, f.metadata.get("allowed", ())))
+            lines.append(line(f.name, found.config.options.value(f.name), f.default, f.metadata.get("allowed", ())))
     return "\n".join(lines) + "\n"
 
 

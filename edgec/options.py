@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypedDict, TypeVar, Unpack
 
 from edgec.arguments import annotations_of, check_types
 from edgec.bits import PRECISIONS, WEIGHTS, check_bits, read_bits
@@ -264,11 +264,17 @@ class Options:
         check_types(annotations_of(type(self)), vars(self))
 
     @classmethod
-    def of(cls, base: Options | None = None, **choices: Any) -> Options:
-        """Choices by name, the others as in `base` (by default, as in a plain compile); `budget` is given as a whole.
-        TypeError for a name that is no choice, InputError for a value that there is not."""
+    def of(cls, base: Options | None = None, **choices: Unpack[Choices]) -> Options:
+        """Choices by name, the others as in `base`, by default as in a plain compile; what they exclude there goes.
+
+        `budget` is given as a whole. TypeError for a name that is no choice, InputError for a value that there is not,
+        or for two that exclude each other."""
+        said: dict[str, Any] = {**choices}
+        for name, value, others in EXCLUDES:
+            if said.get(name) == value and name in said:
+                said = others | said
         base, given = base or cls(), dict[str, dict[str, Any]]()
-        for name, value in choices.items():
+        for name, value in said.items():
             if name == "budget":
                 base = replace(base, budget=Budget() if value is None else value)
             elif name in GROUP_OF:
@@ -276,6 +282,10 @@ class Options:
             else:
                 raise TypeError(f"got an unexpected keyword argument {name!r}")
         return replace(base, **{group: replace(getattr(base, group), **of) for group, of in given.items()})
+
+    def value(self, name: str) -> Any:
+        """The choice of this name."""
+        return getattr(getattr(self, GROUP_OF[name]), name)
 
     def record(self) -> dict[str, dict[str, Any]]:
         """What manifest.json keeps: every choice, and no path of this computer: of --tune whether, not the cache."""
@@ -285,6 +295,12 @@ class Options:
 
 
 DEFAULTS = Options()
+#: a choice and its value, and of which others it is the contrary: given by name, it sets those to what goes with it
+EXCLUDES: tuple[tuple[str, Any, dict[str, Any]], ...] = (
+    ("streaming", False, {"sliding": None, "hop": None}),
+    ("sliding", False, {"hop": None}),
+    ("sliding", True, {"streaming": True}),
+)
 #: the groups by the name they have in Options and edgec.toml; all fields by name; the group of each
 GROUPS: Mapping[str, type] = {"precision": Precision, "form": Form, "budget": Budget, "code": Code}
 FIELDS: Mapping[str, dataclasses.Field[Any]] = {f.name: f for group in GROUPS.values() for f in fields(group)}

@@ -93,7 +93,7 @@ def test_early_refusals(tmp_path: Path) -> None:
             str(tmp_path / "wrong.toml"),
         ): "'code.goal': 'fast' is not one of latency",
         ("compile", "--config", str(tmp_path / "other.toml")): "is not empty",
-        ("compile", *out, "--config", str(tmp_path / "other.toml"), "--whole"): "leave out --whole",
+        ("compile", *out, "--config", str(tmp_path / "other.toml"), "--whole", "--sliding"): "leave out --whole",
         ("compile", *out, "--config", str(tmp_path / "other.toml"), "--no-sliding", "--hop", "2"): "add --sliding",
         ("compile", CHECKPOINT, *out, "--config", ""): "config: expected a value, found ''",
         ("compile", CHECKPOINT, *out, "--time-axis", "first"): "--time-axis: 'first' is no axis",

@@ -18,6 +18,7 @@ import edgec
 from edgec import cli, commands, pipeline
 from edgec.checks import check_output
 from edgec.errors import InputError, InternalError, MachineError
+from edgec.folder import put_in_place
 from edgec.guard import guarded, guarding
 
 
@@ -165,9 +166,9 @@ def made(tmp_path: Path, name: str) -> Path:
 def test_two_compiles_into_one_folder(tmp_path: Path) -> None:
     first, second, out = made(tmp_path, "a"), made(tmp_path, "b"), tmp_path / "out"
     out.mkdir()
-    pipeline._move(first, out)
+    put_in_place(first, out)
     with pytest.raises(InputError, match="was filled while this compile ran"):
-        pipeline._move(second, out)
+        put_in_place(second, out)
     assert (out / "manifest.json").read_text() == "a"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b", "out"]
 
@@ -183,7 +184,7 @@ def test_an_empty_folder_that_is_there_is_filled_and_stays_itself(
     number = out.stat().st_ino
     monkeypatch.chdir(out)
     check_output(Path("."))
-    pipeline._move(folder, Path("."))
+    put_in_place(folder, Path("."))
     assert sorted(p.relative_to(out).as_posix() for p in out.rglob("*")) == ["ir", "ir/step.ir", "manifest.json"]
     assert (out.stat().st_ino, out.stat().st_mode & 0o777) == (number, 0o700)
 
@@ -200,7 +201,7 @@ def test_a_folder_that_cannot_be_filled_is_left_empty(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(Path, "rename", refusing)
     with pytest.raises(InputError, match="out cannot be written: Input/output error"):
-        pipeline._move(folder, out)
+        put_in_place(folder, out)
     assert not list(out.iterdir())
 
 
@@ -211,7 +212,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
     folder, out = made(tmp_path, "a"), tmp_path / "deep" / "out"
     monkeypatch.setattr("shutil.copyfile", full)
     with pytest.raises(InputError, match=r"out cannot be written: No space left on device\n"):
-        pipeline._move(folder, out)
+        put_in_place(folder, out)
     assert not list((tmp_path / "deep").iterdir())
 
 
@@ -221,7 +222,7 @@ def test_the_output_folder_has_the_usual_mode(tmp_path: Path) -> None:
     real.mkdir()
     link.symlink_to(real)
     for out in (tmp_path / "a[/red]b", link, tmp_path / ("n" * 250)):
-        pipeline._move(made(tmp_path, f"from{len(out.name)}"), out)
+        put_in_place(made(tmp_path, f"from{len(out.name)}"), out)
         assert out.stat().st_mode == usual.stat().st_mode
         assert (out / "manifest.json").is_file()
     assert link.is_symlink()

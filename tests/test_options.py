@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import edgec
 from edgec.bits import PRECISIONS
-from edgec.cli import parser
+from edgec.cli import main, parser
 from edgec.compiled import CompiledModel
 from edgec.config import PLACES, Config, Effective, effective, read_config, to_toml
 from edgec.errors import InputError, for_shell, option
@@ -67,6 +67,18 @@ def test_choices_by_name() -> None:
         Options.of(presicion="int8")
     with pytest.raises(dataclasses.FrozenInstanceError):
         base.code.goal = "latency"  # type: ignore[misc]
+
+
+def test_the_nearer_of_two_choices_that_exclude_each_other_counts() -> None:
+    slides = Options.of(sliding=True, hop=2)
+    assert Options.of(slides, streaming=False) == Options.of(streaming=False)
+    assert Options.of(slides, sliding=False) == Options.of(sliding=False)
+    assert Options.of(slides, hop=3) == Options.of(sliding=True, hop=3)
+    assert Options.of(Options.of(streaming=False), sliding=True) == Options.of(sliding=True)
+    with pytest.raises(InputError, match="exclude each other"):
+        Options.of(slides, streaming=False, sliding=True)
+    with pytest.raises(InputError, match="a hop is for a window that slides"):
+        Options.of(slides, sliding=False, hop=2)
 
 
 @pytest.mark.parametrize(
@@ -183,6 +195,9 @@ def test_the_command_line_wins_over_a_file_and_a_file_over_defaults(tmp_path: Pa
     ):
         assert line in lines
     assert effective(None, {}) == Effective(Config(), {})
+    file.write_text("[form]\nsliding = true\nhop = 2\n")
+    printed = to_toml(effective(str(file), {"streaming": False}))
+    assert "streaming = false  # command line\n# sliding: not set\n# hop: not set\n" in printed
 
 
 def test_paths_in_a_file_start_at_its_folder(tmp_path: Path) -> None:
@@ -266,6 +281,26 @@ def test_the_options_of_a_folder_give_the_same_bytes_again(model: CompiledModel,
     assert filecmp.cmpfiles(model.folder, again.folder, files, shallow=False)[1:] == ([], [])
 
 
+def test_statistics_of_the_outputs_that_are_compiled(tmp_path: Path) -> None:
+    """`edgec calibrate` takes the same form as `edgec compile`: by option, or from the same file."""
+
+    class Heads(Net):
+        def forward(self, x: torch.Tensor) -> Any:
+            y = torch.relu(self.first(x))
+            return {"hidden": y, "scores": self.second(y)}
+
+    torch.manual_seed(0)
+    torch.export.save(torch.export.export(Heads().eval(), (torch.zeros(1, 6),)), tmp_path / "net.pt2")
+    np.savez(tmp_path / "data.npz", x=np.random.default_rng(0).normal(size=(32, 6)).astype(np.float32))
+    (tmp_path / "edgec.toml").write_text('target = "host"\nmodel = "net.pt2"\n[form]\noutputs = ["hidden"]\n')
+    calibrate = ["calibrate", str(tmp_path / "net.pt2"), "--calibration", str(tmp_path / "data.npz")]
+    assert main([*calibrate, "--config", str(tmp_path / "edgec.toml")]) == 0
+    assert main(["compile", "--config", str(tmp_path / "edgec.toml"), "-o", str(tmp_path / "o")]) == 0
+    model = edgec.open(str(tmp_path / "o"))
+    assert [spec.shape for spec in model.manifest.outputs] == [(1, 8)]
+    assert json.loads((tmp_path / "o" / "manifest.json").read_text())["made_of"]["calibration"] == "net.ranges.npz"
+
+
 def test_a_manifest_names_what_was_read_and_no_folder(model: CompiledModel) -> None:
     data = json.loads((model.folder / "manifest.json").read_text())
     assert data["made_of"] == {"model": "Net", "calibration": None}
@@ -283,9 +318,9 @@ def test_a_folder_without_options_says_so(model: CompiledModel, tmp_path: Path) 
             edgec.open(str(tmp_path)).options  # noqa: B018
 
 
-def test_keywords_win_over_options(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="a hop is for a window that slides"):
-        compiled(tmp_path / "o", options=Options.of(sliding=True, hop=2), sliding=False)
+def test_what_is_not_an_option(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="unknown goal 'speed'"):
+        compiled(tmp_path / "o", options=Options.of(goal="size"), goal="speed")
     with pytest.raises(edgec.EdgecError, match=r"options: expected Options \| None, found dict"):
         compiled(tmp_path / "o", options={})
     with pytest.raises(TypeError, match="unexpected keyword argument 'flash'"):

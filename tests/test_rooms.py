@@ -12,7 +12,8 @@ ROOT = Path(edgec.__file__).parent
 ROOMS = [
     "errors", "arguments", "guard", "schema", "files", "bits", "options", "config", "flags", "lmu_math", "signal_math",
     "ir", "ops", "nn", "target", "frontends", "passes", "stages", "plan", "kernels", "runtime", "backends", "toolchain",
-    "device", "compiled", "profile", "checks", "pipeline", "zoo", "printing", "commands", "__init__", "cli", "__main__",
+    "device", "compiled", "folder", "profile", "checks", "pipeline", "zoo", "printing", "commands", "__init__", "cli",
+    "__main__",
 ]  # fmt: skip
 FILES = sorted(ROOT.rglob("*.py"))
 MODULES = {".".join(("edgec", *p.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): p for p in FILES}
