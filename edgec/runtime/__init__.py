@@ -2,40 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-#: headers that only some models include, by what is in the names of what needs them
-OPTIONAL: dict[str, tuple[str, ...]] = {
-    "edgec_lif.h": ("edgec_lif",),
-    "edgec_zones.h": ("edgec_rows3_zones", "edgec_mve_zones"),
-    "edgec_conv.h": ("edgec_conv_",),
-    "edgec_rows.h": ("edgec_rows_",),
-    "edgec_products_plain.h": ("edgec_rows3_",),
-    "edgec_products.h": ("edgec_rows3_",),
-    "edgec_products_zones.h": ("edgec_rows3_zones",),
-    "edgec_depth.h": ("edgec_depth_",),
-    "edgec_narrow.h": ("edgec_narrow_",),
-    "edgec_packed.h": ("edgec_packed_",),
-    "edgec_mve_rows.h": ("edgec_mve_",),
-    "edgec_mve.h": ("edgec_mve_",),
-    "edgec_mve_image.h": ("edgec_mve_image_", "edgec_mve_zones"),
-    "edgec_mve_zones.h": ("edgec_mve_zones",),
-    "edgec_mve_depth.h": ("edgec_mve_depth_",),
-    "edgec_mve_each.h": ("edgec_mve_each_",),
-    "edgec_mve_product.h": ("edgec_mve_product_",),
-    "edgec_mve_fft.h": ("edgec_mve_fft_",),
-    "edgec_mve_norm.h": ("edgec_mve_norm_",),
-    "edgec_softmax.h": ("edgec_softmax_", "edgec_mve_softmax_"),
-    "edgec_mve_softmax.h": ("edgec_mve_softmax_",),
-    "edgec_neon_rows.h": ("edgec_neon_",),
-    "edgec_neon_image.h": ("edgec_neon_rows_image_", "edgec_neon_least_image_", "edgec_neon_depth_"),
-    "edgec_neon_depth.h": ("edgec_neon_depth_",),
-    "edgec_neon_each.h": ("edgec_neon_each_",),
-    "edgec_dwt.h": ("edgec_cycles_",),
-}
-#: all of them, in the order they are included
-HEADERS = ("edgec.h", "edgec_simd.h", "edgec_math.h", "edgec_event.h", "edgec_dense.h", *OPTIONAL)
 _HERE = Path(__file__).resolve().parent
+#: what a header's comment says of when generated C includes it: always, or where names have one of these in them
+_INCLUDED = re.compile(r"^/\* Included (?:always|for (.*))\. \*/$", re.M)
 
 
 def runtime_file(name: str) -> Path:
@@ -47,10 +19,32 @@ def runtime_file(name: str) -> Path:
 
 def headers_for(text: str) -> tuple[str, ...]:
     """The headers that generated C needs, in the order it includes them."""
-    return tuple(h for h in HEADERS if any(part in text for part in OPTIONAL.get(h, ("",))))
+    return tuple(name for name, parts in _HEADERS.items() if any(part in text for part in parts))
 
 
 def header_text(name: str) -> str:
     """Text of a header that is copied beside a generated model."""
     assert name in HEADERS, f"{name} is not one of {HEADERS}"
     return runtime_file(name).read_text(encoding="utf-8")
+
+
+def _read_headers() -> dict[str, tuple[str, ...]]:
+    """For every header, behind those that it includes, the parts of names for which generated C includes it."""
+    found: dict[str, tuple[str, ...]] = {}
+
+    def read(path: Path) -> None:
+        text = path.read_text(encoding="utf-8")
+        for name in re.findall(r'^#include "(\w+\.h)"', text, re.M):
+            read(runtime_file(name))
+        said = _INCLUDED.search(text)
+        assert said, f"{path.name} does not say what it is included for"
+        found[path.name] = tuple((said[1] or "").split(", "))
+
+    for path in sorted(_HERE.rglob("edgec*.h"), key=lambda p: p.name):
+        read(path)
+    return found
+
+
+_HEADERS = _read_headers()
+#: all of them, in the order they are included
+HEADERS = tuple(_HEADERS)

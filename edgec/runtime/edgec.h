@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* edgec.h: what every compiled model shares. C99, no dependency beyond the freestanding headers. */
+/* Included always. */
 #ifndef EDGEC_H
 #define EDGEC_H
 

@@ -6,6 +6,7 @@
  * sum provably fits.
  *
  * A list is int16 row numbers, with -1 between every `segment` of them and after the last. */
+/* Included always. */
 #ifndef EDGEC_EVENT_H
 #define EDGEC_EVENT_H
 

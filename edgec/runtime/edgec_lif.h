@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_lif.h: leaky integrate-and-fire neurons on cores with DSP instructions; the portable twins
  * give the same bytes. */
+/* Included for edgec_lif. */
 #ifndef EDGEC_LIF_H
 #define EDGEC_LIF_H
 

@@ -7,6 +7,7 @@
  * (results below 2^-126 may be off by one more subnormal step). The tests measure these bounds.
  * Only additions, multiplications and divisions in a fixed order are used: without contraction (the
  * builds pass -ffp-contract=off) every machine gives the same bits. NaN in gives NaN out. */
+/* Included always. */
 #ifndef EDGEC_MATH_H
 #define EDGEC_MATH_H
 

@@ -5,6 +5,7 @@
  * the twins, which give the same bits as the instructions for every input. The ARM versions are
  * inline assembly and not the ACLE intrinsics because the rotated forms (SXTB16 with ROR 8) have
  * none. */
+/* Included always. */
 #ifndef EDGEC_SIMD_H
 #define EDGEC_SIMD_H
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_conv.h: convolutions of int8 images with the rounding of TFLite's reference kernels, on
  * cores with DSP instructions; the portable twins give the same bytes. */
+/* Included for edgec_conv_. */
 #ifndef EDGEC_CONV_H
 #define EDGEC_CONV_H
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_dense.h: layers whose input is int8, and requantisation, on cores with DSP instructions;
  * the portable twins give the same bytes. */
+/* Included always. */
 #ifndef EDGEC_DENSE_H
 #define EDGEC_DENSE_H
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_depth.h: one filter of 3 x 3 per channel on int8 images, on cores with DSP instructions;
  * the portable twins give the same bytes. */
+/* Included for edgec_depth_. */
 #ifndef EDGEC_DEPTH_H
 #define EDGEC_DEPTH_H
 

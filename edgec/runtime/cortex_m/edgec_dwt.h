@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_dwt.h: the cycle counter of Cortex-M cores from the M3 on (DWT->CYCCNT); 0 elsewhere. */
+/* Included for edgec_cycles_. */
 #ifndef EDGEC_DWT_H
 #define EDGEC_DWT_H
 

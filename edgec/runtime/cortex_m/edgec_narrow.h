@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_narrow.h: int4 weights times int8, on cores with DSP instructions; the portable twins give
  * the same bytes. */
+/* Included for edgec_narrow_. */
 #ifndef EDGEC_NARROW_H
 #define EDGEC_NARROW_H
 

@@ -6,6 +6,7 @@
  * a * u + b * u * 2^14 + a * v * 2^28 + b * v * 2^42. Sums start at 2^13 in each of the four fields
  * and are exact while all of them end within 2^13 of where they started: which sums may be taken in
  * one run is proven from the weights. */
+/* Included for edgec_packed_. */
 #ifndef EDGEC_PACKED_H
 #define EDGEC_PACKED_H
 

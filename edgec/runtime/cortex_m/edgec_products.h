@@ -2,6 +2,7 @@
 /* edgec_products.h: the same int8 weights for many rows of int8 as edgec_rows.h lays them out, on
  * cores with DSP instructions, on those with 16-bit Thumb alone, and anywhere, with the same bytes.
  */
+/* Included for edgec_rows3_. */
 #ifndef EDGEC_PRODUCTS_H
 #define EDGEC_PRODUCTS_H
 

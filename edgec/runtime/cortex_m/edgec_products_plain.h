@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_products_plain.h: edgec_products.h on cores without DSP instructions, and anywhere. */
+/* Included for edgec_rows3_. */
 #ifndef EDGEC_PRODUCTS_PLAIN_H
 #define EDGEC_PRODUCTS_PLAIN_H
 

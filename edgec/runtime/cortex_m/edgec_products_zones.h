@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_products_zones.h: products of edgec_products.h with biases that depend on the place. */
+/* Included for edgec_rows3_zones. */
 #ifndef EDGEC_PRODUCTS_ZONES_H
 #define EDGEC_PRODUCTS_ZONES_H
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_rows.h: rows of int8 (tokens, pixels, windows of images) made ready for edgec_products.h,
  * on cores with DSP instructions; the portable twins give the same bytes. */
+/* Included for edgec_rows_. */
 #ifndef EDGEC_ROWS_H
 #define EDGEC_ROWS_H
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_softmax.h: softmax of integer rows, two elements at a time on cores with DSP instructions;
  * the portable twins give the same bytes. */
+/* Included for edgec_softmax_, edgec_mve_softmax_. */
 #ifndef EDGEC_SOFTMAX_H
 #define EDGEC_SOFTMAX_H
 

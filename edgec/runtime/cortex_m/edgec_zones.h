@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_zones.h: biases of a convolution that depend on the place, by zones of rows and columns. */
+/* Included for edgec_rows3_zones, edgec_mve_zones. */
 #ifndef EDGEC_ZONES_H
 #define EDGEC_ZONES_H
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_mve.h: layers on int8 and int16 rows with int8 weights, on cores with Helium (MVE). */
+/* Included for edgec_mve_. */
 #ifndef EDGEC_MVE_H
 #define EDGEC_MVE_H
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_mve_depth.h: depthwise convolutions of int8 images on cores with Helium (MVE). */
+/* Included for edgec_mve_depth_. */
 #ifndef EDGEC_MVE_DEPTH_H
 #define EDGEC_MVE_DEPTH_H
 

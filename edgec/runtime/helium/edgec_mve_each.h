@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_mve_each.h: what is computed element by element, on cores with Helium (MVE). */
+/* Included for edgec_mve_each_. */
 #ifndef EDGEC_MVE_EACH_H
 #define EDGEC_MVE_EACH_H
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_mve_fft.h: stages of the integer FFT on cores with Helium (MVE); the portable twins give
  * the same bytes. */
+/* Included for edgec_mve_fft_. */
 #ifndef EDGEC_MVE_FFT_H
 #define EDGEC_MVE_FFT_H
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_mve_image.h: convolutions of int8 images on cores with Helium (MVE). */
+/* Included for edgec_mve_image_, edgec_mve_zones. */
 #ifndef EDGEC_MVE_IMAGE_H
 #define EDGEC_MVE_IMAGE_H
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_mve_norm.h: layer norm of integer rows on cores with Helium (MVE); the portable twins give
  * the same bytes. */
+/* Included for edgec_mve_norm_. */
 #ifndef EDGEC_MVE_NORM_H
 #define EDGEC_MVE_NORM_H
 

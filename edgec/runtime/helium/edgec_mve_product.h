@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_mve_product.h: products of two computed tensors on cores with Helium (MVE). */
+/* Included for edgec_mve_product_. */
 #ifndef EDGEC_MVE_PRODUCT_H
 #define EDGEC_MVE_PRODUCT_H
 

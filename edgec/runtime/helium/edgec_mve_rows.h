@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_mve_rows.h: matrix products of int8 and int16 rows with int8 weights on cores with Helium
  * (MVE); the portable twins give the same bytes. */
+/* Included for edgec_mve_. */
 #ifndef EDGEC_MVE_ROWS_H
 #define EDGEC_MVE_ROWS_H
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_mve_softmax.h: softmax of integer rows on cores with Helium (MVE); the portable twins give
  * the same bytes. */
+/* Included for edgec_mve_softmax_. */
 #ifndef EDGEC_MVE_SOFTMAX_H
 #define EDGEC_MVE_SOFTMAX_H
 

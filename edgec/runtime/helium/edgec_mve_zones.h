@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_mve_zones.h: layers of edgec_mve.h and edgec_mve_image.h whose biases depend on the place.
  */
+/* Included for edgec_mve_zones. */
 #ifndef EDGEC_MVE_ZONES_H
 #define EDGEC_MVE_ZONES_H
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_neon_depth.h: depthwise convolutions of int8 images on 64-bit ARM cores without dot
  * products. */
+/* Included for edgec_neon_depth_. */
 #ifndef EDGEC_NEON_DEPTH_H
 #define EDGEC_NEON_DEPTH_H
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_neon_each.h: layers computed element by element on 64-bit ARM cores. */
+/* Included for edgec_neon_each_. */
 #ifndef EDGEC_NEON_EACH_H
 #define EDGEC_NEON_EACH_H
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_neon_image.h: convolutions of int8 images on 64-bit ARM cores without dot products. */
+/* Included for edgec_neon_rows_image_, edgec_neon_least_image_, edgec_neon_depth_. */
 #ifndef EDGEC_NEON_IMAGE_H
 #define EDGEC_NEON_IMAGE_H
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* edgec_neon_rows.h: matrix products of int8 rows with int8 weights on 64-bit ARM cores without dot
  * products; the portable twins give the same bytes. */
+/* Included for edgec_neon_. */
 #ifndef EDGEC_NEON_ROWS_H
 #define EDGEC_NEON_ROWS_H
 

@@ -3,9 +3,9 @@
  * SPDX-License-Identifier: 0BSD (edgec's text; the weights are under the model's licence) */
 #include "small_float.h"
 #include "edgec_simd.h"
-#include "edgec_math.h"
-#include "edgec_event.h"
 #include "edgec_dense.h"
+#include "edgec_event.h"
+#include "edgec_math.h"
 
 EDGEC_STATIC_ASSERT(sizeof(small_float_state) == SMALL_FLOAT_STATE_BYTES, state_size);
 

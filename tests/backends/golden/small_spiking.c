@@ -3,10 +3,10 @@
  * SPDX-License-Identifier: 0BSD (edgec's text; the weights are under the model's licence) */
 #include "small_spiking.h"
 #include "edgec_simd.h"
-#include "edgec_math.h"
-#include "edgec_event.h"
 #include "edgec_dense.h"
+#include "edgec_event.h"
 #include "edgec_lif.h"
+#include "edgec_math.h"
 
 EDGEC_STATIC_ASSERT(sizeof(small_spiking_state) == SMALL_SPIKING_STATE_BYTES, state_size);
 
