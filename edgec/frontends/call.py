@@ -18,7 +18,7 @@ PLAIN = (bool, int, float, str, list, tuple, type(None))  # what a default is
 
 @dataclass(frozen=True)
 class Parameter:
-    """An input or attribute of an operator; a variadic one takes all inputs from its place on."""
+    """An input or attribute of an operator; a variadic one takes all inputs from its place on, one at least."""
 
     name: str
     default: Any = None
@@ -42,10 +42,11 @@ def bind(schema: Schema, places: Sequence[Any], named: Mapping[str, Any]) -> dic
         raise ValueError(f"{unknown[0]} is unknown, expected {', '.join(p.name for p in schema) or 'nothing'}")
     if len(places) > len(schema) and not any(p.variadic for p in schema):
         raise ValueError(f"{len(places)} inputs, expected {len(schema)} at most")
-    missing = [p.name for p in schema if p.required and given.get(p.name) is None]
-    if missing:
-        raise ValueError(f"{missing[0]} is missing")
-    return {p.name: given.get(p.name, p.default) for p in schema}
+    for p in schema:
+        values = given.setdefault(p.name, () if p.variadic else p.default)
+        if (p.variadic and (not values or None in values)) or (p.required and values is None):
+            raise ValueError(f"{p.name} is missing")
+    return {p.name: given[p.name] for p in schema}
 
 
 @dataclass(frozen=True)

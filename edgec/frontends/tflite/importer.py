@@ -12,7 +12,7 @@ from edgec.errors import FrontendError, join_problems, option
 from edgec.frontends.builder import GraphBuilder
 from edgec.frontends.survey import needed, unsupported
 from edgec.frontends.tflite.model import HOW_TO_MAKE, TfModel, TfOp, read_model
-from edgec.frontends.tflite.ops import CONVERTERS, Call, int8_type
+from edgec.frontends.tflite.ops import CONVERTERS, call_of, int8_type
 from edgec.ir.graph import Graph
 
 SHOWN = 12
@@ -61,10 +61,10 @@ def check_quantised(model: TfModel, where: str, unknown: bool) -> None:
 
 def convert_op(model: TfModel, op: TfOp, build: GraphBuilder, names: dict[int, str]) -> str | None:
     """One operator into the builder; what does not fit, or None."""
-    call = Call(model, op, build, names)
     try:
+        call = call_of(model, op, build, names)
         y = int8_type(call.result)
-        name = CONVERTERS[op.kind](call)
+        name = call.convert(CONVERTERS[op.kind])
     except (ValueError, OverflowError, ZeroDivisionError) as err:
         return str(err)
     if build.type_of(name).shape != y.shape:

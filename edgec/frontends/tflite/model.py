@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgec.errors import FrontendError
+from edgec.frontends.tflite.schema import SCHEMAS
 
 MAX_BYTES = 1 << 30
 IDENTIFIER = b"TFL3"
@@ -26,23 +27,6 @@ HOW_TO_MAKE = (
 )
 #: what a reader of damaged flatbuffers raises
 DAMAGE = (struct.error, IndexError, ValueError, TypeError, AttributeError, OverflowError, MemoryError, KeyError)
-
-#: operator -> (class of its options, the fields we read); operators that are not here have no options
-OPTIONS = {
-    "CONV_2D": ("Conv2DOptions", "Padding StrideH StrideW DilationHFactor DilationWFactor FusedActivationFunction"),
-    "DEPTHWISE_CONV_2D": (
-        "DepthwiseConv2DOptions",
-        "Padding StrideH StrideW DilationHFactor DilationWFactor FusedActivationFunction",
-    ),
-    "AVERAGE_POOL_2D": ("Pool2DOptions", "Padding StrideH StrideW FilterHeight FilterWidth FusedActivationFunction"),
-    "MAX_POOL_2D": ("Pool2DOptions", "Padding StrideH StrideW FilterHeight FilterWidth FusedActivationFunction"),
-    "FULLY_CONNECTED": ("FullyConnectedOptions", "FusedActivationFunction WeightsFormat"),
-    "ADD": ("AddOptions", "FusedActivationFunction"),
-    "SUB": ("SubOptions", "FusedActivationFunction"),
-    "MUL": ("MulOptions", "FusedActivationFunction"),
-    "SOFTMAX": ("SoftmaxOptions", "Beta"),
-    "CONCATENATION": ("ConcatenationOptions", "Axis FusedActivationFunction"),
-}
 
 
 def label_of(name: str) -> str:
@@ -206,14 +190,13 @@ class Reader:
 
     def options(self, op: Any, kind: str) -> dict[str, Any]:
         table = op.BuiltinOptions()
-        if kind not in OPTIONS:
+        if kind not in SCHEMAS or not SCHEMAS[kind].options:
             return {}
-        name, fields = OPTIONS[kind]
-        options = getattr(self.tf, name)()
+        options = getattr(self.tf, SCHEMAS[kind].options)()
         if table is None:
             raise ValueError(f"{kind} without options")
         options.Init(table.Bytes, table.Pos)
-        values = {f: getattr(options, f)() for f in fields.split()}
+        values = {p.name: getattr(options, p.name)() for p in SCHEMAS[kind].fields}
         for f, enum in (("FusedActivationFunction", "ActivationFunctionType"), ("Padding", "Padding")):
             if f in values:
                 values[f] = names_of(getattr(self.tf, enum)).get(values[f], str(values[f]))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgec.frontends import call as calls
 from edgec.frontends.builder import GraphBuilder
 from edgec.frontends.tflite.model import TfModel, TfOp, TfTensor
 from edgec.frontends.tflite.numbers import (
@@ -24,6 +25,7 @@ from edgec.frontends.tflite.numbers import (
     scaled_twice,
     softmax_table,
 )
+from edgec.frontends.tflite.schema import bound
 from edgec.ir.types import DType, QuantParams, TensorType
 from edgec.ops.integer.conv import QConv2dRequantize
 from edgec.ops.integer.linear import QLinear
@@ -49,24 +51,29 @@ def int8_type(t: TensorType | TfTensor) -> TensorType:
     return TensorType(t.shape, DType.I8, QuantParams(t.scales, t.zeros[0]))
 
 
-@dataclass
-class Call:
-    """One operator being converted: its tensors by position, and the IR names of those already computed."""
+@dataclass(frozen=True)
+class Call(calls.Call):
+    """One operator being converted: the file, and the IR names of the tensors that are already computed."""
 
     model: TfModel
-    op: TfOp
-    build: GraphBuilder
+    outputs: tuple[int, ...]
     names: dict[int, str]
 
-    def tensor(self, k: int) -> TfTensor:
-        """Input k; ValueError where the operator has none."""
-        if k >= len(self.op.inputs) or self.op.inputs[k] < 0:
-            raise ValueError(f"input {k} is missing")
-        return self.model.tensors[self.op.inputs[k]]
+    def tensor(self, key: str) -> TfTensor:
+        """An input's record."""
+        number: int = self[key]
+        return self.model.tensors[number]
 
-    def activation(self, k: int) -> tuple[str, TfTensor]:
-        """Input k as an int8 tensor of the graph, constants included: its IR name and its record."""
-        t, number = self.tensor(k), self.op.inputs[k]
+    def activation(self, key: str) -> tuple[str, TfTensor]:
+        """An input as an int8 tensor of the graph, constants included: its IR name and its record."""
+        return self.stored(self[key])
+
+    def activations(self, key: str) -> list[tuple[str, TfTensor]]:
+        """The tensors of a variadic input."""
+        return [self.stored(number) for number in self[key]]
+
+    def stored(self, number: int) -> tuple[str, TfTensor]:
+        t = self.model.tensors[number]
         int8_type(t)
         if number not in self.names:
             if t.data is None:
@@ -74,22 +81,23 @@ class Call:
             self.names[number] = self.build.const(t.label, t.data)
         return self.names[number], t
 
-    def constant(self, k: int, kind: str) -> Array:
-        """Input k, which must be a constant of an element type."""
-        t = self.tensor(k)
+    def constant(self, key: str, kind: str) -> Array:
+        """An input that must be a constant of an element type."""
+        t = self.tensor(key)
         if t.data is None or t.kind != kind:
             found = "computed" if t.data is None else t.kind
-            raise ValueError(f"input {k} ({t.label}) is {found}, expected a constant of {kind}")
+            raise ValueError(f"{key} ({t.label}) is {found}, expected a constant of {kind}")
         return t.data
+
+    def limits(self) -> tuple[int, int]:
+        """The fused activation as a clamp of the result."""
+        return activation_range(self["FusedActivationFunction"], self.result)
 
     @property
     def result(self) -> TfTensor:
-        if len(self.op.outputs) != 1:
-            raise ValueError(f"{len(self.op.outputs)} outputs, expected one")
-        return self.model.tensors[self.op.outputs[0]]
-
-    def emit(self, op: Any, *inputs: str) -> str:
-        return self.build.emit(op, *inputs, name=self.result.label)
+        if len(self.outputs) != 1:
+            raise ValueError(f"{len(self.outputs)} outputs, expected one")
+        return self.model.tensors[self.outputs[0]]
 
     def clamped(self, x: str, lo: int, hi: int) -> str:
         """x within [lo, hi]."""
@@ -99,14 +107,20 @@ class Call:
 
     def mapped(self, x: str, table: Array) -> str:
         """A function of one element by its 256 values."""
-        name = self.build.const(f"{self.result.label}_table", table.astype(np.int8))
+        name = self.build.const(f"{self.name}_table", table.astype(np.int8))
         return self.emit(QLut(self.result.scales[0], self.result.zeros[0]), x, name)
+
+
+def call_of(model: TfModel, op: TfOp, build: GraphBuilder, names: dict[int, str]) -> Call:
+    """An operator bound to its schema. ValueError for what does not fit it."""
+    schema, args = bound(op.kind, op.inputs, op.options)
+    label = model.tensors[op.outputs[0]].label if op.outputs else op.kind
+    return Call(op.kind, schema, args, build, label, model, op.outputs, names)
 
 
 def folded_bias(call: Call, w: Array, zero: int, outputs: int) -> Array:
     """bias - zero point of x * sum of the weights; w [..., O]. ValueError where an accumulator could leave int32."""
-    given = len(call.op.inputs) > 2 and call.op.inputs[2] >= 0
-    bias = call.constant(2, "INT32").astype(np.int64) if given else np.zeros(outputs, np.int64)
+    bias = call.constant("bias", "INT32").astype(np.int64) if call.has("bias") else np.zeros(outputs, np.int64)
     if bias.shape != (outputs,):
         raise ValueError(f"bias of shape {bias.shape}, expected ({outputs},)")
     total = bias - zero * w.astype(np.int64).reshape(-1, outputs).sum(0)
@@ -118,8 +132,8 @@ def folded_bias(call: Call, w: Array, zero: int, outputs: int) -> Array:
 
 
 def weights(call: Call, dims: int, axis: int) -> tuple[Array, tuple[float, ...]]:
-    """Input 1: int8 weights with zero point 0 and a scale, or one per index along `axis`."""
-    w, t = call.constant(1, "INT8"), call.tensor(1)
+    """int8 weights with zero point 0 and a scale, or one per index along `axis`."""
+    w, t = call.constant("filter", "INT8"), call.tensor("filter")
     if w.ndim != dims or w.size == 0:
         raise ValueError(f"weights of shape {w.shape}, expected {dims} dimensions")
     if any(t.zeros) or not t.scales or min(t.scales) < 0:
@@ -135,11 +149,10 @@ def window(call: Call, x: TfTensor, kernel: tuple[int, int], dilation: tuple[int
     """stride and pad of a convolution or pool."""
     if len(x.shape) != 4:
         raise ValueError(f"input of shape {x.shape}, expected [batch, height, width, channels]")
-    o = call.op.options
-    stride = (o["StrideH"], o["StrideW"])
+    stride = (call["StrideH"], call["StrideW"])
     if min(*stride, *kernel, *dilation) < 1:
         raise ValueError(f"stride {stride}, window {kernel}, dilation {dilation}: expected at least 1")
-    if o["Padding"] == "VALID":
+    if call.only("Padding", "SAME", "VALID") == "VALID":
         return {"stride": stride, "pad": (0, 0, 0, 0)}
     pads = [same_padding(x.shape[1 + k], kernel[k], stride[k], dilation[k]) for k in (0, 1)]
     return {"stride": stride, "pad": (*pads[0], *pads[1])}
@@ -147,17 +160,17 @@ def window(call: Call, x: TfTensor, kernel: tuple[int, int], dilation: tuple[int
 
 def convolution(call: Call) -> str:
     """CONV_2D and DEPTHWISE_CONV_2D: rounded twice, as the reference does."""
-    (x, tx), y, options = call.activation(0), call.result, call.op.options
-    depthwise = call.op.kind == "DEPTHWISE_CONV_2D"
+    (x, tx), y = call.activation("input"), call.result
+    depthwise = call.kind == "DEPTHWISE_CONV_2D"
     w, scales = weights(call, 4, 3 if depthwise else 0)
     w = w.transpose(1, 2, 0, 3) if depthwise else w.transpose(1, 2, 3, 0)  # [KH, KW, C/groups, O]
     kernel, inputs, outputs = (w.shape[0], w.shape[1]), w.shape[2], w.shape[3]
-    dilation = (options["DilationHFactor"], options["DilationWFactor"])
+    dilation = (call["DilationHFactor"], call["DilationWFactor"])
     place = window(call, tx, kernel, dilation)
     groups = tx.shape[3] // inputs
     if groups * inputs != tx.shape[3] or outputs % groups:
         raise ValueError(f"weights {w.shape} do not fit {tx.shape[3]} channels")
-    lo, hi = activation_range(options["FusedActivationFunction"], y)
+    lo, hi = call.limits()
     bias = folded_bias(call, w, tx.zeros[0], outputs)
     sx, sy = tx.scales[0], y.scales[0]
     factors = multipliers([sx * s / sy for s in (scales if len(scales) > 1 else scales * outputs)])
@@ -170,15 +183,15 @@ def convolution(call: Call) -> str:
 
 def fully_connected(call: Call) -> str:
     """FULLY_CONNECTED: rounded once."""
-    (x, tx), y = call.activation(0), call.result
-    if call.op.options["WeightsFormat"]:
+    (x, tx), y = call.activation("input"), call.result
+    if call["WeightsFormat"]:
         raise ValueError("shuffled weights are not supported")
     w, scales = weights(call, 2, 0)
     outputs, inputs = w.shape
     rows = int(np.prod(tx.shape)) // inputs
     if rows * inputs != np.prod(tx.shape):
         raise ValueError(f"weights {w.shape} do not fit an input of shape {tx.shape}")
-    lo, hi = activation_range(call.op.options["FusedActivationFunction"], y)
+    lo, hi = call.limits()
     bias = folded_bias(call, w.T, tx.zeros[0], outputs)
     if len(scales) > 1:
         factors = multipliers([tx.scales[0] * s / y.scales[0] for s in scales])
@@ -193,13 +206,13 @@ def fully_connected(call: Call) -> str:
 
 def pool(call: Call) -> str:
     """AVERAGE_POOL_2D and MAX_POOL_2D: scale and zero point stay."""
-    (x, tx), y, options = call.activation(0), call.result, call.op.options
-    kernel = (options["FilterHeight"], options["FilterWidth"])
+    (x, tx), y = call.activation("input"), call.result
+    kernel = (call["FilterHeight"], call["FilterWidth"])
     place = window(call, tx, kernel, (1, 1))
     same_scale(tx, y)
-    kind = QMaxPool2d if call.op.kind == "MAX_POOL_2D" else TfliteAvgPool2d
+    kind = QMaxPool2d if call.kind == "MAX_POOL_2D" else TfliteAvgPool2d
     pooled = call.emit(kind(kernel, place["stride"], place["pad"]), x)
-    return call.clamped(pooled, *activation_range(options["FusedActivationFunction"], y))
+    return call.clamped(pooled, *call.limits())
 
 
 def same_scale(x: TfTensor, y: TfTensor) -> None:
@@ -211,7 +224,7 @@ def same_scale(x: TfTensor, y: TfTensor) -> None:
 def add(call: Call) -> str:
     """ADD and SUB; a constant that is broadcast is stored so, as kernels take operands of one shape fastest."""
     y = call.result
-    operands = [call.activation(k) for k in (0, 1)]
+    operands = [call.activation(key) for key in ("lhs", "rhs")]
     for k, (name, t) in enumerate(operands):
         if t.shape != y.shape and t.data is not None:
             operands[k] = (call.build.const(f"{name}_broadcast", np.broadcast_to(t.data, y.shape)), t)
@@ -222,62 +235,63 @@ def add(call: Call) -> str:
     if any(shift < 0 for _, shift in factors):
         raise ValueError(f"its output scale {y.scales[0]:g} is too fine for its inputs")
     (ma, sa), (mb, sb), (my, sy) = factors
-    lo, hi = activation_range(call.op.options["FusedActivationFunction"], y)
-    sign = -1 if call.op.kind == "SUB" else 1
+    lo, hi = call.limits()
+    sign = -1 if call.kind == "SUB" else 1
     zeros = (ta.zeros[0], tb.zeros[0])
     return call.emit(TfliteAdd(y.scales[0], y.zeros[0], *zeros, ma, sa, mb, sb, my, sy, sign, lo, hi), a, b)
 
 
 def softmax(call: Call) -> str:
     """SOFTMAX over the last axis."""
-    (x, tx), y = call.activation(0), call.result
+    (x, tx), y = call.activation("input"), call.result
     if y.scales != (1 / 256,) or y.zeros != (-128,):
         raise ValueError(f"output scale {y.scales[0]:g}, zero point {y.zeros[0]}: expected 1/256 and -128")
-    table = softmax_table(call.op.options["Beta"], tx.scales[0])
+    table = softmax_table(call["Beta"], tx.scales[0])
     return call.emit(TfliteSoftmax(), x, call.build.const(f"{y.label}_exps", table))
 
 
 def reshape(call: Call) -> str:
-    """Whatever keeps the elements in their order."""
-    (x, tx), y = call.activation(0), call.result
+    """Whatever keeps the elements in their order; the file says which shape comes out."""
+    call.ignore("shape", "dim")
+    (x, tx), y = call.activation("input"), call.result
     same_scale(tx, y)
     return call.emit(Reshape(y.shape), x)
 
 
 def transpose(call: Call) -> str:
     """TRANSPOSE by a constant permutation."""
-    (x, tx), y, perm = call.activation(0), call.result, call.constant(1, "INT32").reshape(-1)
+    (x, tx), y, perm = call.activation("input"), call.result, call.constant("perm", "INT32").reshape(-1)
     same_scale(tx, y)
     return call.emit(Permute(tuple(int(p) % len(tx.shape) for p in perm)), x)
 
 
 def pad(call: Call) -> str:
     """PAD and PADV2 with the zero point, or with a constant of the same scale."""
-    (x, tx), y = call.activation(0), call.result
+    (x, tx), y = call.activation("input"), call.result
     same_scale(tx, y)
-    amounts = call.tensor(1)
+    amounts = call.tensor("padding")
     if amounts.data is None or amounts.data.shape != (len(tx.shape), 2):
         raise ValueError("its amounts are not a constant with a pair for each axis")
     value = tx.zeros[0]
-    if call.op.kind == "PADV2":
-        value = int(call.constant(2, "INT8").reshape(-1)[0])
-        same_scale(call.tensor(2), y)
+    if call.kind == "PADV2":
+        value = int(call.constant("constant_values", "INT8").reshape(-1)[0])
+        same_scale(call.tensor("constant_values"), y)
     return call.emit(Pad(tuple(int(n) for n in amounts.data.reshape(-1)), value), x)
 
 
 def concat(call: Call) -> str:
     """CONCATENATION of tensors of one scale."""
     y = call.result
-    operands = [call.activation(k) for k in range(len(call.op.inputs))]
+    operands = call.activations("values")
     for _, t in operands:
         same_scale(t, y)
-    joined = call.emit(Concat(call.op.options["Axis"] % len(y.shape)), *(name for name, _ in operands))
-    return call.clamped(joined, *activation_range(call.op.options["FusedActivationFunction"], y))
+    joined = call.emit(Concat(call["Axis"] % len(y.shape)), *(name for name, _ in operands))
+    return call.clamped(joined, *call.limits())
 
 
 def rescale(call: Call) -> str:
     """RELU, RELU6, RELU_N1_TO_1, and QUANTIZE from int8 to int8: one table."""
-    (x, tx), y, kind = call.activation(0), call.result, call.op.kind
+    (x, tx), y, kind = call.activation("input"), call.result, call.kind
     exact = tx.scales[0] / y.scales[0]
     multiplier, shift = quantize_multiplier(exact if kind == "QUANTIZE" else float32(exact))
     lo, hi = activation_range("NONE" if kind == "QUANTIZE" else kind, y)
@@ -287,16 +301,16 @@ def rescale(call: Call) -> str:
 
 def multiply(call: Call) -> str:
     """MUL, broadcasting."""
-    (a, ta), (b, tb), y = call.activation(0), call.activation(1), call.result
+    (a, ta), (b, tb), y = call.activation("lhs"), call.activation("rhs"), call.result
     factors = multipliers([ta.scales[0] * tb.scales[0] / y.scales[0]])
-    lo, hi = activation_range(call.op.options["FusedActivationFunction"], y)
+    lo, hi = call.limits()
     numbers = (ta.zeros[0], tb.zeros[0], int(factors[0][0]), int(factors[1][0]), lo, hi)
     return call.emit(TfliteMul(y.scales[0], y.zeros[0], *numbers), a, b)
 
 
 def mean(call: Call) -> str:
     """MEAN: the axes it reduces lie together before the last one that stays."""
-    (x, tx), y, axes = call.activation(0), call.result, call.constant(1, "INT32").reshape(-1)
+    (x, tx), y, axes = call.activation("input"), call.result, call.constant("axis", "INT32").reshape(-1)
     rank = len(tx.shape)
     reduced = sorted({int(a) % rank for a in axes}) or list(range(rank))
     rest = [a for a in range(rank) if a not in reduced]
@@ -313,8 +327,8 @@ def mean(call: Call) -> str:
 
 def curve(call: Call) -> str:
     """LOGISTIC and TANH: one table."""
-    (x, tx), y = call.activation(0), call.result
-    function, fixed = CURVES[call.op.kind]
+    (x, tx), y = call.activation("input"), call.result
+    function, fixed = CURVES[call.kind]
     if (y.scales[0], y.zeros[0]) != fixed:
         raise ValueError(f"output scale {y.scales[0]:g}, zero point {y.zeros[0]}: expected {fixed[0]:g} and {fixed[1]}")
     return call.mapped(x, float_table(function, tx, y))

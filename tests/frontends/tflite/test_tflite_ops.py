@@ -12,7 +12,11 @@ pytest.importorskip("tflite")
 pytest.importorskip("ai_edge_litert")
 
 from edgec import frontends
+from edgec.errors import FrontendError
+from edgec.frontends.tflite.model import names_of
 from edgec.frontends.tflite.numbers import softmax_table
+from edgec.frontends.tflite.ops import CONVERTERS
+from edgec.frontends.tflite.schema import SCHEMAS
 from edgec.ir.evaluate import evaluate
 from edgec.ir.types import DType, TensorType
 from edgec.ops.integer.tflite import TfliteAdd, TfliteSoftmax
@@ -191,6 +195,60 @@ def test_reference_is_litert(maker: object, tmp_path: Path) -> None:
         expected = litert(path, inputs)
         for found, wanted in zip(evaluate(graph, values), expected, strict=True):
             np.testing.assert_array_equal(found.numpy(), wanted, err_msg=f"{net.ops[0]} seed {seed}")
+
+
+def refused(net: Net, path: Path) -> str:
+    with pytest.raises(FrontendError) as caught:
+        frontends.load(net.write(path))
+    return str(caught.value)
+
+
+def test_operators_bind_by_the_roles_of_their_inputs(tmp_path: Path) -> None:
+    path, x, y = tmp_path / "net.tflite", T((1, 4), 0.1), T((1, 4), 0.1)
+    weights = T((4, 4), 0.01, data=np.ones((4, 4), np.int8))
+    dense = options("FullyConnectedOptions")
+    for inputs in ([0, 1], [0, 1, -1]):
+        graph = frontends.load(Net([x, weights, y], [Op("FULLY_CONNECTED", inputs, [2], dense)]).write(path))
+        assert [n.op.name for n in graph.nodes] == ["reshape", "qlinear", "requantize"]
+    wrong = {
+        "filter is missing": Op("FULLY_CONNECTED", [0, -1], [2], dense),
+        "4 inputs, expected 3 at most": Op("FULLY_CONNECTED", [0, 1, -1, 0], [2], dense),
+        "2 inputs, expected 1 at most": Op("RELU", [0, 1], [2]),
+        "values is missing": Op("CONCATENATION", [0, -1], [2], options("ConcatenationOptions", axis=1)),
+        "perm (net/tensor0) is computed, expected a constant of INT32": Op("TRANSPOSE", [0, 0], [2]),
+        "fused activation TANH is not supported": Op(
+            "ADD", [0, 0], [2], options("AddOptions", fusedActivationFunction=4)
+        ),
+    }
+    for message, op in wrong.items():
+        assert message in refused(Net([x, weights, y], [op]), path)
+
+
+#: fields of options that the table leaves out: the file says which shape comes out; what is of other element types
+LEFT_OUT = {"DepthMultiplier", "KeepNumDims", "AsymmetricQuantizeInputs", "PotScaleInt16", "QuantizedBiasType"}
+
+
+@pytest.mark.parametrize("kind", [k for k, s in SCHEMAS.items() if s.options])
+def test_every_field_of_options_is_in_the_table_or_left_out_on_purpose(kind: str) -> None:
+    """Defaults too are those of TFLite's schema: what an empty table of options gives."""
+    import flatbuffers
+    import tflite
+
+    schema, cls = SCHEMAS[kind], getattr(tflite, SCHEMAS[kind].options)
+    fields = {name for name in vars(cls) if name[0].isupper() and "GetRootAs" not in name and name != "Init"}
+    assert {p.name for p in schema.fields} == {f for f in fields if "BufferHasIdentifier" not in f} - LEFT_OUT
+    builder = flatbuffers.Builder(16)
+    builder.StartObject(0)
+    builder.Finish(builder.EndObject())
+    empty = cls.GetRootAs(builder.Output(), 0)
+    for p in schema.fields:
+        value = getattr(empty, p.name)()
+        enum = {"Padding": tflite.Padding, "FusedActivationFunction": tflite.ActivationFunctionType}.get(p.name)
+        assert p.default == (names_of(enum)[value] if enum else value)
+
+
+def test_the_table_has_every_operator() -> None:
+    assert SCHEMAS.keys() == CONVERTERS.keys()
 
 
 @pytest.mark.parametrize("classes", [511, 512, 1000, 1024, 4096, 8192, 9001])
