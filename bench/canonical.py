@@ -21,8 +21,9 @@ from torch import nn
 from edgec import frontends
 from edgec.frontends.shipped import file_of
 from edgec.ir.graph import Graph
+from edgec.options import Form
 from edgec.passes.canonicalize import Canonicalize
-from edgec.stages import Form, float_passes, transform
+from edgec.stages import float_passes, form_of, transform
 
 OUT = Path(__file__).with_suffix(".txt")
 SHIPPED = ("lmuformer", "lmuformer_ann", "eca_mobilenetv2", "ttm", "vit")
@@ -56,7 +57,7 @@ def modules() -> Iterator[tuple[str, nn.Module, torch.Tensor]]:
 
 def graphs(files: list[str]) -> Iterator[tuple[str, Graph]]:
     for name in SHIPPED:
-        axis: Any = None if Form().of(name).sliding else "guess"
+        axis: Any = None if form_of(Form(), name).sliding else "guess"
         yield name, frontends.load(file_of(name), time_axis=axis)
     for file in files:
         yield Path(file).name, frontends.load(file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from edgec.passes.streaming.make_sliding import MakeSliding
 from edgec.passes.streaming.make_streaming import MakeStreaming, mean_readouts
 
 QUANTISED = "quantised"  # the precision of a graph that holds no float tensor: it stays as it is
+INT8_SPREAD = 4.0  # of a map's factors that go into int8 weights: two of their bits
 WHOLE_WINDOW = "whole window, as no input names a time axis: one call is one inference"
 
 Progress = Callable[[str], None]
@@ -65,7 +67,7 @@ def float_passes(precision: str = "float32") -> list[Pass]:
         RecognizeEca(),  # before the layout is assigned, which cancels the permutes around what is found
         RecognizeScaler(),
         AssignLayout(),  # before batch-norm folding: a permute between convolution and batch norm would hide the pair
-        FoldBatchnorm(),
+        FoldBatchnorm(INT8_SPREAD if precision == "int8" else inf),
         SplitLinear(),  # after the layout, which brings slices and transposes next to the products
         FoldTranspose(),
     ]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy.typing as npt
 
+from edgec.ir.graph import Graph, Node
 from edgec.ir.text import parse_sample
 from edgec.ir.types import DType, TensorType
 
@@ -70,6 +71,12 @@ class Site:
     outputs: tuple[TensorType, ...]
     states: tuple[TensorType, ...] = ()
     consts: Mapping[int, Array] = field(default_factory=dict)
+
+
+def site_of(graph: Graph, node: Node) -> Site:
+    """A node's site in a graph without state."""
+    consts = {k: graph.consts[i].data for k, i in enumerate(node.inputs) if i in graph.consts}
+    return Site(graph.input_types(node), node.types, consts=consts)
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,27 @@ def position(shape: Sequence[int], out: Sequence[int]) -> str:
     return " + ".join(terms) or "0"
 
 
+def along_axis(values: Array, like: TensorType) -> tuple[int, Array] | None:
+    """A constant operand as a vector over the one axis of a tensor along which it varies, the last for one of one
+    element; None for any other shape."""
+    rank = len(like.shape)
+    shape = (1,) * (rank - values.ndim) + values.shape
+    axes = [k for k, n in enumerate(shape) if n != 1] or [rank - 1]
+    if len(axes) > 1 or values.size not in (1, like.shape[axes[0]]):
+        return None
+    return axes[0], values.reshape(-1).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class LinearMap:
+    """y = x * scale + shift along an axis of x, in float64: vectors over it, or one number for all of x."""
+
+    operand: int
+    axis: int
+    scale: Array
+    shift: Array
+
+
 @dataclass(frozen=True)
 class Binary(Op):
     """Broadcasting arithmetic on two tensors."""
@@ -93,6 +114,21 @@ class Binary(Op):
         """A constant stands second where the operands may change places."""
         return Form(self, (1, 0)) if self.commutes and 0 in site.consts and 1 not in site.consts else None
 
+    def linear_map(self, site: Site) -> LinearMap | None:
+        """What the op does to its computed operand, where the other is constant but for one axis; else None."""
+        if len(site.consts) != 1:
+            return None
+        ((place, values),) = site.consts.items()
+        vector = along_axis(values, site.outputs[0])
+        terms = self.terms(vector[1], place) if vector else None
+        if vector is None or terms is None or site.inputs[1 - place].shape != site.outputs[0].shape:
+            return None
+        return LinearMap(1 - place, vector[0], *terms)
+
+    def terms(self, c: Array, place: int) -> tuple[Array, Array] | None:
+        """Scale and shift of the other operand by a constant that is operand `place`; None where there are none."""
+        return None
+
     def permuted(self, perm: Sequence[int], types: Sequence[TensorType]) -> Op | None:
         """The op after its operands' axes are permuted; None where an operand is only broadcast."""
         return self if all(len(t.shape) == len(perm) for t in types) else None
@@ -110,6 +146,9 @@ class Add(Binary):
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
         return tensors[0] + tensors[1]
 
+    def terms(self, c: Array, place: int) -> tuple[Array, Array] | None:
+        return np.ones(1), c
+
 
 @dataclass(frozen=True)
 class Sub(Binary):
@@ -126,6 +165,9 @@ class Sub(Binary):
         """x - c is x + -c."""
         return Form(Add(), (0, 1), {1: -site.consts[1]}) if 1 in site.consts else None
 
+    def terms(self, c: Array, place: int) -> tuple[Array, Array] | None:
+        return (np.ones(1), -c) if place == 1 else (-np.ones(1), c)
+
 
 @dataclass(frozen=True)
 class Mul(Binary):
@@ -138,6 +180,9 @@ class Mul(Binary):
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
         return tensors[0] * tensors[1]
+
+    def terms(self, c: Array, place: int) -> tuple[Array, Array] | None:
+        return c, np.zeros(1)
 
 
 @dataclass(frozen=True)
@@ -155,6 +200,9 @@ class Div(Binary):
         """x / c is x * (1 / c) where no bit of that is rounded: where c is a power of two."""
         c = site.consts.get(1)
         return Form(Mul(), (0, 1), {1: 1 / c}) if c is not None and has_exact_reciprocals(c) else None
+
+    def terms(self, c: Array, place: int) -> tuple[Array, Array] | None:
+        return (1 / c, np.zeros(1)) if place == 1 and c.all() else None
 
 
 def has_exact_reciprocals(values: Array) -> bool:
@@ -218,6 +266,13 @@ class Affine(Op):
         scale, shift = site.consts.get(1), site.consts.get(2)
         same = scale is not None and shift is not None and (scale == 1).all() and not shift.any()
         return 0 if same else None
+
+    def linear_map(self, site: Site) -> LinearMap | None:
+        """What the op does to x, where scale and shift are constants."""
+        if set(site.consts) != {1, 2}:
+            return None
+        scale, shift = (site.consts[k].astype(np.float64) for k in (1, 2))
+        return LinearMap(0, self.axis % len(site.outputs[0].shape), scale, shift)
 
     def permuted(self, perm: Sequence[int], types: Sequence[TensorType]) -> Op | None:
         return Affine(axis=list(perm)[self.axis % len(perm)])

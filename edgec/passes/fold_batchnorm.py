@@ -1,10 +1,11 @@
-"""Fold affine maps (batch norm at inference) into the layers around them.
+"""Fold linear maps into the layers around them: batch norm at inference, and arithmetic with constants.
 
-    conv or linear, then affine  ->  one layer, if nothing else reads the layer's output
-    affine, then affine          ->  one affine
-    affine, then linear or conv  ->  one layer, if no zero padding would have to become the affine's shift
+    conv or linear, then a map  ->  one layer, if nothing else reads the layer's output
+    a map, then a map           ->  one map
+    a map, then linear or conv  ->  one layer, if no zero padding would have to become the map's shift
 
-An affine between a residual stream and a neuron stays: the integer neuron takes it over.
+A map is an affine op, or a sum, difference, product or quotient with a constant that is one number or varies along one
+axis. One between a residual stream and a neuron stays: the integer neuron takes it over.
 """
 
 from __future__ import annotations
@@ -13,17 +14,21 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
-from edgec.ir.graph import Const, Graph, Node
+from edgec.ir.graph import Const, Graph, Node, numbered
 from edgec.ir.types import TensorType
+from edgec.ops.base import Array, Op, Site
 from edgec.ops.conv import Conv1d, Conv2d
 from edgec.ops.dense import Linear
-from edgec.ops.elementwise import Affine
+from edgec.ops.elementwise import Add, Affine, Binary, LinearMap, Mul
 from edgec.passes.base import Pass
 
-Array = npt.NDArray[Any]
 LAYERS = (Linear, Conv1d, Conv2d)
+
+#: x - m is exact near m, x * s - m * s is off by the rounding of m * s: left apart where that is more than this
+REACH = 16.0
+#: a sum with more than this keeps nothing of a float32: it is a mask
+MASK = 2.0**24
 
 
 def padding_of(op: Any) -> bool:
@@ -39,64 +44,122 @@ def unites(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:
 
 @dataclass
 class Folder:
-    """One run over a graph. `nodes` holds the nodes still there, by their output."""
+    """One run over a graph. `nodes` holds the nodes still there, by their output, `reads` the readers of a tensor."""
 
     graph: Graph
+    spread: float
     nodes: dict[str, Node] = field(default_factory=dict)
     consts: dict[str, Const] = field(default_factory=dict)
+    reads: dict[str, set[str]] = field(default_factory=dict)
+    places: dict[str, int] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
 
     def run(self) -> Graph:
         self.consts = dict(self.graph.consts)
-        self.nodes = {n.outputs[0]: n for n in self.graph.nodes}
-        while any(self.fold(name) for name in list(self.nodes)):
-            pass
+        for place, node in enumerate(self.graph.nodes):
+            self.places[node.outputs[0]] = place
+            self.put(node)
+        self.used = {v.name for v in self.graph.inputs} | set(self.consts)
+        self.used |= {o for n in self.graph.nodes for o in n.outputs}
+        for node in self.graph.nodes:
+            self.settle(node.outputs[0])
         nodes = tuple(self.nodes.values())
         return replace(self.graph, consts=self.consts, nodes=nodes).prune_unused()
 
-    def fold(self, name: str) -> bool:
-        """Try the three rules on one node; whether one applied."""
-        node = self.nodes.get(name)
-        if node is None or type(node.op) is not Affine or not self.are_const(node.inputs[1:]):
-            return False
-        before = self.nodes.get(node.inputs[0])
-        if before is not None and self.is_only_reader(node, before.outputs[0]):
-            if type(before.op) in LAYERS and self.are_const(before.inputs[1:]) and self.on_last(node):
-                self.into_layer_before(before, node)
+    def put(self, node: Node) -> None:
+        """A node in place of the one with its output, or a new one."""
+        self.take(node.outputs[0])
+        self.nodes[node.outputs[0]] = node
+        for name in node.inputs:
+            self.reads.setdefault(name, set()).add(node.outputs[0])
+
+    def take(self, name: str) -> None:
+        """No longer count what the node `name` reads."""
+        for operand in self.nodes[name].inputs if name in self.nodes else ():
+            self.reads[operand].discard(name)
+
+    def settle(self, name: str) -> None:
+        """Fold a map as long as a rule applies; without it the one before it may fold."""
+        while name in self.nodes and (found := self.linear_map(self.nodes[name])) is not None:
+            operand = self.nodes[name].inputs[found.operand]
+            if not self.fold(self.nodes[name], found):
+                return
+            if name not in self.nodes:
+                self.settle(operand)
+
+    def fold(self, node: Node, found: LinearMap) -> bool:
+        """Try the three rules on one map; whether one applied."""
+        name, x = node.output, node.inputs[found.operand]
+        before = self.nodes.get(x)
+        if before is not None and self.reads[x] == {name} and x not in self.graph.outputs:
+            if self.is_layer(before) and self.on_last(node, found):
+                self.into_layer_before(before, node, found)
                 return True
-            if type(before.op) is Affine and self.are_const(before.inputs[1:]) and self.axis(before) == self.axis(node):
-                self.into_affine_before(before, node)
+            first = self.linear_map(before)
+            if first is not None and (both := self.composed(before, first, node, found)) is not None:
+                self.into_map_before(before, before.inputs[first.operand], node, both)
                 return True
         after = self.readers(name)
-        if after and name not in self.graph.outputs and all(self.takes(node, layer) for layer in after):
-            self.into_layers_after(node, after)
+        if after and name not in self.graph.outputs and all(self.takes(node, found, layer) for layer in after):
+            self.into_layers_after(node, x, found, after)
             return True
         return False
 
     def readers(self, name: str) -> list[Node]:
-        return [n for n in self.nodes.values() if name in n.inputs]
+        return [self.nodes[o] for o in sorted(self.reads.get(name, ()), key=self.places.__getitem__)]
 
-    def is_only_reader(self, node: Node, name: str) -> bool:
-        return self.readers(name) == [node] and name not in self.graph.outputs
+    def linear_map(self, node: Node) -> LinearMap | None:
+        """The node as a map over one axis that does not count frames; None where it is no such."""
+        if not isinstance(node.op, (Affine, Binary)):
+            return None
+        consts = {k: self.consts[i].data for k, i in enumerate(node.inputs) if i in self.consts}
+        types = tuple(self.consts[i].type if i in self.consts else self.graph.type_of(i) for i in node.inputs)
+        found = node.op.linear_map(Site(types, node.types, consts=consts))
+        if found is None or (found.axis == node.type.time_axis and self.is_vector(found)):
+            return None
+        return None if (np.abs(found.shift) >= MASK).any() else found
 
-    def are_const(self, names: tuple[str, ...]) -> bool:
-        return all(n in self.consts for n in names)
+    def is_vector(self, found: LinearMap) -> bool:
+        return found.scale.size > 1 or found.shift.size > 1
 
-    def rank(self, node: Node) -> int:
-        return len(node.type.shape)
+    def is_layer(self, node: Node) -> bool:
+        """Whether a node is a layer whose weights are constants and whose output is the sum itself."""
+        constant = all(i in self.consts for i in node.inputs[1:])
+        return type(node.op) in LAYERS and constant and not node.op.activation
 
-    def axis(self, node: Node) -> int:
-        return int(node.op.axis) % self.rank(node)
+    def on_last(self, node: Node, found: LinearMap) -> bool:
+        return found.axis == len(node.type.shape) - 1 or not self.is_vector(found)
 
-    def on_last(self, node: Node) -> bool:
-        return self.axis(node) == self.rank(node) - 1
+    def composed(self, before: Node, first: LinearMap, node: Node, second: LinearMap) -> LinearMap | None:
+        """Both maps as one; None where their axes differ or the rounding of the shift would show."""
+        vectors = [m.axis for m in (first, second) if self.is_vector(m)]
+        if len(set(vectors)) > 1:
+            return None
+        scale, shift = first.scale * second.scale, first.shift * second.scale
+        exact = isinstance(before.op, Affine) or (second.scale == 1).all()
+        if not exact and (np.abs(shift) > REACH).any():
+            return None
+        return LinearMap(0, (vectors or [self.thin_axis(node.type)])[0], scale, shift + second.shift)
 
-    def takes(self, affine: Node, layer: Node) -> bool:
-        """Whether a layer can absorb the affine in front of it."""
-        if type(layer.op) not in LAYERS or layer.inputs[0] != affine.outputs[0] or not self.are_const(layer.inputs[1:]):
+    def thin_axis(self, t: TensorType) -> int:
+        """An axis of extent 1 that counts no frames, where a map by one number takes one number; else the last."""
+        return next((k for k, n in enumerate(t.shape) if n == 1 and k != t.time_axis), len(t.shape) - 1)
+
+    def takes(self, node: Node, found: LinearMap, layer: Node) -> bool:
+        """Whether a layer can absorb the map in front of it."""
+        if not self.is_layer_input(node.output, layer) or not self.on_last(node, found):
             return False
-        if not self.on_last(affine):
+        if not isinstance(node.op, Affine) and (np.abs(found.shift) > REACH).any():
             return False
-        return not padding_of(layer.op) or not self.data(affine.inputs[2]).any()
+        groups = getattr(layer.op, "groups", 1)
+        factors = np.abs(np.broadcast_to(found.scale, node.type.shape[-1:])).reshape(groups, -1)
+        least = np.where(factors > 0, factors, factors.max(1, keepdims=True)).min(1)
+        alike = self.spread == np.inf or bool((factors.max(1) <= self.spread * least).all())
+        return alike and (not padding_of(layer.op) or not found.shift.any())
+
+    def is_layer_input(self, name: str, layer: Node) -> bool:
+        constant = all(i in self.consts for i in layer.inputs[1:])
+        return type(layer.op) in LAYERS and layer.inputs[0] == name and constant
 
     def data(self, name: str) -> Array:
         values: Array = self.consts[name].data.astype(np.float64)
@@ -105,40 +168,46 @@ class Folder:
     def store(self, name: str, data: Array) -> str:
         """A new constant beside one it replaces; the name is taken over where nothing else reads it."""
         data = data.astype(np.float32)
-        if len(self.readers(name)) > 1:
-            name = next(replace(self.graph, consts=self.consts).fresh(name))
+        if name not in self.consts or len(self.reads[name]) > 1:
+            name = next(n for n in numbered(name) if n not in self.used)
+            self.used.add(name)
         self.consts[name] = Const(data, TensorType(data.shape))
         return name
 
     def drop(self, gone: Node, kept: Node) -> None:
         """Put `kept` where `gone` was, under the name of `gone`."""
+        self.take(kept.outputs[0])
         del self.nodes[kept.outputs[0]]
-        renewed = replace(kept, outputs=gone.outputs, types=gone.types)
-        self.nodes = {k: (renewed if k == gone.outputs[0] else n) for k, n in self.nodes.items()}
+        self.put(replace(kept, outputs=gone.outputs, types=gone.types))
 
-    def into_layer_before(self, layer: Node, affine: Node) -> None:
-        scale, shift = self.data(affine.inputs[1]), self.data(affine.inputs[2])
-        w = self.store(layer.inputs[1], self.data(layer.inputs[1]) * scale)
-        bias = self.store(layer.inputs[2], self.data(layer.inputs[2]) * scale + shift)
-        self.drop(affine, replace(layer, inputs=(layer.inputs[0], w, bias), source=unites(layer.source, affine.source)))
+    def into_layer_before(self, layer: Node, node: Node, found: LinearMap) -> None:
+        w = self.store(layer.inputs[1], self.data(layer.inputs[1]) * found.scale)
+        bias = self.store(layer.inputs[2], self.data(layer.inputs[2]) * found.scale + found.shift)
+        self.drop(node, replace(layer, inputs=(layer.inputs[0], w, bias), source=unites(layer.source, node.source)))
 
-    def into_affine_before(self, first: Node, second: Node) -> None:
-        scale, shift = self.data(second.inputs[1]), self.data(second.inputs[2])
-        a = self.store(first.inputs[1], self.data(first.inputs[1]) * scale)
-        b = self.store(first.inputs[2], self.data(first.inputs[2]) * scale + shift)
-        self.drop(second, replace(first, inputs=(first.inputs[0], a, b), source=unites(first.source, second.source)))
+    def into_map_before(self, before: Node, x: str, node: Node, both: LinearMap) -> None:
+        old = [i for i in before.inputs if i != x]
+        stems = old if len(old) == 2 else [f"{node.output}_scale", f"{node.output}_shift"]
+        values = [np.broadcast_to(v, node.type.shape[both.axis]) for v in (both.scale, both.shift)]
+        op: Op = Affine(both.axis)
+        if not self.is_vector(both) and not both.shift.any():
+            op, stems, values = Mul(), stems[:1], [both.scale]
+        elif not self.is_vector(both) and (both.scale == 1).all():
+            op, stems, values = Add(), stems[1:], [both.shift]
+        inputs = (x, *(self.store(stem, data) for stem, data in zip(stems, values, strict=True)))
+        self.drop(node, replace(before, op=op, inputs=inputs, source=unites(before.source, node.source)))
 
-    def into_layers_after(self, affine: Node, layers: list[Node]) -> None:
-        scale, shift = self.data(affine.inputs[1]), self.data(affine.inputs[2])
+    def into_layers_after(self, node: Node, x: str, found: LinearMap, layers: list[Node]) -> None:
+        scale, shift = (np.broadcast_to(v, node.type.shape[-1:]) for v in (found.scale, found.shift))
         for layer in layers:
             w = self.data(layer.inputs[1])
             groups = getattr(layer.op, "groups", 1)
             added = (w * per_weight(shift, w.shape, groups)).reshape(-1, w.shape[-1]).sum(0)
             bias = self.store(layer.inputs[2], self.data(layer.inputs[2]) + added)
             weight = self.store(layer.inputs[1], w * per_weight(scale, w.shape, groups))
-            inputs = (affine.inputs[0], weight, bias)
-            self.nodes[layer.outputs[0]] = replace(layer, inputs=inputs, source=unites(affine.source, layer.source))
-        del self.nodes[affine.outputs[0]]
+            self.put(replace(layer, inputs=(x, weight, bias), source=unites(node.source, layer.source)))
+        self.take(node.output)
+        del self.nodes[node.output]
 
 
 def per_weight(values: Array, shape: tuple[int, ...], groups: int) -> Array:
@@ -150,10 +219,12 @@ def per_weight(values: Array, shape: tuple[int, ...], groups: int) -> Array:
 
 @dataclass(frozen=True)
 class FoldBatchnorm(Pass):
-    """Fold affine maps into the layers before and after them; see the module."""
+    """Fold linear maps into the layers before and after them; see the module. `spread`: how many times as large as
+    another of the same output's a factor on a layer's weights may be; each power of two is a bit less in int8."""
 
     name: ClassVar[str] = "fold_batchnorm"
+    spread: float = np.inf
 
     def run(self, graph: Graph) -> Graph:
         assert not graph.is_step
-        return Folder(graph).run()
+        return Folder(graph, self.spread).run()

@@ -1,10 +1,13 @@
 """fold_batchnorm: the same numbers from fewer nodes."""
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
+from edgec.frontends import load
 from edgec.frontends.builder import GraphBuilder
 from edgec.ir.evaluate import evaluate
 from edgec.ir.graph import Const, Graph
@@ -14,6 +17,7 @@ from edgec.ir.verify import verify
 from edgec.ops import OPS
 from edgec.passes.canonicalize import Canonicalize
 from edgec.passes.fold_batchnorm import FoldBatchnorm
+from edgec.stages import float_passes, transform
 
 
 def same(before: Graph, after: Graph) -> None:
@@ -95,7 +99,7 @@ graph net
 input %x : float32[1,2]
 const %a_1 : float32[2] = [2.0, 3.0]
 const %b_1 : float32[2] = [3.0, 4.0]
-%y = affine(%x, %a_1, %b_1) : float32[1,2]
+%y = affine(%x, %a_1, %b_1) {axis=1} : float32[1,2]
 return %y
 """
     )
@@ -163,9 +167,158 @@ return %c
     assert "affine" not in out
 
 
+SCALED = """\
+graph net
+input %x : float32[1,3,2]
+const %m : float32[2] = [0.5, -1.0]
+const %s : float32[2] = [2.0, 3.0]
+const %w : float32[3,2,1] = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+const %v : float32[2,1] = [3.0, 1.0]
+const %z : float32[1] = [0.0]
+const %two : float32[1] = [2.0]
+const %five : float32[1] = [5.0]
+const %far : float32[1] = [300.0]
+const %mask : float32[2] = [0.0, -1e30]
+const %rows : float32[3,1] = [1.0, 2.0, 4.0]
+"""
+
+#: nodes on the constants above and what is left of them
+MAPS = {
+    "a standardised input": (
+        "%a = sub(%x, %m) : T\n%b = div(%a, %s) : T\n%y = relu(%b) : T\n",
+        "%b = affine(%x, %b_scale, %b_shift) {axis=2} : T\n%y = relu(%b) : T\n",
+    ),
+    "a standardised input of a convolution": (
+        "%a = sub(%x, %m) : T\n%b = div(%a, %s) : T\n%y = conv1d(%b, %w, %z) : float32[1,1,1]\n",
+        "%y = conv1d(%x, %w, %z) : float32[1,1,1]\n",
+    ),
+    "one in front of zero padding": (
+        "%a = sub(%x, %m) : T\n%b = div(%a, %s) : T\n%y = conv1d(%b, %w, %z) {pad=(1, 1)} : float32[1,3,1]\n",
+        "%b = affine(%x, %b_scale, %b_shift) {axis=2} : T\n"
+        "%y = conv1d(%b, %w, %z) {pad=(1, 1)} : float32[1,3,1]\n",
+    ),
+    "a quotient in front of zero padding": (
+        "%b = div(%x, %s) : T\n%y = conv1d(%b, %w, %z) {pad=(1, 1)} : float32[1,3,1]\n",
+        "%y = conv1d(%x, %w, %z) {pad=(1, 1)} : float32[1,3,1]\n",
+    ),
+    "a result in the user's unit": (
+        "%a = linear(%x, %v, %z) : float32[1,3,1]\n%b = sub(%five, %a) : float32[1,3,1]\n"
+        "%c = div(%b, %two) : float32[1,3,1]\n%y = add(%c, %far) : float32[1,3,1]\n",
+        "%y = linear(%x, %v, %z) : float32[1,3,1]\n",
+    ),
+    "numbers": (
+        "%a = mul(%x, %two) : T\n%b = div(%a, %five) : T\n%c = relu(%b) : T\n%d = add(%c, %two) : T\n"
+        "%e = sub(%d, %five) : T\n%f = relu(%e) : T\n%g = mul(%f, %five) : T\n%h = add(%g, %two) : T\n"
+        "%y = relu(%h) : T\n",
+        "%b = mul(%x, %b_scale) : T\n%c = relu(%b) : T\n%e = add(%c, %e_shift) : T\n%f = relu(%e) : T\n"
+        "%h = affine(%f, %h_scale, %h_shift) {axis=0} : T\n%y = relu(%h) : T\n",
+    ),
+    "a difference that cancels": ("%a = sub(%x, %far) : T\n%y = mul(%a, %five) : T\n",) * 2,
+    "a mask": (
+        "%a = mul(%x, %five) : T\n%b = add(%a, %mask) : T\n%y = softmax(%b) : T\n",
+    )
+    * 2,
+    "a mask behind a layer": (
+        "%a = linear(%x, %v, %z) : float32[1,3,1]\n%b = reshape(%a) {shape=(1, 3)} : float32[1,3]\n"
+        "%c = concat(%b, %b) : float32[1,6]\n%d = reshape(%c) {shape=(1, 3, 2)} : T\n"
+        "%e = add(%d, %mask) : T\n%y = softmax(%e) : T\n",
+    )
+    * 2,
+    "two axes": ("%a = mul(%x, %s) : T\n%y = div(%a, %rows) : T\n",) * 2,
+    "a result between": ("%a = mul(%x, %s) : T\n%y = add(%a, %m) : T\n%k = relu(%a) : T\n",) * 2,
+    "one number over x": ("%a = div(%five, %x) : T\n%y = mul(%a, %s) : T\n",) * 2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MAPS)
+def test_arithmetic_with_constants_folds_as_a_map(case):
+    before, left = (text.replace(": T", ": float32[1,3,2]") for text in MAPS[case])
+    tail = "return %y, %k\n" if "%k" in before else "return %y\n"
+    found = [
+        line for line in fold(SCALED + before + tail).splitlines(keepends=True) if line.startswith(("%", "return"))
+    ]
+    assert "".join(found) == left + tail
+
+
+def test_a_map_that_differs_from_frame_to_frame_stays():
+    """It must be refused as what it is when the step is made."""
+    text = """\
+graph net
+input %x : float32[1,3,2] t1
+const %s : float32[2] = [2.0, 3.0]
+const %rows : float32[3,1] = [1.0, 2.0, 4.0]
+%a = mul(%x, %rows) : float32[1,3,2] t1
+%b = div(%a, %rows) : float32[1,3,2] t1
+%y = relu(%b) : float32[1,3,2] t1
+return %y
+"""
+    assert fold(text) == text.replace("const %s : float32[2] = [2.0, 3.0]\n", "")
+
+
+def test_factors_far_apart_stay_out_of_int8_weights():
+    text = FORWARD.replace("[2.0, -1.0]", "[2.0, -0.25]") + "%y = conv1d(%n, %w, %b) : float32[1,2,1] t1\nreturn %y\n"
+    graph = parse_graph(text, OPS)
+    assert len(FoldBatchnorm().run(graph).nodes) == 2
+    assert len(FoldBatchnorm(spread=8.0).run(graph).nodes) == 2
+    assert len(FoldBatchnorm(spread=4.0).run(graph).nodes) == 3
+
+
+class Photograph(nn.Module):
+    """Bytes 0 to 255 to a network that normalises by itself, with a stem without padding."""
+
+    def __init__(self):
+        super().__init__()
+        self.mean = nn.Buffer(torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1))
+        self.std = nn.Buffer(torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1))
+        self.stem, self.head = nn.Conv2d(3, 5, 4, stride=4), nn.Linear(5, 2)
+
+    def forward(self, image):
+        return self.head(torch.relu(self.stem((image / 255.0 - self.mean) / self.std)).mean((2, 3)))
+
+
+class Weather(nn.Module):
+    """Two readings in units of their own, and a forecast in degrees."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.wind, self.out = nn.Linear(3, 7), nn.Linear(1, 7, bias=False), nn.Linear(7, 1)
+
+    def forward(self, state, wind):
+        x = self.hidden((state - torch.tensor([3.0, 0.5, -7.0])) / torch.tensor([1.5, 0.3, 9.0]))
+        return 21.5 - 3 * self.out(torch.tanh(x + self.wind(wind / 12.5) / 0.7 - 0.1))
+
+
+class Pressure(nn.Module):
+    """Pascals near 101,325: the difference is what counts."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.layer((x - 101325.0) / 300.0)
+
+
+@pytest.mark.parametrize(
+    ("module", "inputs", "left"),
+    [
+        (Photograph(), (torch.rand(1, 3, 8, 8) * 255,), {"conv2d", "relu", "mean", "linear", "permute", "reshape"}),
+        (Weather(), (torch.randn(1, 3) * 4, torch.rand(1, 1) * 30), {"linear", "add", "tanh"}),
+        (Pressure(), (101325 + torch.randn(1, 4) * 250,), {"add", "div", "linear"}),
+    ],
+)
+def test_units_and_normalisations_cost_nothing_and_round_as_torch_does(module, inputs, left):
+    torch.manual_seed(0)
+    module = module.eval().requires_grad_(False)
+    graph = transform(load(module, inputs, name="net", time_axis=None), float_passes(), lambda stage: None)[-1]
+    assert {n.op.name for n in graph.nodes} <= left
+    (got,) = evaluate(graph, dict(zip((v.name for v in graph.inputs), inputs, strict=True)))
+    torch.testing.assert_close(got, module(*inputs), rtol=1e-5, atol=1e-5)
+
+
 @st.composite
 def chains(draw):
-    """Random chains of affine maps, convolutions, linear layers and elementwise ops, with side exits."""
+    """Random chains of affine maps, arithmetic with constants, layers and elementwise ops, with side exits."""
     builder = GraphBuilder("random")
     rng = np.random.default_rng(draw(st.integers(0, 999)))
     c = draw(st.sampled_from([2, 4]))
@@ -180,7 +333,7 @@ def chains(draw):
     for _ in range(draw(st.integers(1, 10))):
         x = pool[-1] if draw(st.integers(0, 3)) else draw(st.sampled_from(pool))
         channels = builder.type_of(x).shape[-1]
-        kind = draw(st.sampled_from(["affine"] * 4 + ["conv1d", "conv1d", "linear", "relu", "add"]))
+        kind = draw(st.sampled_from(["affine"] * 3 + ["map"] * 4 + ["conv1d", "conv1d", "linear", "relu", "add"]))
         if kind == "affine":
             shift = (
                 builder.const("zero", np.zeros(channels, np.float32)) if draw(st.booleans()) else value("t", channels)
@@ -188,6 +341,13 @@ def chains(draw):
             pool.append(
                 builder.emit(OPS["affine"](axis=draw(st.sampled_from([-1, 2]))), x, value("s", channels), shift)
             )
+        elif kind == "map":
+            extents = builder.type_of(x).shape
+            axis = draw(st.sampled_from([None, 1, 2, 2]))
+            shape = (1,) if axis is None else tuple(n if k == axis else 1 for k, n in enumerate(extents))[axis:]
+            c = builder.const("c", rng.uniform(0.5, 2, shape).astype(np.float32) * draw(st.sampled_from([1, -1])))
+            op = OPS[draw(st.sampled_from(["add", "sub", "mul", "div"]))]()
+            pool.append(builder.emit(op, *((x, c) if op.name == "div" or draw(st.booleans()) else (c, x))))
         elif kind == "conv1d":
             groups = draw(st.sampled_from([1, 2]))
             k = draw(st.integers(1, 3))

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgec.ir.types import TensorType
 from edgec.ops.integer.requantize import accumulator_bounds
 
 Array = npt.NDArray[Any]
@@ -38,17 +37,6 @@ class Scale:
         if not np.isfinite(real):
             return hi if real > 0 else lo
         return int(np.clip(np.floor(real / self.scale + 0.5) + self.zero, lo, hi))
-
-
-def along_axis(values: Array, like: TensorType) -> tuple[int, Array] | None:
-    """A constant operand as a vector over the one axis of a tensor along which it varies, the last for one of one
-    element; None for any other shape."""
-    rank = len(like.shape)
-    shape = (1,) * (rank - values.ndim) + values.shape
-    axes = [k for k, n in enumerate(shape) if n != 1] or [rank - 1]
-    if len(axes) > 1 or values.size not in (1, like.shape[axes[0]]):
-        return None
-    return axes[0], values.reshape(-1).astype(np.float64)
 
 
 def asymmetric(lo: float, hi: float, levels: int = 256) -> Scale:

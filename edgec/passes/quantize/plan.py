@@ -10,6 +10,7 @@ from edgec.bits import Bits
 from edgec.ir.graph import Graph, Node
 from edgec.ir.types import DType
 from edgec.ops.activation import Softmax
+from edgec.ops.base import site_of
 from edgec.ops.conv import Conv1d
 from edgec.ops.dense import Linear, MatMul
 from edgec.ops.elementwise import Add, Affine, Mul, Sigmoid, Sub, Tanh, Unary
@@ -22,7 +23,7 @@ from edgec.ops.scaler import StdUnscale
 from edgec.ops.shape import Concat, Permute, Reshape, Slice
 from edgec.passes.quantize.assign_precision import Assignment
 from edgec.passes.quantize.calibrate import Statistics
-from edgec.passes.quantize.numbers import Scale, along_axis, asymmetric, symmetric
+from edgec.passes.quantize.numbers import Scale, asymmetric, symmetric
 
 #: head room of int16 above the largest value seen in calibration
 MARGIN = 2.0
@@ -103,12 +104,7 @@ def is_map(graph: Graph, node: Node) -> bool:
     """Whether the op is arithmetic with a constant that is one number or varies along one axis only."""
     if isinstance(node.op, Affine):
         return True
-    if not isinstance(node.op, (Add, Mul, Sub)) or not any(i in graph.consts for i in node.inputs):
-        return False
-    x, constant = node.inputs if node.inputs[1] in graph.consts else node.inputs[::-1]
-    if x in graph.consts or graph.type_of(x).shape != node.type.shape:
-        return False
-    return along_axis(graph.consts[constant].data, node.type) is not None
+    return isinstance(node.op, (Add, Mul, Sub)) and node.op.linear_map(site_of(graph, node)) is not None
 
 
 def coarse_tensors(graph: Graph, ranges: Mapping[str, Statistics]) -> frozenset[str]:

@@ -10,12 +10,12 @@ import torch
 
 from edgec.ir.graph import Node
 from edgec.ir.types import DType
+from edgec.ops.base import site_of
 from edgec.ops.elementwise import Mul, Relu, Relu6, Sub
 from edgec.ops.integer.requantize import QAdd, QLut
 from edgec.ops.signal.log_mel import to_integer
 from edgec.passes.quantize.build import Builder, Source
-from edgec.passes.quantize.numbers import Array, Refusal, Scale, along_axis, asymmetric, fixed_point
-from edgec.passes.quantize.plan import is_map
+from edgec.passes.quantize.numbers import Array, Refusal, Scale, asymmetric, fixed_point
 from edgec.passes.quantize.product import product
 
 
@@ -64,18 +64,10 @@ def linear_map(b: Builder, node: Node, x: str, axis: int, gain: Array, offset: A
 
 def arithmetic(b: Builder, node: Node) -> None:
     """Add, subtract or multiply: by a constant along one axis it is an affine map, otherwise there are integer ops."""
-    op = node.op
-    if is_map(b.graph, node):
-        x, values = next((i, b.data(k)) for i, k in (node.inputs, node.inputs[::-1]) if b.data(i) is None)
-        assert values is not None
-        axis, vector = along_axis(values, node.type) or (0, values)
-        one, zero = np.ones(1), np.zeros(1)
-        if isinstance(op, Mul):
-            return linear_map(b, node, x, axis, vector, zero)
-        negated = isinstance(op, Sub) and x == node.inputs[1]
-        offset = -vector if isinstance(op, Sub) and not negated else vector
-        return linear_map(b, node, x, axis, -one if negated else one, offset)
-    if isinstance(op, Mul):
+    found = node.op.linear_map(site_of(b.graph, node))
+    if found is not None:
+        return linear_map(b, node, node.inputs[found.operand], found.axis, found.scale, found.shift)
+    if isinstance(node.op, Mul):
         return product(b, node)
     if node.output in b.plan.residual:
         return residual_add(b, node)
