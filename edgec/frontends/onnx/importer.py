@@ -11,6 +11,7 @@ import numpy as np
 
 from edgec.errors import FrontendError, join_problems, option
 from edgec.frontends.builder import GraphBuilder
+from edgec.frontends.onnx.constants import fold_constants
 from edgec.frontends.onnx.layers import probabilities
 from edgec.frontends.onnx.model import OnnxModel, OnnxNode, OnnxValue, read_model
 from edgec.frontends.onnx.ops import CONVERTERS
@@ -43,7 +44,7 @@ def load_onnx(path: Path, name: str, time_axis: int | Sequence[int | None] | str
             f"{path}: an .onnx network takes its whole window in one call; no time axis can be named",
             hint=f"leave out {option('time_axis')}, or export the network from torch to stream it",
         )
-    model, where = live_part(read_model(path)), str(path)
+    model, where = live_part(fold_constants(read_model(path))), str(path)
     unknown = [n for n in model.nodes if n.kind not in CONVERTERS and n.kind not in QUANTIZERS]
     if not any(n.kind == "QuantizeLinear" for n in model.nodes) and not unknown:
         count = len(model.nodes)

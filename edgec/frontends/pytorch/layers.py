@@ -68,8 +68,10 @@ def padded_operand(call: Call, key: str, pads: Pads) -> tuple[str, Pads]:
     return value.tensor, tuple((a + c, b + d) for (a, b), (c, d) in joined)
 
 
-def _conv(call: Call, rank: int) -> str:
+def convolution(call: Call) -> str:
+    """Convolution of [B,C,L] and [B,C,H,W]."""
     w = call.constant("weight")
+    rank = w.ndim - 2
     stride, dilation = spread(call["stride"], rank), spread(call["dilation"], rank)
     x, pads = padded_operand(call, "input", conv_pads(call["padding"], w.shape[2:], dilation, stride))
     x = channels_last(call, x, rank)
@@ -91,16 +93,6 @@ def bias_of(call: Call, channels: int) -> str:
     stem = call.stem("weight", "weight")
     stem = stem[: -len("weight")] + "bias" if stem.endswith("weight") else f"{stem}_bias"
     return call.const(stem, np.zeros(channels, np.float32))
-
-
-def conv1d(call: Call) -> str:
-    """Convolution of [B,C,L]."""
-    return _conv(call, 1)
-
-
-def conv2d(call: Call) -> str:
-    """Convolution of [B,C,H,W]."""
-    return _conv(call, 2)
 
 
 def linear(call: Call) -> str:
@@ -171,11 +163,12 @@ def layer_norm(call: Call) -> str:
     return call.emit(LayerNorm(eps=float(call["eps"])), call.tensor("input"), scale, shift)
 
 
-def _pool(call: Call, rank: int, kind: str) -> str:
-    """A pooling window over the spatial axes; one-dimensional pooling is two-dimensional with width 1."""
+def pool(call: Call) -> str:
+    """Windows of [B,C,L] and [B,C,H,W], largest or mean; one-dimensional pooling is two-dimensional with width 1."""
+    rank, largest = int(call.kind[-2]), "max" in call.kind
     kernel = spread(call["kernel_size"], rank)
     stride = spread(call["stride"], rank) if call["stride"] else kernel
-    if kind == "max" and any(d != 1 for d in spread(call["dilation"], rank)):
+    if largest and any(d != 1 for d in spread(call["dilation"], rank)):
         raise ValueError("max pooling with dilation")
     given: Pads = tuple((p, p) for p in spread(call["padding"], rank))
     x = channels_last(call, call.tensor("self"), rank)
@@ -190,7 +183,7 @@ def _pool(call: Call, rank: int, kind: str) -> str:
         if pads != given and call.type_of(x).time_axis == 1:
             raise ValueError("pooling with ceil_mode along time, whose last window is cut short")
     place = ((kernel[0], kernel[1]), (stride[0], stride[1]), (*pads[0], *pads[1]))
-    if kind == "max":
+    if largest:
         y = call.emit(MaxPool2d(*place), x)
     else:
         override = call.get("divisor_override")
@@ -202,26 +195,6 @@ def _pool(call: Call, rank: int, kind: str) -> str:
         shape = call.type_of(y).shape
         y = call.reshape(y, (shape[0], shape[1], shape[3]))
     return call.permute(y, to_second(rank))
-
-
-def max_pool1d(call: Call) -> str:
-    """Max pooling of [B,C,L]."""
-    return _pool(call, 1, "max")
-
-
-def max_pool2d(call: Call) -> str:
-    """Max pooling of [B,C,H,W]."""
-    return _pool(call, 2, "max")
-
-
-def avg_pool1d(call: Call) -> str:
-    """Average pooling of [B,C,L]."""
-    return _pool(call, 1, "avg")
-
-
-def avg_pool2d(call: Call) -> str:
-    """Average pooling of [B,C,H,W]."""
-    return _pool(call, 2, "avg")
 
 
 def adaptive_avg_pool(call: Call) -> str:
