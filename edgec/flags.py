@@ -29,7 +29,7 @@ def add_choices(parser: Any, choices: Iterable[Field]) -> None:
     """An option for each choice; what is not given stays None, so that a file's choice or the default counts."""
     for f in choices:
         about, how = f.metadata, dict[str, Any](dest=f.name, help=help_of(f), metavar=f.metadata.get("metavar"))
-        if f.name == "tune":
+        if "off" in about and "metavar" in about:  # may stand alone, or with a value
             how |= {"nargs": "?", "const": True}
         elif "off" in about:
             how = {"dest": f.name, "help": how["help"], "action": "store_const", "const": True}

@@ -267,11 +267,11 @@ class Options:
     def of(cls, base: Options | None = None, **choices: Unpack[Choices]) -> Options:
         """Choices by name, the others as in `base`, by default as in a plain compile; what they exclude there goes.
 
-        `budget` is given as a whole. TypeError for a name that is no choice, InputError for a value that there is not,
-        or for two that exclude each other."""
+        `budget` is given as a whole, or each bound by its name. TypeError for a name that is no choice, InputError for
+        a value that there is not, or for two that exclude each other."""
         said: dict[str, Any] = {**choices}
         for name, value, others in EXCLUDES:
-            if said.get(name) == value and name in said:
+            if name in said and said[name] == value:
                 said = others | said
         base, given = base or cls(), dict[str, dict[str, Any]]()
         for name, value in said.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import filecmp
+import inspect
 import json
 import re
 from pathlib import Path
@@ -33,6 +34,15 @@ ROOT = Path(edgec.__file__).parent
 def test_a_type_checker_sees_the_fields() -> None:
     fields = {name: kind for group in (Precision, Form, Code) for name, kind in get_type_hints(group).items()}
     assert get_type_hints(Choices) == {**fields, "budget": Budget | None}
+
+
+def test_compile_names_every_choice() -> None:
+    """What help() and a call with a wrong keyword see."""
+    parameters = inspect.signature(edgec.compile).parameters
+    leaves = {name for name, group in GROUP_OF.items() if group != "budget"}
+    own = {"model", "target", "out", "calibration", "example_inputs", "options", "dump_ir", "progress"}
+    assert set(parameters) == own | leaves | {"budget"}
+    assert all(parameters[name].default == FIELDS[name].default for name in leaves)
 
 
 def test_every_choice_is_an_option_of_the_command_line() -> None:

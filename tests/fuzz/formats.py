@@ -130,12 +130,14 @@ def clips() -> Format:
 
 
 def texts() -> Iterator[Format]:
-    """Targets, labels, bits, graphs and the tuning cache."""
+    """Targets, labels, bits, options, graphs and the tuning cache."""
     from edgec.bits import read_bits
+    from edgec.config import Config, Effective, read_config, to_toml
     from edgec.files import read_lines
     from edgec.ir.text import parse_graph, print_graph
     from edgec.ir.verify import verify
     from edgec.ops import OPS
+    from edgec.options import Budget, Options
     from edgec.passes.canonicalize import Canonicalize
     from edgec.passes.quantize.assign_precision import Assignment
     from edgec.passes.streaming.make_streaming import MakeStreaming
@@ -153,6 +155,10 @@ def texts() -> Iterator[Format]:
     pairs = "\n".join(f'{k} = "{v}"' for k, v in table.items()).encode()
     yield Format("bits", "text", {"bits.toml": pairs, "bits.json": json.dumps(table).encode()},
                  lambda p: Assignment(8, read_bits([str(p)])))  # fmt: skip
+    chosen = Options.of(bits=table, sliding=True, hop=2, outputs=["y"], budget=Budget(flash=1 << 20, latency_ms=1.5))
+    config = Config(model="lmuformer", calibration="data.npz", **vars(chosen))
+    file = to_toml(Effective(config, {"hop": "file"})).encode()
+    yield Format("options", "text", {"edgec.toml": file}, read_config)
     entry = {"op": "conv1d", "target": "cortex-m7", "costs": {"generic": 100, "rows": 70}}
     cache = json.dumps({"version": VERSION, "entries": {"instructions:abc": entry}})
     yield Format("tuning cache", "json", {"tune.json": cache.encode()}, read_cache)
