@@ -257,8 +257,17 @@ def test_dropout(ratio: float, training: bool | None, tmp_path: Path) -> None:
         assert not differences(path, normal(np.random.default_rng(0), (1, 4))).any()
 
 
-def test_dropout_whose_mode_is_computed_is_refused(tmp_path: Path) -> None:
-    assert "Not" in refused(dropout(tmp_path / "net.onnx", 0.5, False, computed=True))
+def test_dropout_whose_mode_is_computed(tmp_path: Path) -> None:
+    """From a constant it is one; from the input it is refused."""
+    path = dropout(tmp_path / "net.onnx", 0.5, True, computed=True)
+    assert not differences(path, normal(np.random.default_rng(0), (1, 4))).any()
+    path = dropout(tmp_path / "net.onnx", 0.5, False, computed=True)
+    assert "training_mode is not a constant false" in refused(path)
+    model = onnx.load(path)
+    mode = next(n for n in model.graph.node if n.op_type == "Not")
+    mode.op_type, mode.input[0] = "IsNaN", model.graph.node[0].input[0]
+    onnx.save(model, path)
+    assert "IsNaN is not supported (once" in refused(path)
 
 
 def refused(path: Path) -> str:
