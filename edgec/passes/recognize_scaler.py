@@ -3,12 +3,13 @@
     loc = mean(x),  scale = sqrt(mean((x - loc)^2) + eps),  y = (x - loc) / scale   ->   y, loc, scale = std_scale(x)
     z * scale + loc                                                                 ->   std_unscale(z, loc, scale)
 
-A mean may be written as a sum times and over constants, with its axis kept or put back by a reshape.
+A mean may be written as a sum times and over constants, with its axis kept or put back by a reshape; a quotient as a
+product with the reciprocal, as rsqrt gives it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -83,6 +84,8 @@ class Finder:
 
     def deviation(self, name: str) -> tuple[str, int, float] | None:
         """x, the axis and eps where `name` is sqrt(mean((x - mean x)^2) + eps)."""
+        while (below := self.reciprocal(name)) and (whole := self.reciprocal(below)):
+            name = whole
         root = self.node(name, Sqrt)
         added = root and self.node(root.inputs[0], Add)
         pair = self.with_constant(added) if added else None
@@ -94,16 +97,32 @@ class Finder:
         x, axis = away.inputs[0], squares[1]
         return (x, axis, pair[1]) if self.mean(away.inputs[1]) == (x, axis) else None
 
+    def reciprocal(self, name: str) -> str | None:
+        """What `name` is 1 over."""
+        node = self.node(name, Div)
+        return node.inputs[1] if node is not None and self.constant(node.inputs[0]) == 1 else None
+
+    def pairs(self, node: Node, op: type, inverse: type) -> Iterator[tuple[str, str]]:
+        """a and b where the node is a `op` b, also as the inverse op with 1 / b."""
+        if not isinstance(node.op, (Mul, Div)):
+            return
+        for a, b in (node.inputs, node.inputs[::-1])[: 2 if isinstance(node.op, Mul) else 1]:
+            if isinstance(node.op, op):
+                yield a, b
+            elif isinstance(node.op, inverse) and (over := self.reciprocal(b)) is not None:
+                yield a, over
+
     def scaled(self, node: Node) -> Scaled | None:
         """The standardisation that ends in this node."""
-        away = self.node(node.inputs[0], Sub) if isinstance(node.op, Div) else None
-        found = self.deviation(node.inputs[1]) if away is not None else None
-        if away is None or found is None:
-            return None
-        x, axis, eps = found
-        if away.inputs[0] != x or self.mean(away.inputs[1]) != (x, axis):
-            return None
-        return Scaled(x, axis, eps, node, self.producers[away.inputs[1]], self.producers[node.inputs[1]])
+        for above, below in self.pairs(node, Div, Mul):
+            away = self.node(above, Sub)
+            found = self.deviation(below) if away is not None else None
+            if away is None or found is None:
+                continue
+            x, axis, eps = found
+            if away.inputs[0] == x and self.mean(away.inputs[1]) == (x, axis):
+                return Scaled(x, axis, eps, node, self.producers[away.inputs[1]], self.producers[below])
+        return None
 
     def is_loc(self, name: str, s: Scaled) -> bool:
         """Whether a tensor is the mean of a standardisation."""
@@ -149,8 +168,8 @@ def unscale_node(graph: Graph, node: Node, finder: Finder, found: list[Scaled]) 
     if not isinstance(node.op, Add):
         return None
     for name, loc in (node.inputs, node.inputs[::-1]):
-        product = finder.node(name, Mul)
-        for z, scale in (product.inputs, product.inputs[::-1]) if product else ():
+        product = finder.producers.get(name)
+        for z, scale in finder.pairs(product, Mul, Div) if product else ():
             s = next((s for s in found if finder.is_loc(loc, s) and finder.is_scale(scale, s)), None)
             if product is None or s is None or graph.type_of(z).shape != node.type.shape:
                 continue

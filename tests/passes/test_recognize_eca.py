@@ -15,6 +15,7 @@ from edgec.ir.text import parse_graph, print_graph
 from edgec.ir.verify import verify
 from edgec.ops import OPS, Conv1d, Mean, Mul, Reshape, Sigmoid
 from edgec.passes.assign_layout import AssignLayout
+from edgec.passes.canonicalize import Canonicalize
 from edgec.passes.recognize_eca import RecognizeEca
 from tests.graphs import Builder
 
@@ -48,6 +49,26 @@ def rows_first(m: nn.Module, x: Tensor) -> Tensor:
     return x * torch.sigmoid(m(y).reshape(1, x.shape[1], 1, 1))
 
 
+def summed(m: nn.Module, x: Tensor) -> Tensor:
+    """The mean as a sum over the number of positions."""
+    y = x.sum((2, 3)) / (x.shape[2] * x.shape[3])
+    return x * torch.sigmoid(m(y[:, None])).reshape(1, -1, 1, 1)
+
+
+def sharpened(m: nn.Module, x: Tensor) -> Tensor:
+    """Other numbers on the way, which the filter takes."""
+    y = m(x.flatten(2).sum(-1)[:, None] * 0.03) / 0.7
+    return torch.sigmoid(-y).reshape(1, -1, 1, 1) * x
+
+
+def of_tokens(m: nn.Module, x: Tensor) -> Tensor:
+    """An image that is a view of tokens, whose mean is theirs."""
+    tokens = torch.relu(x.flatten(2).transpose(1, 2))
+    image = tokens.reshape(1, x.shape[2], x.shape[3], x.shape[1])
+    y = torch.sigmoid(m(tokens.mean(1)[:, None])).reshape(1, 1, 1, -1)
+    return (image * y).permute(0, 3, 1, 2)
+
+
 class Net(nn.Module):
     """The attention between two convolutions, or alone."""
 
@@ -67,7 +88,7 @@ def names(graph: Graph) -> list[str]:
 
 
 def check(net: nn.Module, x: Tensor, expected: list[str]) -> None:
-    graph = RecognizeEca().run(load(net, (x,)))
+    graph = RecognizeEca().run(Canonicalize().run(load(net, (x,))))
     verify(graph)
     graph = AssignLayout().run(graph)
     verify(graph)
@@ -77,7 +98,7 @@ def check(net: nn.Module, x: Tensor, expected: list[str]) -> None:
 
 
 @pytest.mark.parametrize("taps", [1, 3, 5])
-@pytest.mark.parametrize("forward", [published, viewed, two_means, pooled, rows_first])
+@pytest.mark.parametrize("forward", [published, viewed, two_means, pooled, rows_first, summed, sharpened])
 def test_every_spelling_is_one_node(forward: Forward, taps: int) -> None:
     torch.manual_seed(taps)
     net = Net(forward, taps, 6, alone=False).eval()
@@ -85,12 +106,22 @@ def test_every_spelling_is_one_node(forward: Forward, taps: int) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 6, 5, 4), (1, 6, 1, 1), (1, 2, 1, 3), (1, 3, 3, 3)])
-@pytest.mark.parametrize("forward", [published, viewed, two_means, rows_first])
+@pytest.mark.parametrize("forward", [published, viewed, two_means, rows_first, summed, sharpened])
 def test_right_behind_the_input(forward: Forward, shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     net = Net(forward, 3, shape[1], alone=True).eval()
     moves = "reshape" if shape[2:] == (1, 1) else "permute"
     check(net, torch.randn(shape), [moves, "eca", moves])
+
+
+def test_an_image_that_is_a_view_of_tokens() -> None:
+    torch.manual_seed(0)
+    net, x = Net(of_tokens, 3, 6, alone=False).eval(), torch.randn(1, 6, 5, 4)
+    graph = RecognizeEca().run(Canonicalize().run(load(net, (x,))))
+    verify(graph)
+    assert {"eca", "sigmoid"} & set(names(graph)) == {"eca"}
+    with torch.no_grad():
+        torch.testing.assert_close(evaluate(graph, {graph.inputs[0].name: x})[0], net(x))
 
 
 def test_timms_module_unchanged() -> None:
@@ -138,7 +169,7 @@ def test_attention_in_unusual_places(kind: str) -> None:
     """Over rows it is the same thing of another axis; what else reads x does not matter."""
     torch.manual_seed(0)
     net, x = Gated(kind).eval(), torch.randn(1, 4, 4, 4)
-    graph = RecognizeEca().run(load(net, (x,)))
+    graph = RecognizeEca().run(Canonicalize().run(load(net, (x,))))
     verify(graph)
     assert names(graph).count("eca") == 1
     with torch.no_grad():

@@ -52,6 +52,14 @@ def by_squares(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return away / scale, loc, scale
 
 
+def by_reciprocal(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A product with rsqrt; eps taken away, and both distances and sums written out."""
+    loc = x.sum(1, keepdim=True) * (1 / 12)
+    variance = ((x - loc) * (x - loc)).sum(1, keepdim=True) / 12 - -1e-5
+    inverse = torch.rsqrt(variance)
+    return inverse * (x - loc), loc, 1 / inverse
+
+
 BACK = [lambda y, loc, scale: y * scale + loc, lambda y, loc, scale: loc + scale * y]
 
 
@@ -59,7 +67,7 @@ def imported(net: nn.Module, shape: tuple[int, ...] = (1, 12, 3)) -> Graph:
     return Canonicalize().run(load(net.eval(), (torch.zeros(shape),), name="net"))
 
 
-@pytest.mark.parametrize("scaler", [masked, by_variance, by_squares])
+@pytest.mark.parametrize("scaler", [masked, by_variance, by_squares, by_reciprocal])
 @pytest.mark.parametrize("back", BACK)
 def test_both_ways_become_one_op_each(scaler: Scaler, back: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
     torch.manual_seed(0)
