@@ -1,8 +1,30 @@
-"""What a model asks for that no converter knows, as a set with counts, before anything is converted."""
+"""What a model asks for that no converter knows, as a set with counts, before anything is converted; then one walk over
+its operators, and one refusal that lists all that does not fit."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, Protocol, TypeVar
+
+from edgec.errors import FrontendError, join_problems
+
+SHOWN = 20  # problems that a refusal spells out
+
+
+class Operator(Protocol):
+    """What the records of operators of all formats have."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def inputs(self) -> tuple[Any, ...]: ...
+
+    @property
+    def outputs(self) -> tuple[Any, ...]: ...
+
+
+Op = TypeVar("Op", bound=Operator)
 
 
 def unsupported(calls: Iterable[tuple[str, str]], hints: Mapping[str, str] | None = None) -> list[str]:
@@ -29,3 +51,29 @@ def needed(steps: Iterable[tuple[tuple[object, ...], tuple[object, ...]]], resul
         if kept[-1]:
             wanted.update(inputs)
     return kept[::-1]
+
+
+def walk(
+    operators: Iterable[Op], known: Collection[str], lost: set[Any], convert: Callable[[Op], str | None]
+) -> list[str]:
+    """Converts operators in order; what does not fit, in words.
+
+    lost: tensors that could not be made. What follows from one, or from an unknown operator, is not told again.
+    """
+    problems = []
+    for op in operators:
+        if lost.intersection(op.inputs) or op.kind not in known:
+            lost.update(op.outputs)
+        elif (problem := convert(op)) is not None:
+            problems.append(problem)
+            lost.update(op.outputs)
+    return problems
+
+
+def refuse(where: str, missing: list[str], problems: list[str], known: Iterable[str]) -> None:
+    """FrontendError with every operator that is missing or does not fit; nothing where there is none."""
+    if missing or problems:
+        more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+        hint = f"supported operators: {', '.join(sorted(known))}" if missing else None
+        lines = [*missing, *problems[:SHOWN], *more]
+        raise FrontendError(join_problems(f"{where}: operators that cannot be imported:", lines), hint=hint)

@@ -8,14 +8,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from edgec.errors import FrontendError, join_problems, option
+from edgec.errors import FrontendError, option
 from edgec.frontends.builder import GraphBuilder
-from edgec.frontends.survey import needed, unsupported
+from edgec.frontends.survey import needed, refuse, unsupported, walk
 from edgec.frontends.tflite.model import HOW_TO_MAKE, TfModel, TfOp, read_model
 from edgec.frontends.tflite.ops import CONVERTERS, call_of, int8_type
 from edgec.ir.graph import Graph
-
-SHOWN = 12
 
 
 def without_float_edges(model: TfModel) -> TfModel:
@@ -61,14 +59,15 @@ def check_quantised(model: TfModel, where: str, unknown: bool) -> None:
 
 def convert_op(model: TfModel, op: TfOp, build: GraphBuilder, names: dict[int, str]) -> str | None:
     """One operator into the builder; what does not fit, or None."""
+    build.source = (source_of(model, op),)
     try:
         call = call_of(model, op, build, names)
         y = int8_type(call.result)
         name = call.convert(CONVERTERS[op.kind])
     except (ValueError, OverflowError, ZeroDivisionError) as err:
-        return str(err)
+        return f"{build.source[0]}: {err}"
     if build.type_of(name).shape != y.shape:
-        return f"gives shape {build.type_of(name).shape}, the file says {y.shape}"
+        return f"{build.source[0]}: gives shape {build.type_of(name).shape}, the file says {y.shape}"
     names[op.outputs[0]] = name
     return None
 
@@ -82,11 +81,7 @@ def convert(model: TfModel, where: str, name: str) -> Graph:
     check_quantised(model, where, bool(unknown))
     build, names = GraphBuilder(name), dict[int, str]()
     problems = build_all(model, build, names)
-    if unknown or problems:
-        missing = unsupported((op.kind, source_of(model, op)) for op in unknown)
-        shown = problems[:SHOWN] + ([f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else [])
-        hint = f"supported operators: {', '.join(CONVERTERS)}" if unknown else None
-        raise FrontendError(join_problems(f"{where}: operators that cannot be imported:", missing + shown), hint=hint)
+    refuse(where, unsupported((op.kind, source_of(model, op)) for op in unknown), problems, CONVERTERS)
     nowhere = [model.tensors[k].label for k in model.outputs if k not in names]
     if nowhere or not model.inputs:
         raise FrontendError(f"{where}: {'nothing computes ' + nowhere[0] if nowhere else 'the model has no input'}")
@@ -108,17 +103,7 @@ def build_all(model: TfModel, build: GraphBuilder, names: dict[int, str]) -> lis
             names[k] = build.input(model.tensors[k].label, int8_type(model.tensors[k]))
         except ValueError as err:
             problems.append(f"input: {err}")
-    lost: set[int] = set()
-    for op in model.ops:
-        if lost.intersection(op.inputs) or op.kind not in CONVERTERS:
-            lost.update(op.outputs)  # is already reported, or follows what is
-            continue
-        build.source = (source_of(model, op),)
-        problem = convert_op(model, op, build, names)
-        if problem is not None:
-            problems.append(f"{build.source[0]}: {problem}")
-            lost.update(op.outputs)
-    return problems
+    return problems + walk(model.ops, CONVERTERS, set(), lambda op: convert_op(model, op, build, names))
 
 
 def load_tflite(path: Path, name: str, time_axis: int | Sequence[int | None] | str | None = "guess") -> Graph:
