@@ -63,7 +63,7 @@ def convert_op(model: TfModel, op: TfOp, build: GraphBuilder, names: dict[int, s
     try:
         call = call_of(model, op, build, names)
         y = int8_type(call.result)
-        name = call.convert(CONVERTERS[op.kind])
+        name = call.convert(CONVERTERS[op.kind].convert)
     except (ValueError, OverflowError, ZeroDivisionError) as err:
         return f"{build.source[0]}: {err}"
     if build.type_of(name).shape != y.shape:
@@ -113,4 +113,4 @@ def load_tflite(path: Path, name: str, time_axis: int | Sequence[int | None] | s
             f"{path}: a .tflite network takes its whole window in one call; no time axis can be named",
             hint=f"leave out {option('time_axis')}, or export the network from torch to stream it",
         )
-    return convert(read_model(path), str(path), name)
+    return convert(read_model(path, CONVERTERS), str(path), name)

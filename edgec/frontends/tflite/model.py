@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgec.errors import FrontendError
-from edgec.frontends.tflite.schema import SCHEMAS
+from edgec.frontends.tflite.schema import Row
 
 MAX_BYTES = 1 << 30
 IDENTIFIER = b"TFL3"
@@ -108,14 +109,17 @@ def read_bytes(path: Path) -> bytes:
     return raw
 
 
-def read_model(path: Path) -> TfModel:
-    """The file as plain records. FrontendError for a damaged file or one with several subgraphs."""
+def read_model(path: Path, rows: Mapping[str, Row]) -> TfModel:
+    """The file as plain records, with the options that `rows` name.
+
+    FrontendError for a damaged file or one with several subgraphs.
+    """
     raw, tf = read_bytes(path), schema()
     try:
         model = tf.Model.GetRootAs(raw, 0)
         graphs = model.SubgraphsLength()
         if graphs == 1:
-            return Reader(tf, model, len(raw)).read()
+            return Reader(tf, model, len(raw), rows).read()
     except DAMAGE as err:
         raise FrontendError(f"{path}: the file is damaged or cut short: {type(err).__name__} {err}") from err
     raise FrontendError(
@@ -126,8 +130,8 @@ def read_model(path: Path) -> TfModel:
 class Reader:
     """Walks the flatbuffer once."""
 
-    def __init__(self, tf: ModuleType, model: Any, size: int) -> None:
-        self.tf, self.model, self.size = tf, model, size
+    def __init__(self, tf: ModuleType, model: Any, size: int, rows: Mapping[str, Row]) -> None:
+        self.tf, self.model, self.size, self.rows = tf, model, size, rows
         self.graph = model.Subgraphs(0)
         self.builtins, self.kinds = names_of(tf.BuiltinOperator), names_of(tf.TensorType)
 
@@ -190,13 +194,13 @@ class Reader:
 
     def options(self, op: Any, kind: str) -> dict[str, Any]:
         table = op.BuiltinOptions()
-        if kind not in SCHEMAS or not SCHEMAS[kind].options:
+        if kind not in self.rows or not self.rows[kind].options:
             return {}
-        options = getattr(self.tf, SCHEMAS[kind].options)()
+        options = getattr(self.tf, self.rows[kind].options)()
         if table is None:
             raise ValueError(f"{kind} without options")
         options.Init(table.Bytes, table.Pos)
-        values = {p.name: getattr(options, p.name)() for p in SCHEMAS[kind].fields}
+        values = {p.name: getattr(options, p.name)() for p in self.rows[kind].fields}
         for f, enum in (("FusedActivationFunction", "ActivationFunctionType"), ("Padding", "Padding")):
             if f in values:
                 values[f] = names_of(getattr(self.tf, enum)).get(values[f], str(values[f]))

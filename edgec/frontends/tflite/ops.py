@@ -25,7 +25,7 @@ from edgec.frontends.tflite.numbers import (
     scaled_twice,
     softmax_table,
 )
-from edgec.frontends.tflite.schema import bound
+from edgec.frontends.tflite.schema import Row, takes
 from edgec.ir.types import DType, QuantParams, TensorType
 from edgec.ops.integer.conv import QConv2dRequantize
 from edgec.ops.integer.linear import QLinear
@@ -113,9 +113,10 @@ class Call(calls.Call):
 
 def call_of(model: TfModel, op: TfOp, build: GraphBuilder, names: dict[int, str]) -> Call:
     """An operator bound to its schema. ValueError for what does not fit it."""
-    schema, args = bound(op.kind, op.inputs, op.options)
+    row = CONVERTERS[op.kind]
+    args = row.bound(op.inputs, op.options)
     label = model.tensors[op.outputs[0]].label if op.outputs else op.kind
-    return Call(op.kind, schema, args, build, label, model, op.outputs, names)
+    return Call(op.kind, row.inputs + row.fields, args, build, label, model, op.outputs, names)
 
 
 def folded_bias(call: Call, w: Array, zero: int, outputs: int) -> Array:
@@ -339,28 +340,34 @@ CURVES: dict[str, tuple[Callable[[Floats], Floats], tuple[float, int]]] = {
     "LOGISTIC": (lambda x: np.float32(1) / (np.float32(1) + np.exp(-x)), (1 / 256, -128)),
     "TANH": (np.tanh, (1 / 128, 0)),
 }
-CONVERTERS: dict[str, Callable[[Call], str]] = {
-    "ADD": add,
-    "AVERAGE_POOL_2D": pool,
-    "CONCATENATION": concat,
-    "CONV_2D": convolution,
-    "DEPTHWISE_CONV_2D": convolution,
-    "EXPAND_DIMS": reshape,
-    "FULLY_CONNECTED": fully_connected,
-    "LOGISTIC": curve,
-    "MAX_POOL_2D": pool,
-    "MEAN": mean,
-    "MUL": multiply,
-    "PAD": pad,
-    "PADV2": pad,
-    "QUANTIZE": rescale,
-    "RELU": rescale,
-    "RELU6": rescale,
-    "RELU_N1_TO_1": rescale,
-    "RESHAPE": reshape,
-    "SOFTMAX": softmax,
-    "SQUEEZE": reshape,
-    "SUB": add,
-    "TANH": curve,
-    "TRANSPOSE": transpose,
+#: fields of options
+FUSED = {"FusedActivationFunction": "NONE"}
+STRIDES = {"Padding": "SAME", "StrideW": 0, "StrideH": 0, **FUSED}
+CONVOLUTION = {**STRIDES, "DilationWFactor": 1, "DilationHFactor": 1}
+POOL = {**STRIDES, "FilterWidth": 0, "FilterHeight": 0}
+
+CONVERTERS: dict[str, Row] = {
+    "ADD": takes(add, "lhs rhs", "AddOptions", **FUSED),
+    "AVERAGE_POOL_2D": takes(pool, "input", "Pool2DOptions", **POOL),
+    "CONCATENATION": takes(concat, "values*", "ConcatenationOptions", Axis=0, **FUSED),
+    "CONV_2D": takes(convolution, "input filter bias?", "Conv2DOptions", **CONVOLUTION),
+    "DEPTHWISE_CONV_2D": takes(convolution, "input filter bias?", "DepthwiseConv2DOptions", **CONVOLUTION),
+    "EXPAND_DIMS": takes(reshape, "input dim"),
+    "FULLY_CONNECTED": takes(fully_connected, "input filter bias?", "FullyConnectedOptions", WeightsFormat=0, **FUSED),
+    "LOGISTIC": takes(curve, "input"),
+    "MAX_POOL_2D": takes(pool, "input", "Pool2DOptions", **POOL),
+    "MEAN": takes(mean, "input axis"),
+    "MUL": takes(multiply, "lhs rhs", "MulOptions", **FUSED),
+    "PAD": takes(pad, "input padding"),
+    "PADV2": takes(pad, "input padding constant_values"),
+    "QUANTIZE": takes(rescale, "input"),
+    "RELU": takes(rescale, "input"),
+    "RELU6": takes(rescale, "input"),
+    "RELU_N1_TO_1": takes(rescale, "input"),
+    "RESHAPE": takes(reshape, "input shape?"),
+    "SOFTMAX": takes(softmax, "input", "SoftmaxOptions", Beta=0.0),
+    "SQUEEZE": takes(reshape, "input"),
+    "SUB": takes(add, "lhs rhs", "SubOptions", **FUSED),
+    "TANH": takes(curve, "input"),
+    "TRANSPOSE": takes(transpose, "input perm"),
 }

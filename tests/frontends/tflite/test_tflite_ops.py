@@ -16,7 +16,6 @@ from edgec.errors import FrontendError
 from edgec.frontends.tflite.model import names_of
 from edgec.frontends.tflite.numbers import softmax_table
 from edgec.frontends.tflite.ops import CONVERTERS
-from edgec.frontends.tflite.schema import SCHEMAS
 from edgec.ir.evaluate import evaluate
 from edgec.ir.types import DType, TensorType
 from edgec.ops.integer.tflite import TfliteAdd, TfliteSoftmax
@@ -228,27 +227,23 @@ def test_operators_bind_by_the_roles_of_their_inputs(tmp_path: Path) -> None:
 LEFT_OUT = {"DepthMultiplier", "KeepNumDims", "AsymmetricQuantizeInputs", "PotScaleInt16", "QuantizedBiasType"}
 
 
-@pytest.mark.parametrize("kind", [k for k, s in SCHEMAS.items() if s.options])
+@pytest.mark.parametrize("kind", [k for k, row in CONVERTERS.items() if row.options])
 def test_every_field_of_options_is_in_the_table_or_left_out_on_purpose(kind: str) -> None:
     """Defaults too are those of TFLite's schema: what an empty table of options gives."""
     import flatbuffers
     import tflite
 
-    schema, cls = SCHEMAS[kind], getattr(tflite, SCHEMAS[kind].options)
+    row, cls = CONVERTERS[kind], getattr(tflite, CONVERTERS[kind].options)
     fields = {name for name in vars(cls) if name[0].isupper() and "GetRootAs" not in name and name != "Init"}
-    assert {p.name for p in schema.fields} == {f for f in fields if "BufferHasIdentifier" not in f} - LEFT_OUT
+    assert {p.name for p in row.fields} == {f for f in fields if "BufferHasIdentifier" not in f} - LEFT_OUT
     builder = flatbuffers.Builder(16)
     builder.StartObject(0)
     builder.Finish(builder.EndObject())
     empty = cls.GetRootAs(builder.Output(), 0)
-    for p in schema.fields:
+    for p in row.fields:
         value = getattr(empty, p.name)()
         enum = {"Padding": tflite.Padding, "FusedActivationFunction": tflite.ActivationFunctionType}.get(p.name)
         assert p.default == (names_of(enum)[value] if enum else value)
-
-
-def test_the_table_has_every_operator() -> None:
-    assert SCHEMAS.keys() == CONVERTERS.keys()
 
 
 @pytest.mark.parametrize("classes", [511, 512, 1000, 1024, 4096, 8192, 9001])
