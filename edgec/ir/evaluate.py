@@ -14,9 +14,9 @@ Tensors = dict[str, torch.Tensor]
 
 
 def as_tensor(data: np.ndarray[tuple[int, ...], np.dtype[np.generic]] | torch.Tensor, t: TensorType) -> torch.Tensor:
-    """Data in the form references compute in: float32, or int64 for every integer type and for spikes."""
+    """Data in the form references compute in: float32, bool, or int64 for every integer type and for spikes."""
     tensor = data if isinstance(data, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(data))
-    return tensor.to(torch.float32 if t.dtype is DType.F32 else torch.int64)
+    return tensor.to({DType.F32: torch.float32, DType.BOOL: torch.bool}.get(t.dtype, torch.int64))
 
 
 def initial_states(graph: Graph) -> Tensors:

@@ -11,6 +11,7 @@ class DType(StrEnum):
     """Element types. BIT is a spike: packed 32 to a word along the last axis, every row word-aligned.
 
     I4 and I2 lie one to a byte in memory; weights of them are packed in flash, in the order their kernel reads them.
+    U8 and BOOL (0 or 1 in a byte) are data: quantised tensors are signed.
     """
 
     F32 = "float32"
@@ -20,11 +21,18 @@ class DType(StrEnum):
     I16 = "int16"
     I32 = "int32"
     I64 = "int64"
+    U8 = "uint8"
+    BOOL = "bool"
     BIT = "bit"
 
     @property
     def is_float(self) -> bool:
         return self is DType.F32
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether it holds integers of 8 bits or more as data: no truth values, no spikes."""
+        return self in (DType.U8, DType.I8, DType.I16, DType.I32, DType.I64)
 
     @property
     def is_narrow(self) -> bool:
@@ -36,18 +44,30 @@ class DType(StrEnum):
         """Element type in memory."""
         if self is DType.BIT:
             return "uint32"
+        if self is DType.BOOL:
+            return "uint8"
         return "int8" if self.is_narrow else self.value
+
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of an element in memory, of BIT those of a word."""
+        return 4 if self is DType.BIT else max(_BITS[self], 8) // 8
 
     @property
     def range(self) -> tuple[int, int]:
         """Smallest and largest value of an integer type."""
-        if self is DType.BIT:
+        if self in (DType.BIT, DType.BOOL):
             return 0, 1
+        if self is DType.U8:
+            return 0, 255
         bits = _BITS[self]
         return -(1 << (bits - 1)), (1 << (bits - 1)) - 1
 
 
-_BITS = {DType.F32: 32, DType.I2: 2, DType.I4: 4, DType.I8: 8, DType.I16: 16, DType.I32: 32, DType.I64: 64}
+_BITS = {
+    **{DType.F32: 32, DType.I2: 2, DType.I4: 4, DType.I8: 8, DType.I16: 16, DType.I32: 32, DType.I64: 64},
+    **{DType.U8: 8, DType.BOOL: 8},
+}
 
 
 @dataclass(frozen=True)
@@ -83,8 +103,7 @@ class TensorType:
     @property
     def bytes(self) -> int:
         """Bytes in device memory."""
-        unit = 4 if self.dtype is DType.BIT else max(_BITS[self.dtype], 8) // 8
-        return prod(self.storage_shape) * unit
+        return prod(self.storage_shape) * self.dtype.item_bytes
 
     @property
     def frames(self) -> int | None:

@@ -148,6 +148,8 @@ def binary(op: Op, site: Site) -> Kernel | None:
     """Broadcasting arithmetic, a thread for every element."""
     assert isinstance(op, Binary)
     (y,) = site.outputs
+    if not y.dtype.is_float:
+        return None
     at = [
         " + ".join(f"i{k} * {s}" for k, s in enumerate(strides_for(t.shape, y.shape)) if s) or "0"
         for t in (*site.inputs, y)

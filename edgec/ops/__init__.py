@@ -10,7 +10,7 @@ from edgec.ops.base import Op
 
 FAMILIES = (
     "activation", "conv", "dense", "eca", "elementwise", "norm", "pool", "recurrent", "scaler", "shape", "timeline",
-    "unary", "neurons.lif", "neurons.snntorch", "signal.log_mel",
+    "neurons.lif", "neurons.snntorch", "signal.log_mel",
     "integer.conv", "integer.elementwise", "integer.linear", "integer.neuron", "integer.norm", "integer.pool",
     "integer.product", "integer.requantize", "integer.scaler", "integer.softmax", "integer.spiking", "integer.tflite",
 )  # fmt: skip

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, fields, make_dataclass, replace
+from string import ascii_lowercase
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -12,23 +13,16 @@ import torch
 from edgec.ir.types import DType, TensorType
 from edgec.ops.axes import LETTERS, along
 from edgec.ops.base import Array, Form, Kernel, Op, Site, need, same_time
+from edgec.ops.expression import SIGNATURES, Term, evaluate, interval, kernel_text, operands, parse, typed, varies
+from edgec.ops.functions import IN_TORCH
 
 
-def broadcast(a: TensorType, b: TensorType) -> TensorType:
-    """Type of an elementwise result: numpy broadcasting, float32."""
-    need(
-        a.dtype is DType.F32 and b.dtype is DType.F32,
-        f"expected float32 operands, found {a.dtype.value}, {b.dtype.value}",
-    )
-    return TensorType(broadcast_shape(a, b), DType.F32, None, same_time([a, b]))
-
-
-def broadcast_shape(a: TensorType, b: TensorType) -> tuple[int, ...]:
+def broadcast_shape(*types: TensorType) -> tuple[int, ...]:
     """The shape of an elementwise result."""
     try:
-        return np.broadcast_shapes(a.shape, b.shape)
+        return np.broadcast_shapes(*(t.shape for t in types))
     except ValueError as err:
-        raise ValueError(f"shapes {a.shape} and {b.shape} do not broadcast") from err
+        raise ValueError(f"shapes {' and '.join(str(t.shape) for t in types)} do not broadcast") from err
 
 
 def strides_for(shape: Sequence[int], out: Sequence[int]) -> list[int]:
@@ -80,10 +74,85 @@ class LinearMap:
 
 
 @dataclass(frozen=True)
-class Binary(Op):
+class Elementwise(Op):
+    """An expression of broadcast operands, element by element (`ops.expression`)."""
+
+    def axes(self, types: Sequence[TensorType]) -> str:
+        return ",".join(["..."] * len(types)) + "->..."
+
+    def expression(self) -> Term:
+        """The syntax tree of the result."""
+        raise NotImplementedError
+
+    def typed(self, types: Sequence[TensorType]) -> Term:
+        """The tree on operands of these types; ValueError names what does not fit."""
+        term = self.expression()
+        count = max(operands(term), default=-1) + 1
+        need(len(types) == count, f"expected {count} operand{'s' * (count != 1)}, found {len(types)}")
+        whole = [t for t in types if t.dtype.is_float or t.quant is None]
+        need(len(whole) == len(types), "an operand is quantised; expected float32, or integers as data")
+        return typed(term, [t.dtype for t in types])
+
+    def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
+        dtype = self.typed(types).dtype or DType.F32
+        return (TensorType(broadcast_shape(*types), dtype, None, same_time(types)),)
+
+    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
+        return evaluate(self.expression(), tensors)
+
+    def lower(self, site: Site) -> Kernel:
+        (y,), names = site.outputs, letters(len(site.inputs))
+        if len(names) == 1:
+            value = self.stored(site, ["x[i]"])
+            body = f"for i in T.parallel({y.size}):\n    y[i] = {value}"
+        else:
+            at = [f"{n}[{position(t.shape, y.shape)}]" for n, t in zip(names, site.inputs, strict=True)]
+            body, _ = loop_nest(y.shape, f"y[{position(y.shape, y.shape)}] = {self.stored(site, at)}")
+        types = zip((*names, "y"), (*site.inputs, y), strict=True)
+        params = tuple((n, (t.size,), t.dtype.storage) for n, t in types)
+        return Kernel(body, params, inplace=tuple(range(len(names))))
+
+    def stored(self, site: Site, elements: Sequence[str]) -> str:
+        """TVMScript of the result in the operands' elements, as it is stored."""
+        text = kernel_text(self.typed(site.inputs), elements)
+        return f'T.cast({text}, "uint8")' if site.outputs[0].dtype is DType.BOOL else text
+
+    def permuted(self, perm: Sequence[int], types: Sequence[TensorType]) -> Op | None:
+        """The op after its operands' axes are permuted; None where an operand is only broadcast."""
+        return self if all(len(t.shape) == len(perm) for t in types) else None
+
+    @property
+    def varies(self) -> tuple[float, float]:
+        """A function of one operand is constant below the first and above the second."""
+        term = self.expression()
+        return varies(term) if operands(term) == {0} else (-np.inf, np.inf)
+
+
+def letters(count: int) -> Sequence[str]:
+    """What a kernel calls that many operands."""
+    return ["x"] if count == 1 else list(ascii_lowercase[:count])
+
+
+@dataclass(frozen=True)
+class Map(Elementwise):
+    """An expression of broadcast operands a, b, ..., of float32, integers or bool: `where(a > b, a, 2 * b)`."""
+
+    name: ClassVar[str] = "map"
+    examples: ClassVar[tuple[str, ...]] = (
+        "float32[2,3,4] {expr='sin(a) ** 2'}",
+        "float32[2,3,4], float32[4], float32[3,1] {expr='where(a > b, a * c, 0.5)'}",
+        "bool[2,3], int32[3], uint8[2,1] {expr='where(a, b, c)'}",
+    )
+    expr: str = "a"
+
+    def expression(self) -> Term:
+        return parse(self.expr)
+
+
+@dataclass(frozen=True)
+class Binary(Elementwise):
     """Broadcasting arithmetic on two tensors."""
 
-    axes: ClassVar[Any] = "...,...->..."
     examples: ClassVar[tuple[str, ...]] = (
         "float32[2,3,4], float32[2,3,4]",
         "float32[2,3,4], float32[3,1]",
@@ -94,16 +163,8 @@ class Binary(Op):
     #: the operand that changes nothing: 0 of a sum, 1 of a product
     neutral: ClassVar[float]
 
-    def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
-        need(len(types) == 2, f"expected 2 operands, found {len(types)}")
-        return (broadcast(types[0], types[1]),)
-
-    def lower(self, site: Site) -> Kernel:
-        a, b = site.inputs
-        (y,) = site.outputs
-        at = {name: position(t.shape, y.shape) for name, t in (("a", a), ("b", b), ("y", y))}
-        nest, _ = loop_nest(y.shape, f"y[{at['y']}] = a[{at['a']}] {self.symbol} b[{at['b']}]")
-        return Kernel(nest, (("a", (a.size,), "float32"), ("b", (b.size,), "float32"), ("y", (y.size,), "float32")))
+    def expression(self) -> Term:
+        return parse(f"a {self.symbol} b")
 
     def equals(self, site: Site) -> int | None:
         left = 0 in site.consts and self.commutes and bool((site.consts[0] == self.neutral).all())
@@ -129,10 +190,6 @@ class Binary(Op):
         """Scale and shift of the other operand by a constant that is operand `place`; None where there are none."""
         return None
 
-    def permuted(self, perm: Sequence[int], types: Sequence[TensorType]) -> Op | None:
-        """The op after its operands' axes are permuted; None where an operand is only broadcast."""
-        return self if all(len(t.shape) == len(perm) for t in types) else None
-
 
 @dataclass(frozen=True)
 class Add(Binary):
@@ -142,9 +199,6 @@ class Add(Binary):
     symbol: ClassVar[str] = "+"
     neutral: ClassVar[float] = 0
     commutes: ClassVar[bool] = True
-
-    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
-        return tensors[0] + tensors[1]
 
     def terms(self, c: Array, place: int) -> tuple[Array, Array] | None:
         return np.ones(1), c
@@ -157,9 +211,6 @@ class Sub(Binary):
     name: ClassVar[str] = "sub"
     symbol: ClassVar[str] = "-"
     neutral: ClassVar[float] = 0
-
-    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
-        return tensors[0] - tensors[1]
 
     def simplified(self, site: Site) -> Form | None:
         """x - c is x + -c."""
@@ -178,9 +229,6 @@ class Mul(Binary):
     neutral: ClassVar[float] = 1
     commutes: ClassVar[bool] = True
 
-    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
-        return tensors[0] * tensors[1]
-
     def terms(self, c: Array, place: int) -> tuple[Array, Array] | None:
         return c, np.zeros(1)
 
@@ -192,9 +240,6 @@ class Div(Binary):
     name: ClassVar[str] = "div"
     symbol: ClassVar[str] = "/"
     neutral: ClassVar[float] = 1
-
-    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
-        return tensors[0] / tensors[1]
 
     def simplified(self, site: Site) -> Form | None:
         """x / c is x * (1 / c) where no bit of that is rounded: where c is a power of two."""
@@ -279,68 +324,81 @@ class Affine(Op):
 
 
 @dataclass(frozen=True)
-class Unary(Op):
-    """A function of one element. `c` is its TVMScript expression in x[i]; one with attributes has an `expression`."""
+class Unary(Elementwise):
+    """A function of one element, by its name in the table FUNCTIONS."""
 
-    axes: ClassVar[Any] = "...->..."
     examples: ClassVar[tuple[str, ...]] = ("float32[2,3,4]",)
     inplace: ClassVar[tuple[int, ...]] = (0,)
-    #: the function is constant below the first and above the second
-    varies: ClassVar[tuple[float, float]] = (-np.inf, np.inf)
-    c: ClassVar[str]
-    torch_function: ClassVar[Any]
 
-    def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
-        (x,) = types
-        need(x.dtype is DType.F32, f"expected float32, found {x.dtype.value}")
-        return (replace(x, quant=None),)
+    def expression(self) -> Term:
+        parameters = tuple((f.name, getattr(self, f.name)) for f in fields(self))
+        return parse(SIGNATURES[self.name][2], parameters)
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
-        return type(self).torch_function(tensors[0])  # type: ignore[no-any-return]
+        function = IN_TORCH.get(self.name)
+        return super().reference(*tensors) if function is None else function(tensors[0])
 
-    def expression(self) -> str:
-        """TVMScript of the result in x[i]."""
-        return self.c
 
-    def lower(self, site: Site) -> Kernel:
-        n = site.inputs[0].size
-        body = f"for i in T.parallel({n}):\n    y[i] = {self.expression()}"
-        return Kernel(body, (("x", (n,), "float32"), ("y", (n,), "float32")))
+@dataclass(frozen=True)
+class Clamp(Unary):
+    """A bound from below, above or both."""
+
+    monotone: ClassVar[bool] = True
 
     @property
-    def bounds(self) -> tuple[float, float] | None:
-        """The least and the largest value that a clamp lets through; None for any other function."""
-        return None
+    def varies(self) -> tuple[float, float]:
+        return -np.inf, np.inf  # integers are clamped where they are stored
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The least and the largest value that it lets through."""
+        low, high = interval(self.expression(), [(-np.inf, np.inf)])
+        return float(low), float(high)
 
     def following(self, before: Op, x: TensorType, alone: bool) -> Op | None:
         """One clamp for two: the one before where it suffices, else a new one where nothing reads what lies between."""
-        if not isinstance(before, Unary) or before.bounds is None or self.bounds is None:
+        if not isinstance(before, Clamp):
             return None
         both = clamp_between(*(min(max(b, self.bounds[0]), self.bounds[1]) for b in before.bounds))
         return before if both == before else both if alone else None
 
-    def permuted(self, perm: Sequence[int], types: Sequence[TensorType]) -> Op | None:
-        return self
+
+def named(name: str, base: type[Unary] = Unary) -> type[Unary]:
+    """The op of a function of the table; its parameters are its attributes."""
+    _, parameters, text = SIGNATURES[name]
+    attributes = [(k, float, field(default=value)) for k, value in parameters.items()]
+    space = {"__doc__": f"{text}, a the operand.", "name": name}
+    title = "".join(part.title() for part in name.split("_"))
+    made = make_dataclass(title, attributes, bases=(base,), frozen=True, namespace=space)
+    made.__module__ = __name__
+    return made
 
 
-def extern(function: str, argument: str) -> str:
-    """A float function of edgec_math.h applied to an expression."""
-    return f'T.call_extern("float32", "edgec_{function}", {argument})'
+#: every function of the table as an op
+UNARY: dict[str, type[Unary]] = {n: named(n, Clamp if n in ("relu", "relu6") else Unary) for n in SIGNATURES}
+
+
+def function(name: str, **parameters: float) -> Unary:
+    """A function of the table with values of its parameters."""
+    return UNARY[name](**parameters)
+
+
+globals().update({op.__name__: op for op in UNARY.values()})
+#: those that kernel tables, fusions and recognisers name
+Relu, Relu6, Gelu, Sigmoid, Tanh, Sqrt = (UNARY[n] for n in ("relu", "relu6", "gelu", "sigmoid", "tanh", "sqrt"))
 
 
 def activate(t: torch.Tensor, activation: str) -> torch.Tensor:
     """An activation that `fuse` moved into the op before it; "" is none."""
-    if not activation:
-        return t
-    activated: torch.Tensor = ACTIVATIONS[activation].torch_function(t)
-    return activated
+    return ACTIVATIONS[activation]().reference(t) if activation else t
 
 
 def activation_text(activation: str, element: str, indent: str) -> str:
     """The statement that applies it to one finished element; empty for none."""
     if not activation:
         return ""
-    return f"\n{indent}{element} = " + ACTIVATIONS[activation].c.replace("x[i]", element)
+    term = typed(ACTIVATIONS[activation]().expression(), [DType.F32])
+    return f"\n{indent}{element} = {kernel_text(term, [element])}"
 
 
 def check_activation(activation: str) -> None:
@@ -350,73 +408,7 @@ def check_activation(activation: str) -> None:
 
 
 @dataclass(frozen=True)
-class Relu(Unary):
-    """max(x, 0)."""
-
-    name: ClassVar[str] = "relu"
-    monotone: ClassVar[bool] = True
-    c: ClassVar[str] = "T.max(x[i], T.float32(0))"
-    torch_function: ClassVar[Any] = staticmethod(torch.relu)
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        return 0.0, np.inf
-
-
-@dataclass(frozen=True)
-class Relu6(Unary):
-    """min(max(x, 0), 6)."""
-
-    name: ClassVar[str] = "relu6"
-    monotone: ClassVar[bool] = True
-    c: ClassVar[str] = "T.min(T.max(x[i], T.float32(0)), T.float32(6))"
-    torch_function: ClassVar[Any] = staticmethod(torch.nn.functional.relu6)
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        return 0.0, 6.0
-
-
-@dataclass(frozen=True)
-class Gelu(Unary):
-    """x * Phi(x), the erf form."""
-
-    name: ClassVar[str] = "gelu"
-    c: ClassVar[str] = (
-        "T.float32(0.5) * x[i] * (T.float32(1) + " + extern("erff", "x[i] * T.float32(0.7071067811865476)") + ")"
-    )
-    torch_function: ClassVar[Any] = staticmethod(torch.nn.functional.gelu)
-
-
-@dataclass(frozen=True)
-class Sigmoid(Unary):
-    """1 / (1 + exp(-x))."""
-
-    name: ClassVar[str] = "sigmoid"
-    c: ClassVar[str] = "T.float32(1) / (T.float32(1) + " + extern("expf", "T.float32(0) - x[i]") + ")"
-    torch_function: ClassVar[Any] = staticmethod(torch.sigmoid)
-
-
-@dataclass(frozen=True)
-class Tanh(Unary):
-    """tanh(x)."""
-
-    name: ClassVar[str] = "tanh"
-    c: ClassVar[str] = extern("tanhf", "x[i]")
-    torch_function: ClassVar[Any] = staticmethod(torch.tanh)
-
-
-@dataclass(frozen=True)
-class Sqrt(Unary):
-    """The square root."""
-
-    name: ClassVar[str] = "sqrt"
-    c: ClassVar[str] = extern("sqrtf", "x[i]")
-    torch_function: ClassVar[Any] = staticmethod(torch.sqrt)
-
-
-@dataclass(frozen=True)
-class Clip(Unary):
+class Clip(Clamp):
     """min(max(x, low), high); a bound of None is absent."""
 
     name: ClassVar[str] = "clip"
@@ -424,20 +416,9 @@ class Clip(Unary):
     low: float | None = None
     high: float | None = None
 
-    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
-        return tensors[0].clamp(*self.bounds)
-
-    def expression(self) -> str:
-        value = "x[i]"
-        if self.low is not None:
-            value = f"T.max({value}, T.float32({self.low!r}))"
-        if self.high is not None:
-            value = f"T.min({value}, T.float32({self.high!r}))"
-        return value
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        return -np.inf if self.low is None else self.low, np.inf if self.high is None else self.high
+    def expression(self) -> Term:
+        text = "a" if self.low is None else f"max(a, {self.low!r})"
+        return parse(text if self.high is None else f"min({text}, {self.high!r})")
 
     def equals(self, site: Site) -> int | None:
         return 0 if self.bounds == (-np.inf, np.inf) else None
@@ -456,4 +437,4 @@ def clamp_between(low: float, high: float) -> Unary:
 
 
 #: activations that convolutions and linear layers can apply to their own output
-ACTIVATIONS: dict[str, type[Unary]] = {a.name: a for a in (Relu, Relu6, Gelu, Sigmoid, Tanh)}
+ACTIVATIONS: dict[str, type[Unary]] = {n: UNARY[n] for n in ("relu", "relu6", "gelu", "sigmoid", "tanh")}

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from edgec.ir.graph import Const, Graph, Node, numbered
 from edgec.ir.types import TensorType
 from edgec.ops.dense import Linear
-from edgec.ops.elementwise import Affine, Binary, Unary
+from edgec.ops.elementwise import Affine, Elementwise, Unary
 from edgec.ops.pool import Mean
 from edgec.ops.shape import Permute, Reshape
 from edgec.passes.base import Pass
@@ -55,7 +55,7 @@ def raised(graph: Graph) -> Graph:
     early, arithmetic = {v.name for v in graph.inputs}, set[str]()
     for node in graph.nodes:
         computed = {i for i in node.inputs if i not in graph.consts}
-        if isinstance(node.op, (Affine, Binary, Unary)) and computed and computed <= early:
+        if isinstance(node.op, (Affine, Elementwise)) and computed and computed <= early:
             early.add(node.output)
             if not isinstance(node.op, Unary) or computed <= arithmetic:
                 arithmetic.add(node.output)
@@ -183,7 +183,7 @@ class Sinker:
         if not hasattr(node.op, "permuted"):
             return False
         operands = node.inputs[:1] if isinstance(node.op, Affine) else node.inputs
-        plans = [self.operand(i, perm, isinstance(node.op, Binary)) for i in operands]
+        plans = [self.operand(i, perm, isinstance(node.op, Elementwise)) for i in operands]
         if any(p is None for p in plans):
             return False
         op = node.op.permuted(perm, [TensorType((1,) * len(perm)) for _ in operands])

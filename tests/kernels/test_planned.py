@@ -17,7 +17,6 @@ from edgec.ir.types import DType, TensorType
 from edgec.ops import (
     OPS,
     Eca,
-    Log,
     LogMel,
     QAffine,
     QAvgPool2d,
@@ -57,7 +56,7 @@ def float_graph(seed: int) -> Graph:
     add_float(b, Eca(), [f32(2, 3, 2, 5), f32(3)], vary=False)
     for window in (0, 2):
         add_float(b, RunningMean(window), [f32(1, 1, 3, time=1)], vary=False)
-    for op in (Sqrt(), Log()):
+    for op in (Sqrt(), OPS["log"]()):
         add_float(b, op, [f32(2, 3)], vary=False)
     add_float(b, StdScale(), [f32(1, 9, 2)], vary=False)
     add_float(b, StdUnscale(), [f32(1, 4, 2), f32(1, 1, 2), f32(1, 1, 2)], vary=True)

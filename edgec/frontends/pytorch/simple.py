@@ -10,9 +10,8 @@ import torch
 from edgec.frontends.pytorch.call import Call, Constant, Expanded, Padded
 from edgec.frontends.pytorch.layers import mean_over
 from edgec.ops.activation import Softmax
-from edgec.ops.elementwise import Add, Clip, Div, Gelu, Mul, Relu, Relu6, Sqrt, Sub
+from edgec.ops.elementwise import Add, Clip, Div, Mul, Relu, Relu6, Sqrt, Sub, function
 from edgec.ops.shape import Concat, Slice
-from edgec.ops.unary import Elu, GeluTanh, LeakyRelu, Softplus
 
 #: the constants of torch's SELU
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
@@ -25,11 +24,11 @@ def scalar(call: Call, value: float) -> str:
     return call.const(f"{call.name}_scalar", np.array([value]))
 
 
-def unary(op: Any) -> Any:
-    """A converter for an op of one operand and no attributes."""
+def unary(name: str) -> Any:
+    """A converter for a function of the table, without parameters."""
 
     def convert(call: Call) -> str:
-        return call.emit(op, call.tensor("self"))
+        return call.emit(function(name), call.tensor("self"))
 
     return convert
 
@@ -106,19 +105,19 @@ def power(call: Call) -> str:
 
 def gelu(call: Call) -> str:
     """The erf form, or the one with tanh."""
-    return call.emit(GeluTanh() if call["approximate"] == "tanh" else Gelu(), call.tensor("self"))
+    return call.emit(function("gelu_tanh" if call["approximate"] == "tanh" else "gelu"), call.tensor("self"))
 
 
 def leaky_relu(call: Call) -> str:
     """x above 0, a share of it below."""
-    return call.emit(LeakyRelu(float(call["negative_slope"])), call.tensor("self"))
+    return call.emit(function("leaky_relu", slope=float(call["negative_slope"])), call.tensor("self"))
 
 
 def prelu(call: Call) -> str:
     """max(x, 0) + slope * min(x, 0), one slope or one a channel."""
     x, slopes = call.tensor("self"), call.constant("weight").reshape(-1)
     if slopes.size == 1:
-        return call.emit(LeakyRelu(float(slopes[0])), x)
+        return call.emit(function("leaky_relu", slope=float(slopes[0])), x)
     rank = len(call.type_of(x).shape)
     weight = call.const(call.stem("weight", "slope"), slopes.reshape(-1, *[1] * (rank - 2)))
     low = call.emit(Clip(None, 0.0), x)
@@ -127,26 +126,30 @@ def prelu(call: Call) -> str:
 
 def elu(call: Call) -> str:
     """ELU, and SELU and CELU by their own parameters."""
-    op = {
-        "aten::elu": lambda: Elu(float(call["alpha"]), float(call["scale"]), float(call["input_scale"])),
-        "aten::selu": lambda: Elu(SELU_ALPHA, SELU_SCALE),
-        "aten::celu": lambda: Elu(float(call["alpha"]), 1.0, 1.0 / float(call["alpha"])),
+    parameters = {
+        "aten::elu": lambda: {
+            "alpha": float(call["alpha"]),
+            "gain": float(call["scale"]),
+            "rate": float(call["input_scale"]),
+        },
+        "aten::selu": lambda: {"alpha": SELU_ALPHA, "gain": SELU_SCALE},
+        "aten::celu": lambda: {"alpha": float(call["alpha"]), "rate": 1.0 / float(call["alpha"])},
     }[call.kind]()
-    return call.emit(op, call.tensor("self"))
+    return call.emit(function("elu", **parameters), call.tensor("self"))
 
 
 def softplus(call: Call) -> str:
     """The exact form: torch's threshold only says where it takes x itself, which differs by less than rounding."""
     if float(call["beta"]) * float(call["threshold"]) < SOFTPLUS_LIMIT:
         raise ValueError(f"softplus with a threshold of {call['threshold']}; expected {SOFTPLUS_LIMIT:g} or more")
-    return call.emit(Softplus(float(call["beta"])), call.tensor("self"))
+    return call.emit(function("softplus", beta=float(call["beta"])), call.tensor("self"))
 
 
 def log_sigmoid(call: Call) -> str:
     """-softplus(-x)."""
     minus = scalar(call, -1.0)
     flipped = call.emit(Mul(), call.tensor("self"), minus)
-    return call.emit(Mul(), call.emit(Softplus(), flipped), minus)
+    return call.emit(Mul(), call.emit(function("softplus"), flipped), minus)
 
 
 def reciprocal(call: Call) -> str:

@@ -13,7 +13,7 @@ from edgec.ops.activation import Softmax
 from edgec.ops.base import site_of
 from edgec.ops.conv import Conv1d
 from edgec.ops.dense import Linear, MatMul
-from edgec.ops.elementwise import Add, Affine, Mul, Sigmoid, Sub, Tanh, Unary
+from edgec.ops.elementwise import Add, Affine, Elementwise, Mul, Sigmoid, Sub, Tanh
 from edgec.ops.integer.softmax import PROBABILITY
 from edgec.ops.neurons.lif import Lif
 from edgec.ops.norm import LayerNorm
@@ -206,7 +206,7 @@ def bounded_readers(graph: Graph) -> dict[str, tuple[float, float]]:
     """Tensors read only by functions that are constant below and above some value, and the range where one varies."""
     found: dict[str, tuple[float, float]] = {}
     for name in (o for n in graph.nodes for o in n.outputs if o not in graph.outputs):
-        ends = [n.op.varies if isinstance(n.op, Unary) else (-inf, inf) for n in graph.consumers(name)]
+        ends = [n.op.varies if isinstance(n.op, Elementwise) else (-inf, inf) for n in graph.consumers(name)]
         lo, hi = min((e[0] for e in ends), default=-inf), max((e[1] for e in ends), default=inf)
         if (lo, hi) != (-inf, inf):
             found[name] = lo, hi

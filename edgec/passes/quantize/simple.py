@@ -74,14 +74,6 @@ def arithmetic(b: Builder, node: Node) -> None:
     return int8_add(b, node)
 
 
-def quotient(b: Builder, node: Node) -> None:
-    """One number by a tensor: a table."""
-    above = b.data(node.inputs[0])
-    if above is None or above.size != 1:
-        raise Refusal("it divides a tensor", "run split_quotient first")
-    tabulate(b, node, node.inputs[1], lambda x: float(above.reshape(())) / x)
-
-
 def residual_add(b: Builder, node: Node) -> None:
     """int16 at the common scale of the residual group: a plain saturating addition."""
     scale, sign = b.plan.residual[node.output], -1 if isinstance(node.op, Sub) else 1
@@ -129,8 +121,13 @@ def clamp(b: Builder, node: Node) -> None:
 
 
 def table(b: Builder, node: Node) -> None:
-    """A function of one element."""
-    tabulate(b, node, node.inputs[0], node.op.reference)
+    """A function of one element of one tensor, whose other operands are numbers."""
+    values = [b.data(i) for i in node.inputs]
+    computed = {i for i, v in zip(node.inputs, values, strict=True) if v is None}
+    if len(computed) > 1 or any(v is not None and v.size > 1 for v in values) or not node.type.dtype.is_float:
+        raise Refusal("no table serves it: it is a function of several numbers, or its result is not float32")
+    numbers = [None if v is None else torch.tensor(v.item(), dtype=torch.float32) for v in values]
+    tabulate(b, node, computed.pop(), lambda x: node.op.reference(*(x if n is None else n for n in numbers)))
 
 
 def tabulate(b: Builder, node: Node, name: str, function: Callable[[torch.Tensor], torch.Tensor]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from edgec.ops.unary import Softplus
 from torch import nn
 
 from edgec.errors import FrontendError
@@ -14,7 +15,6 @@ from edgec.frontends import load
 from edgec.frontends.pytorch.aten import CONVERTERS
 from edgec.frontends.pytorch.simple import unary
 from edgec.ir.evaluate import evaluate
-from edgec.ops.unary import Softplus
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
 WEIGHT = torch.randn(3, 4, 3, generator=torch.Generator().manual_seed(0))
