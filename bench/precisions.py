@@ -25,7 +25,7 @@ from edgec.device import open_device
 from edgec.ir.graph import Const, Graph, Node, Value
 from edgec.ir.types import DType, TensorType
 from edgec.ops import QConv2dRequantize
-from edgec.passes.quantize.numbers import Scale, quantize_weights, ratio
+from edgec.ops.integer.numbers import Scale, quantize_weights, ratio
 from edgec.target import Cost, Target, list_targets, load_target
 from edgec.toolchain.manifest import read_manifest
 

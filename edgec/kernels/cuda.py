@@ -11,10 +11,12 @@ from math import prod
 from edgec.ir.types import DType
 from edgec.kernels.rule import Table
 from edgec.ops.activation import Softmax
+from edgec.ops.arithmetic import Add, Binary, Div, Mul, Sub
 from edgec.ops.base import Kernel, Op, Site, ctype, params_of
 from edgec.ops.conv import Conv2d
 from edgec.ops.dense import Linear, MatMul
-from edgec.ops.elementwise import Add, Binary, Div, Mul, Sub, activation_text, strides_for
+from edgec.ops.elementwise import activation_text
+from edgec.ops.loops import strides_for
 from edgec.ops.norm import LayerNorm
 from edgec.ops.shape import Concat, Permute, Slice
 

@@ -6,11 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 
-from edgec.ir.graph import Graph
+from edgec.ir.graph import Graph, Node
 from edgec.ir.types import DType, TensorType
 from edgec.ops.base import Kernel, Op, Site, need
+from edgec.ops.integer.build import Builder, Source
+from edgec.ops.integer.numbers import Refusal, Scale
+from edgec.ops.integer.softmax import LOGIT_LIMIT, MAX_CLASSES, ONE, PROBABILITY, exponent
 from edgec.ops.shape import Permute, Reshape
 
 
@@ -21,6 +25,7 @@ class Softmax(Op):
     name: ClassVar[str] = "softmax"
     axes: ClassVar[Any] = "...i->...c"
     examples: ClassVar[tuple[str, ...]] = ("float32[2,3,4]",)
+    shares: ClassVar[bool] = True
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         (x,) = types
@@ -46,6 +51,25 @@ class Softmax(Op):
     for i in T.serial({n}):
         y[r, i] = y[r, i] / stat[1]"""
         return Kernel(body, (("x", (rows, n), f32), ("y", (rows, n), f32), ("stat", (2,), f32)), scratch=8)
+
+    def integer(self, b: Builder, node: Node) -> None:
+        """Logits as they are stored, accumulators of one scale included; probabilities in int16."""
+        classes = node.type.shape[-1]
+        if classes > MAX_CLASSES:
+            raise Refusal(f"its rows of {classes} elements are longer than {MAX_CLASSES}")
+        x = logits(b, node.inputs[0])
+        b.emit(exponent(float(x.scale[0])), (x.tensor,), node.outputs)
+        held = b.hold(node.output, node.output, Scale(PROBABILITY))
+        b.sources[node.output] = replace(held, lo=np.array([0]), hi=np.array([ONE]))
+
+
+def logits(b: Builder, name: str) -> Source:
+    """int32 accumulators where differences of two fit int32, else int8 or int16."""
+    source = b.sources[name]
+    wide = b.dtype(source) is DType.I32 and b.is_plain(source)
+    if wide and max(abs(v) for v in b.range_of(source)) <= LOGIT_LIMIT:
+        return source
+    return b.operand(name)
 
 
 def only_softmax(graph: Graph, name: str) -> bool:

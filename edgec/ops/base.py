@@ -9,7 +9,7 @@ class of ops, so that a new op is one class and one line in OPS.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy.typing as npt
@@ -89,6 +89,16 @@ class Form:
 
 
 @dataclass(frozen=True)
+class LinearMap:
+    """y = x * scale + shift along an axis of x, in float64: vectors over it, or one number for all of x."""
+
+    operand: int
+    axis: int
+    scale: Array
+    shift: Array
+
+
+@dataclass(frozen=True)
 class Op:
     """Base of all ops. `name` is the spelling in the IR text."""
 
@@ -96,6 +106,7 @@ class Op:
     #: rules an op may lack; a method of the same name overrides the None
     lower: ClassVar[Any] = None  # (site: Site) -> Kernel
     stream: ClassVar[Any] = None  # (step: StepBuilder, node: Node, *inputs: Tracked) -> Tracked
+    integer: ClassVar[Any] = None  # (b: Builder, node: Node) -> None: emits integer nodes, or raises Refusal
     #: (types, rows, cols) -> Part: the op for these rows and columns of its output image; None where it has no such
     part: ClassVar[Any] = None
     #: how the axes of operands and results relate (`ops.axes`): a text such as "...i,io,o->...o", or (types) -> text
@@ -114,6 +125,13 @@ class Op:
     is_view: ClassVar[bool] = False
     #: True when the two operands may change places
     commutes: ClassVar[bool] = False
+
+    #: True when the elements of each row are parts of 1, as probabilities are: in int16 of scale PROBABILITY
+    shares: ClassVar[bool] = False
+
+    def linear_map(self, site: Site) -> LinearMap | None:
+        """What the op does to its one computed operand, where that is an affine map; else None."""
+        return None
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         """Output types from input types; ValueError names what does not fit."""
@@ -172,6 +190,12 @@ def same_time(types: Sequence[TensorType]) -> int | None:
     axes = {t.time_axis for t in types if t.time_axis is not None}
     need(len(axes) <= 1, f"operands have different time axes {sorted(axes)}")
     return axes.pop() if axes else None
+
+
+def with_frames(t: TensorType, frames: int) -> TensorType:
+    """The same type with another extent along its time axis."""
+    assert t.time_axis is not None
+    return replace(t, shape=tuple(frames if k == t.time_axis else n for k, n in enumerate(t.shape)))
 
 
 def ctype(dtype: DType) -> str:

@@ -9,34 +9,15 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 
+from edgec.ir.graph import Node
 from edgec.ir.types import DType, TensorType
 from edgec.ops.base import Cost, Kernel, Op, Site, need
 from edgec.ops.elementwise import activate, activation_text, check_activation
-
-
-def in_extent(
-    out: tuple[int, int], size: int, kernel: int, stride: int, before: int, dilation: int
-) -> tuple[tuple[int, int], tuple[int, int]]:
-    """What outputs [first, last) read of an axis of `size` inputs: inputs [first, last), and padding around them."""
-    first, last = out[0] * stride - before, (out[1] - 1) * stride - before + dilation * (kernel - 1) + 1
-    inside = max(first, 0), min(last, size)
-    return inside, (inside[0] - first, last - inside[1])
-
-
-def out_extent(extent: int, k: int, stride: int, pad: tuple[int, int], dilation: int) -> int:
-    """Output positions along one axis."""
-    span = dilation * (k - 1) + 1
-    need(extent + sum(pad) >= span, f"{extent} positions padded by {pad} are fewer than the filter's span {span}")
-    return (extent + sum(pad) - span) // stride + 1
-
-
-def conv_axes(positions: str, groups: int, w: TensorType) -> str:
-    """The axes of a convolution along these letters: a group's outputs read a range of the channels, one each where it
-    is depthwise."""
-    x, weights = ("i", "...io") if groups == 1 else ("(o)", "...o")
-    if groups > 1 and w.shape[-2:] == (1, groups):
-        x = "o"
-    return f"b{''.join(f'({p})' for p in positions)}{x},{weights},...o->b{positions}o"
+from edgec.ops.integer.build import Builder
+from edgec.ops.integer.conv import QConv2d
+from edgec.ops.integer.layer import layer, read
+from edgec.ops.integer.requantize import QConv1d
+from edgec.ops.window import conv_axes, out_extent
 
 
 @dataclass(frozen=True)
@@ -110,6 +91,14 @@ class Conv1d(Op):
         k, cg, _ = inputs[1].shape
         return Cost(outputs[0].size * k * cg)
 
+    def integer(self, b: Builder, node: Node) -> None:
+        """Padding is the zero point, so that folding it into the bias is exact at the border too. Along an axis that is
+        not time it is a convolution of a line, and reads spikes as `Conv2d` does."""
+        x = read(b, node)
+        if b.types[x.tensor].time_axis != 1:
+            x = b.widened(x)
+        layer(b, node, x, QConv1d(self.stride, self.pad, self.dilation, self.groups, pad_value=x.zero))
+
 
 @dataclass(frozen=True)
 class Conv2d(Op):
@@ -177,3 +166,8 @@ class Conv2d(Op):
     def cost(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
         kh, kw, cg, _ = inputs[1].shape
         return Cost(outputs[0].size * kh * kw * cg)
+
+    def integer(self, b: Builder, node: Node) -> None:
+        """As `Conv1d`; spikes are read as int8: no kernel gathers windows of packed ones."""
+        x = b.widened(read(b, node))
+        layer(b, node, x, QConv2d(self.stride, self.pad, self.dilation, self.groups, pad_value=x.zero))

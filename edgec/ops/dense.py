@@ -6,11 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 
+from edgec.ir.graph import Graph, Node
 from edgec.ir.types import DType, TensorType
 from edgec.ops.base import Cost, Kernel, Op, Site, need, same_time
 from edgec.ops.elementwise import activate, activation_text, check_activation
+from edgec.ops.integer.build import Builder, Source
+from edgec.ops.integer.layer import layer, read
+from edgec.ops.integer.linear import QLinear
+from edgec.ops.integer.numbers import INT32_MAX, Refusal, symmetric
+from edgec.ops.integer.product import QMatMul
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,9 @@ class Linear(Op):
     def cost(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
         return Cost(outputs[0].size * inputs[1].shape[0])
 
+    def integer(self, b: Builder, node: Node) -> None:
+        layer(b, node, read(b, node), QLinear())
+
 
 @dataclass(frozen=True)
 class MatMul(Op):
@@ -95,3 +105,42 @@ class MatMul(Op):
 
     def cost(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
         return Cost(outputs[0].size * inputs[0].shape[-1])
+
+    def integer(self, b: Builder, node: Node) -> None:
+        """int8 by int8, or attention weights in int16 by int8: accumulators of one scale stand for the output."""
+        left, right = node.inputs
+        x = b.operand(left) if shares(b.graph, left) else factor(b, left)
+        y = factor(b, right)
+        terms = b.graph.type_of(left).shape[-1]
+        # one operand's zero point is taken off its elements, the other's off the sum: both partial sums are bounded so
+        most = row_sum(b, left, x, terms) * 2 * max(abs(v) for v in (*b.range_of(y), y.zero))
+        if most > INT32_MAX:
+            raise Refusal(f"its accumulator can reach {most}, above int32's {INT32_MAX}", "fewer terms to a sum")
+        scale = x.scale * y.scale
+        b.emit(QMatMul(self.transpose_b, x.zero, y.zero, float(scale[0])), (x.tensor, y.tensor), node.outputs)
+        b.sources[node.output] = Source(node.output, node.output, scale, np.array([-most]), np.array([most]))
+
+
+def shares(graph: Graph, name: str) -> bool:
+    """Whether the rows of a tensor sum to 1."""
+    producer = graph.producer(name)
+    return producer is not None and producer.op.shares
+
+
+def row_sum(b: Builder, name: str, x: Source, terms: int) -> int:
+    """Bound of the sum of magnitudes of a row; each of its shares is at most one unit above its share."""
+    if shares(b.graph, name) and b.dtype(x) is DType.I16:
+        return 2**15 + 2 * terms
+    lo, hi = b.range_of(x)
+    return terms * max(abs(lo - x.zero), abs(hi - x.zero))
+
+
+def factor(b: Builder, name: str) -> Source:
+    """An operand in int8: as it is stored, at whatever scale, else at its own."""
+    values = b.data(name)
+    if values is not None:
+        return b.constant(name, DType.I8, symmetric(float(np.abs(values).max(initial=0.0)), 127))
+    source = b.sources[name]
+    if b.is_plain(source) and b.dtype(source) is DType.I8:
+        return source
+    return b.store(name, DType.I8, b.plan.int8[name])

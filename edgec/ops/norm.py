@@ -6,11 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
+from edgec.ir.graph import Node
 from edgec.ir.types import DType, TensorType
 from edgec.ops.base import Kernel, Op, Site, need
+from edgec.ops.integer.build import Builder
+from edgec.ops.integer.norm import EPS_LIMIT, MAX_CHANNELS, QLayerNorm, channel_maps
+from edgec.ops.integer.numbers import Refusal
 
 
 @dataclass(frozen=True)
@@ -59,3 +64,19 @@ class LayerNorm(Op):
             ("stat", (2,), f32),
         )
         return Kernel(body, params, scratch=8)
+
+    def integer(self, b: Builder, node: Node) -> None:
+        """int16 (or stored int8) in, int8 out, or int16 where the sum it enters or its readers want that."""
+        gamma, beta = b.data(node.inputs[1]), b.data(node.inputs[2])
+        if gamma is None or beta is None:
+            raise Refusal("its scale and shift are computed, not constant")
+        channels = node.type.shape[-1]
+        if channels >= MAX_CHANNELS:
+            raise Refusal(f"its rows of {channels} elements are too long for exact sums")
+        x, (dtype, target) = b.operand(node.inputs[0]), b.plan.stored(node.output)
+        eps = min(max(1, round(self.eps * (channels / float(x.scale[0])) ** 2)), EPS_LIMIT)
+        multiplier, offset, shift = channel_maps(gamma.astype(np.float64), beta.astype(np.float64), target)
+        names = (b.const(node.inputs[1], multiplier), b.const(node.inputs[2], offset))
+        op = QLayerNorm(dtype.value, target.scale, target.zero, eps, shift, *dtype.range)
+        b.emit(op, (x.tensor, *names), node.outputs)
+        b.hold(node.output, node.output, target)

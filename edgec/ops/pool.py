@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import prod
+from math import ceil, log2, prod
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
+from edgec.ir.graph import Node
 from edgec.ir.types import DType, TensorType
 from edgec.ops.axes import LETTERS, along
 from edgec.ops.base import Form, Kernel, Op, Site, need
-from edgec.ops.conv import out_extent
+from edgec.ops.integer.build import EVERYTHING, Builder, Source
+from edgec.ops.integer.numbers import Refusal, Scale, fixed_point
+from edgec.ops.integer.pool import MEAN_FRAMES, QAvgPool2d, QMaxPool2d, QMean, limit_of, mean_ratio
 from edgec.ops.shape import Permute, Reshape
 from edgec.ops.timeline import RunningMean
+from edgec.ops.window import Sides, check_counted, count_text, counts_of, out_extent
 
 
 @dataclass(frozen=True)
@@ -79,48 +82,45 @@ class Mean(Op):
     def permuted(self, perm: Sequence[int], types: Sequence[TensorType]) -> Op | None:
         return None
 
-
-Sides = tuple[int, int, int, int]  # top, bottom, left, right
-
-
-def ceil_pads(extent: int, kernel: int, stride: int, pads: tuple[int, int]) -> tuple[int, int]:
-    """The padding along an axis with what ceil_mode adds: a last window cut short, if it starts before the padding."""
-    before, after = pads
-    more = -(extent + before + after - kernel) % stride
-    starts = extent + before + after + more - kernel
-    return before, after + (more if starts < extent + before else 0)
-
-
-def check_counted(counted: Sides | None, pad: Sides, y: TensorType) -> None:
-    """ValueError where the counted part of the padding is more than the padding, or the windows lie along time."""
-    if counted is not None:
-        need(all(0 <= c <= p for c, p in zip(counted, pad, strict=True)), f"{counted} of a padding of {pad} counts")
-        need(y.time_axis != 1, "average pooling along time whose edge windows have another divisor")
-
-
-def counts_of(
-    extents: tuple[int, ...], kernel: tuple[int, int], stride: tuple[int, int], pad: Sides, counted: Sides
-) -> npt.NDArray[np.int64]:
-    """How many elements of each window count, [OH, OW]: those in the image [H, W] or in `counted` around it."""
-    spans = []
-    for k, extent in enumerate(extents):
-        before, after = counted[2 * k : 2 * k + 2]
-        last = extent + pad[2 * k] + pad[2 * k + 1] - kernel[k]
-        first = np.arange(0, last + 1, stride[k]) - pad[2 * k]
-        spans.append(np.minimum(first + kernel[k], extent + after) - np.maximum(first, -before))
-    return np.asarray(spans[0][:, None] * spans[1], np.int64)
+    def integer(self, b: Builder, node: Node) -> None:
+        """Over time it reads what its streaming form does; over another axis accumulators or int8."""
+        t, target, axis = b.graph.type_of(node.inputs[0]), b.plan.int8[node.output], self.axis
+        shape, over_time = t.shape, t.time_axis == axis
+        source, last = b.sources[node.inputs[0]], axis == len(shape) - 1
+        summed = b.dtype(source) is DType.I32 and source.clip == EVERYTHING and not source.is_mapped and not last
+        if shape[axis] > MEAN_FRAMES:
+            raise Refusal(f"its axis has {shape[axis]} positions, more than {MEAN_FRAMES}")
+        if over_time and axis != len(shape) - 2:
+            source, axis = frames_before_channels(b, node), len(shape) - 2
+        elif over_time:
+            source = b.summand(node.inputs[0])
+        elif not summed:
+            source = int8(b, node.inputs[0])
+        frames = MEAN_FRAMES if over_time else shape[axis]
+        per_channel = over_time or not (last or t.time_axis == len(shape) - 1)  # along the last axis of what is left
+        channels = node.type.shape[-1] if per_channel else 1
+        limit = limit_of(source, self.divisor) if over_time else 0
+        multiplier, shift = mean_ratio(source, target, channels, frames, limit)
+        names = (b.const(f"{node.output}_multiplier", multiplier), b.const(f"{node.output}_shift", shift))
+        mean = QMean(axis, target.scale, target.zero, source.zero, self.divisor, limit)
+        b.emit(mean, (source.tensor, *names), node.outputs)
+        b.hold(node.output, node.output, target)
 
 
-def count_text(
-    extents: tuple[int, ...], kernel: tuple[int, int], stride: tuple[int, int], pad: Sides, counted: Sides
-) -> str:
-    """`counts_of` at output (i, j) as a TVMScript expression."""
-    spans = []
-    for axis, extent, k in zip("ij", extents, (0, 1), strict=True):
-        first = f"({axis} * {stride[k]} - {pad[2 * k]})"
-        last = f"T.min({first} + {kernel[k]}, {extent + counted[2 * k + 1]})"
-        spans.append(f"({last} - T.max({first}, {-counted[2 * k]}))")
-    return " * ".join(spans)
+def frames_before_channels(b: Builder, node: Node) -> Source:
+    """What a mean over time reads in int8, its time axis moved to where a running mean has it: the last but one."""
+    source, rank = int8(b, node.inputs[0]), len(b.graph.type_of(node.inputs[0]).shape)
+    if rank < 2:
+        raise Refusal("it has no axis beside time")
+    rest = [k for k in range(rank) if k != node.op.axis]
+    moved = b.fresh(node.output, "frames")
+    b.emit(Permute((*rest[:-1], node.op.axis, rest[-1])), (source.tensor,), (moved,))
+    return replace(source, tensor=moved)
+
+
+def int8(b: Builder, name: str) -> Source:
+    """A tensor in int8 at its own scale."""
+    return b.store(name, DType.I8, b.plan.int8[name])
 
 
 LOWEST = -3.4028234663852886e38  # of float32
@@ -193,6 +193,12 @@ class MaxPool2d(Pool2d):
     def lower(self, site: Site) -> Kernel:
         return self.nest(site, "T.max(y[n, i, j, o], {v})")
 
+    def integer(self, b: Builder, node: Node) -> None:
+        """The order of integers is that of the reals, so the scale stays."""
+        x = int8(b, node.inputs[0])
+        b.emit(QMaxPool2d(self.kernel, self.stride, self.pad), (x.tensor,), node.outputs)
+        b.hold(node.output, node.output, Scale(float(x.scale[0]), x.zero))
+
 
 @dataclass(frozen=True)
 class AvgPool2d(Pool2d):
@@ -222,3 +228,17 @@ class AvgPool2d(Pool2d):
             n = count_text(site.inputs[0].shape[1:3], self.kernel, self.stride, self.pad, self.counted)
             divisor = f'T.cast({n}, "float32")'
         return self.nest(site, "y[n, i, j, o] + {v}", f"\n    y[n, i, j, o] = y[n, i, j, o] / {divisor}")
+
+    def integer(self, b: Builder, node: Node) -> None:
+        """Sums in int32 and one fixed-point factor."""
+        x, target = int8(b, node.inputs[0]), b.plan.int8[node.output]
+        n = prod(self.kernel)
+        if n > 2**14:
+            raise Refusal(f"its window of {n} positions is too large for int32 sums")
+        counted = self.counted
+        factor = np.array([float(x.scale[0]) / ((1 if counted else n) * target.scale)])
+        multiplier, shift = fixed_point(factor, min(15, 29 - ceil(log2(255 * n))))
+        shape = (self.kernel, self.stride, self.pad, x.zero)
+        op = QAvgPool2d(*shape, target.scale, target.zero, x.zero, int(multiplier[0]), shift, counted=counted)
+        b.emit(op, (x.tensor,), node.outputs)
+        b.hold(node.output, node.output, target)

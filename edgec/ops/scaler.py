@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import prod
+from math import floor, log2
 from typing import Any, ClassVar
 
 import torch
 
+from edgec.ir.graph import Node
 from edgec.ir.types import DType, TensorType
 from edgec.ops.axes import along
 from edgec.ops.base import Kernel, Op, Site, need
+from edgec.ops.integer.build import Builder, Source
+from edgec.ops.integer.numbers import Refusal, Scale
+from edgec.ops.integer.scaler import LONGEST, QStdScale, QStdUnscale, fraction_bits
+from edgec.ops.loops import around, statistics_shape
 
-
-def statistics_shape(shape: Sequence[int], axis: int) -> tuple[int, ...]:
-    """Shape of a window's mean and deviation: one value along the axis they are taken over."""
-    return tuple(1 if k == axis else n for k, n in enumerate(shape))
-
-
-def around(shape: Sequence[int], axis: int) -> tuple[int, int, int]:
-    """Extents before, along and after an axis."""
-    return prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :])
+EPS_LIMIT = 2**60
+MULTIPLIER_BITS = 15
+SHIFT_LIMIT = 46
 
 
 @dataclass(frozen=True)
@@ -79,6 +78,17 @@ class StdScale(Op):
         names = (("x", full), ("y", full), ("loc", stats), ("scale", stats))
         return Kernel(body, tuple((name, shape, "float32") for name, shape in names))
 
+    def integer(self, b: Builder, node: Node) -> None:
+        """int16 in and out: a layer reads it in int16 where its sums bear that, as it does a front end's features."""
+        (name,) = node.inputs
+        x, target = b.store(name, DType.I16, b.plan.int16[name]), b.plan.int16[node.outputs[0]]
+        length, unit = b.graph.type_of(name).shape[self.axis], float(x.scale[0])
+        b.emit(integer_scale(self, length, unit, target.scale), (x.tensor,), node.outputs)
+        b.features.add(node.outputs[0])
+        b.hold(node.outputs[0], node.outputs[0], target)
+        for kept, bits in zip(node.outputs[1:], (0, fraction_bits(length)), strict=True):
+            b.hold(kept, kept, Scale(unit / length / 2**bits))
+
 
 @dataclass(frozen=True)
 class StdUnscale(Op):
@@ -110,3 +120,44 @@ class StdUnscale(Op):
         full, stats = (outer, n, inner), (outer, inner)
         names = (("x", full), ("loc", stats), ("scale", stats), ("y", full))
         return Kernel(body, tuple((name, shape, "float32") for name, shape in names))
+
+    def integer(self, b: Builder, node: Node) -> None:
+        """The forecast as it is stored, else in int16; out in the units of the window."""
+        name, *kept = node.inputs
+        statistics = tuple(b.sources[i].tensor for i in kept)
+        window = next((n for n in b.nodes if isinstance(n.op, QStdScale) and n.outputs[1:] == statistics), None)
+        if window is None:
+            raise Refusal("its mean and deviation are not those of one window")
+        series, x = b.types[window.inputs[0]], centred(b, name)
+        assert series.quant is not None
+        length, unit = series.shape[window.op.axis], series.quant.scale[0]
+        op = integer_unscale(self, length, unit, float(x.scale[0]))
+        b.emit(op, (x.tensor, *statistics), node.outputs)
+        b.hold(node.output, node.output, Scale(unit))
+
+
+def integer_scale(op: StdScale, length: int, unit: float, target: float) -> QStdScale:
+    """The integer form of a scaler over windows of int16 at scale `unit`; y in int16 at scale `target`."""
+    if length > LONGEST:
+        raise Refusal(f"its window of {length} values is longer than {LONGEST}")
+    ones = 1 << fraction_bits(length)
+    eps = max(1, round(op.eps * (length * ones / unit) ** 2))
+    if eps > EPS_LIMIT:
+        raise Refusal(f"its eps of {op.eps:g} hides windows in units of {unit:g}", "give the series in smaller units")
+    shift = 30 - floor(log2(ones / target))
+    factor = min(round(ones / target * 2.0**shift), 2**31 - 1)
+    return QStdScale(op.axis, "int16", target, eps, factor, shift)
+
+
+def integer_unscale(op: StdUnscale, length: int, unit: float, scale: float) -> QStdUnscale:
+    """The integer form of its inverse for a forecast stored at `scale`; its factor has 15 bits."""
+    ratio = scale / (length << fraction_bits(length))
+    shift = min(MULTIPLIER_BITS - 1 - floor(log2(ratio)), SHIFT_LIMIT)
+    multiplier = min(round(ratio * 2.0**shift), 2**MULTIPLIER_BITS - 1)
+    return QStdUnscale(op.axis, unit, multiplier, round(2.0**shift / length), shift)
+
+
+def centred(b: Builder, name: str) -> Source:
+    """A tensor in integers without a zero point."""
+    x = b.operand(name)
+    return x if x.zero == 0 else b.store(name, DType.I16, b.plan.int16[name])

@@ -7,11 +7,46 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 
+from edgec.ir.graph import Node
 from edgec.ir.types import DType, TensorType
 from edgec.ops.axes import LETTERS, along
 from edgec.ops.base import Kernel, Op, Site, ctype, need, params_of, same_time
+from edgec.ops.integer.build import Builder, Source
+from edgec.ops.integer.numbers import Refusal, Scale
+
+
+def takes(b: Builder, node: Node, sources: list[Source]) -> bool:
+    """Whether the float op itself can move integers of these types; spikes are packed along the last axis."""
+    try:
+        node.op.infer([b.types[s.tensor] for s in sources])
+    except ValueError:
+        return False
+    return True
+
+
+def place(b: Builder, node: Node, inputs: tuple[str, ...]) -> None:
+    """The float op itself on integers; Refusal where the integer type cannot be moved so."""
+    try:
+        b.emit(node.op, inputs, node.outputs)
+    except ValueError as err:
+        raise Refusal(str(err)) from err
+
+
+def moved(op: Op, b: Builder, node: Node) -> None:
+    """Reshape, permute, slice: the same integers elsewhere."""
+    name, source = node.inputs[0], b.sources[node.inputs[0]]
+    if not b.is_plain(source) or b.dtype(source) is DType.I32:
+        source = b.store(name, *b.plan.stored(name))
+    if b.dtype(source) is DType.BIT and not takes(b, node, [source]):
+        source = b.store(name, DType.I8, Scale(1.0))
+    place(b, node, (source.tensor,))
+    if name in b.features:
+        b.features.add(node.output)
+    held = b.hold(node.output, node.output, Scale(float(source.scale[0]), source.zero))
+    b.sources[node.output] = replace(held, lo=source.lo, hi=source.hi)
 
 
 @dataclass(frozen=True)
@@ -44,6 +79,7 @@ class Permute(Op):
     name: ClassVar[str] = "permute"
     moves: ClassVar[bool] = True
     examples: ClassVar[tuple[str, ...]] = ("float32[2,3,4] {perm=(0,2,1)}", "int8[2,3,4,2] {perm=(3,0,2,1)}")
+    integer: ClassVar[Any] = moved
     perm: tuple[int, ...] = ()
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
@@ -112,6 +148,7 @@ class Reshape(Op):
         "int8[4,6] {shape=(3,8)}",
         "int8[2,3,4] {shape=(2,12)}",
     )
+    integer: ClassVar[Any] = moved
     is_view: ClassVar[bool] = True
     shape: tuple[int, ...] = ()
     time_axis: int | None = None
@@ -210,6 +247,19 @@ class Concat(Op):
     def permuted(self, perm: Sequence[int], types: Sequence[TensorType]) -> Op | None:
         return Concat(axis=list(perm)[self.axis % len(perm)])
 
+    def integer(self, b: Builder, node: Node) -> None:
+        """Spikes stay spikes where whole words join, else become int8 0 and 1; all else takes the result's scale."""
+        sources = [b.sources[i] for i in node.inputs if b.data(i) is None]
+        spikes = all(b.dtype(s) is DType.BIT and s.stored_as(Scale(1.0)) for s in sources)
+        spikes = spikes and len(sources) == len(node.inputs)
+        dtype, target = (DType.I8, Scale(1.0)) if spikes else b.plan.stored(node.output)
+        if not spikes or not takes(b, node, sources):
+            sources = [b.store(i, dtype, target) for i in node.inputs]
+        place(b, node, tuple(s.tensor for s in sources))
+        held = b.hold(node.output, node.output, target)
+        lo, hi = min(b.range_of(s)[0] for s in sources), max(b.range_of(s)[1] for s in sources)
+        b.sources[node.output] = replace(held, lo=np.array([lo]), hi=np.array([hi]))
+
 
 @dataclass(frozen=True)
 class Slice(Op):
@@ -218,6 +268,7 @@ class Slice(Op):
     name: ClassVar[str] = "slice"
     moves: ClassVar[bool] = True
     examples: ClassVar[tuple[str, ...]] = ("float32[2,3,6] {start=2,stop=5}", "int8[2,5,3] {axis=1,start=0,stop=2}")
+    integer: ClassVar[Any] = moved
     axis: int = -1
     start: int = 0
     stop: int = 0

@@ -9,15 +9,14 @@ from typing import Any, ClassVar
 
 import torch
 
+from edgec.ir.graph import Node
 from edgec.ir.types import DType, TensorType
 from edgec.ops.axes import along
-from edgec.ops.base import Kernel, Op, Site, ctype, need
-
-
-def with_frames(t: TensorType, frames: int) -> TensorType:
-    """The same type with another extent along its time axis."""
-    assert t.time_axis is not None
-    return replace(t, shape=tuple(frames if k == t.time_axis else n for k, n in enumerate(t.shape)))
+from edgec.ops.base import Kernel, Op, Site, ctype, need, with_frames
+from edgec.ops.integer.build import Builder
+from edgec.ops.integer.numbers import Refusal
+from edgec.ops.integer.pool import MEAN_FRAMES, limit_of, mean_ratio
+from edgec.ops.integer.spiking import QRunningMean
 
 
 def storage_around(t: TensorType) -> tuple[int, int]:
@@ -261,3 +260,16 @@ for i in T.parallel({n}):
 
     def stream(self, step: Any, x: str) -> str:
         return step.emit(self, x)  # type: ignore[no-any-return]
+
+    def integer(self, b: Builder, node: Node) -> None:
+        """Means of accumulators, spikes or activations: what is added is not rounded first."""
+        if node.type.time_axis != len(node.type.shape) - 2:
+            raise Refusal("its time axis is not the last but one")
+        x, target = b.summand(node.inputs[0]), b.plan.int8[node.output]
+        window, divisor, limit = self.window, self.divisor, limit_of(x, self.divisor)
+        frames = window + 1 if window else max(MEAN_FRAMES, divisor)
+        multiplier, shift = mean_ratio(x, target, node.type.shape[-1], frames, limit)
+        names = (b.const(f"{node.output}_multiplier", multiplier), b.const(f"{node.output}_shift", shift))
+        op = QRunningMean(window, target.scale, target.zero, x.zero, divisor, limit)
+        b.emit(op, (x.tensor, *names), node.outputs)
+        b.hold(node.output, node.output, target)

@@ -18,8 +18,9 @@ import numpy.typing as npt
 
 from edgec.ir.graph import Const, Graph, Node, numbered
 from edgec.ir.types import TensorType
+from edgec.ops.arithmetic import Affine
 from edgec.ops.dense import Linear
-from edgec.ops.elementwise import Affine, Elementwise, Unary
+from edgec.ops.elementwise import Elementwise, Unary
 from edgec.ops.pool import Mean
 from edgec.ops.shape import Permute, Reshape
 from edgec.passes.base import Pass

@@ -17,10 +17,10 @@ import numpy as np
 
 from edgec.ir.graph import Const, Graph, Node, numbered
 from edgec.ir.types import TensorType
-from edgec.ops.base import Array, Op, Site
+from edgec.ops.arithmetic import Add, Affine, Binary, Mul
+from edgec.ops.base import Array, LinearMap, Op, Site
 from edgec.ops.conv import Conv1d, Conv2d
 from edgec.ops.dense import Linear
-from edgec.ops.elementwise import Add, Affine, Binary, LinearMap, Mul
 from edgec.passes.base import Pass
 
 LAYERS = (Linear, Conv1d, Conv2d)

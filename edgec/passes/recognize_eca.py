@@ -17,10 +17,11 @@ import numpy as np
 
 from edgec.ir.graph import Const, Graph, Node
 from edgec.ir.types import TensorType
+from edgec.ops.arithmetic import Div, Mul
 from edgec.ops.base import site_of
 from edgec.ops.conv import Conv1d
 from edgec.ops.eca import Eca
-from edgec.ops.elementwise import Div, Mul, Sigmoid
+from edgec.ops.elementwise import Sigmoid
 from edgec.ops.pool import AvgPool2d, Mean
 from edgec.ops.shape import Permute, Reshape
 from edgec.passes.base import Pass

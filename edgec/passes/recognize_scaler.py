@@ -16,9 +16,11 @@ from typing import ClassVar
 import numpy as np
 
 from edgec.ir.graph import Graph, Node
-from edgec.ops.elementwise import Add, Div, Mul, Sqrt, Sub
+from edgec.ops.arithmetic import Add, Div, Mul, Sub
+from edgec.ops.elementwise import Sqrt
+from edgec.ops.loops import statistics_shape
 from edgec.ops.pool import Mean
-from edgec.ops.scaler import StdScale, StdUnscale, statistics_shape
+from edgec.ops.scaler import StdScale, StdUnscale
 from edgec.ops.shape import Reshape
 from edgec.passes.base import Pass
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from edgec.ir.graph import Const, Graph, Node
 from edgec.ir.types import TensorType
+from edgec.ops.arithmetic import Div, Mul
 from edgec.ops.base import Array
-from edgec.ops.elementwise import Div, Mul
 from edgec.passes.base import Pass
 
 

@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgec.ir.types import DType, TensorType
-from edgec.ops.eca import Eca, QEca, gates, sigmoid_table
-from edgec.passes.quantize.eca import filter_of, fitted
-from edgec.passes.quantize.numbers import Refusal
+from edgec.ops.eca import Eca, QEca, filter_of, fitted, gates, sigmoid_table
+from edgec.ops.integer.numbers import Refusal
 from tests.backends.kernel_tools import Case, build_c, prepare
 from tests.op_families import f32
 

@@ -11,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgec.ir.types import DType, QuantParams, TensorType
+from edgec.ops.integer.numbers import Refusal
 from edgec.ops.integer.scaler import LONGEST, QStdScale, QStdUnscale, fraction_bits
-from edgec.ops.scaler import StdScale, StdUnscale
-from edgec.passes.quantize.numbers import Refusal
-from edgec.passes.quantize.scaler import integer_scale, integer_unscale
+from edgec.ops.scaler import StdScale, StdUnscale, integer_scale, integer_unscale
 from tests.backends.kernel_tools import Case, build_c, prepare
 from tests.op_families import f32
 

@@ -21,7 +21,7 @@ from edgec.frontends.pytorch.call import Call, Constant, call_of
 from edgec.frontends.pytorch.importer import GUESS, Failed, Importer, TimeAxis, check_ready, export, without_mutation
 from edgec.frontends.pytorch.source import source_of
 from edgec.ir.graph import Graph, Node
-from edgec.ops.elementwise import Mul
+from edgec.ops.arithmetic import Mul
 from edgec.ops.neurons.lif import Lif
 from edgec.ops.neurons.snntorch import SequenceNeuron
 from edgec.ops.timeline import RunningMean

@@ -17,8 +17,8 @@ from edgec.ops.integer.linear import QLinearRequantize
 from edgec.ops.integer.pool import QAvgPool2d, QMaxPool2d, QMean
 from edgec.ops.integer.requantize import Requantize, accumulator_bounds
 from edgec.ops.integer.softmax import PROBABILITY, exponent
-from edgec.ops.pool import ceil_pads
 from edgec.ops.shape import Reshape
+from edgec.ops.window import ceil_pads
 
 
 def weights(call: Call, key: str, outputs_axis: int) -> tuple[Array, Array]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from edgec.frontends.pytorch import layers, masks, own, series, simple
 from edgec.frontends.pytorch.call import Call
-from edgec.ops.elementwise import Add, Mul, Sub
+from edgec.ops.arithmetic import Add, Mul, Sub
 
 Converter = Callable[[Call], Any]
 

@@ -10,11 +10,12 @@ import numpy as np
 from edgec.frontends.pytorch.call import Call, Padded
 from edgec.frontends.pytorch.masks import attention_mask
 from edgec.ops.activation import Softmax
+from edgec.ops.arithmetic import Affine, Mul
 from edgec.ops.conv import Conv1d, Conv2d
 from edgec.ops.dense import Linear, MatMul
-from edgec.ops.elementwise import Affine, Mul
 from edgec.ops.norm import LayerNorm
-from edgec.ops.pool import AvgPool2d, MaxPool2d, Mean, ceil_pads
+from edgec.ops.pool import AvgPool2d, MaxPool2d, Mean
+from edgec.ops.window import ceil_pads
 
 Pads = tuple[tuple[int, int], ...]
 

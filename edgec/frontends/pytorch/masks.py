@@ -15,7 +15,7 @@ import torch
 from edgec.frontends.pytorch.call import MASKED, Call, Constant, to_array
 from edgec.ir.graph import Graph
 from edgec.ops.activation import only_softmax
-from edgec.ops.elementwise import Add, Mul
+from edgec.ops.arithmetic import Add, Mul
 
 
 def masked_fill(call: Call) -> str:

@@ -10,7 +10,8 @@ import torch
 from edgec.frontends.pytorch.call import Call, Constant
 from edgec.frontends.pytorch.layers import mean_over
 from edgec.frontends.pytorch.simple import cut, reduced_axes, scalar
-from edgec.ops.elementwise import Mul, Sqrt, Sub
+from edgec.ops.arithmetic import Mul, Sub
+from edgec.ops.elementwise import Sqrt
 from edgec.ops.shape import Concat
 
 

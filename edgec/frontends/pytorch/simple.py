@@ -10,7 +10,8 @@ import torch
 from edgec.frontends.pytorch.call import Call, Constant, Expanded, Padded
 from edgec.frontends.pytorch.layers import mean_over
 from edgec.ops.activation import Softmax
-from edgec.ops.elementwise import Add, Clip, Div, Mul, Relu, Relu6, Sqrt, Sub, function
+from edgec.ops.arithmetic import Add, Div, Mul, Sub
+from edgec.ops.elementwise import Clip, Relu, Relu6, Sqrt, function
 from edgec.ops.shape import Concat, Slice
 
 #: the constants of torch's SELU

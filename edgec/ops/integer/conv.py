@@ -12,8 +12,8 @@ import torch.nn.functional as F
 
 from edgec.ir.types import DType, TensorType
 from edgec.ops.base import Array, Cost, Kernel, Op, Part, Site, ctype, need
-from edgec.ops.conv import conv_axes, in_extent, out_extent
 from edgec.ops.integer.requantize import Requantizing, accumulator, element, exact, rows_of, weight, weight_array
+from edgec.ops.window import conv_axes, in_extent, out_extent
 
 
 def zone_deltas(bias: Array) -> Array | None:

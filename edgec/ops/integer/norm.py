@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import ceil, log2
+from math import ceil, floor, log2, sqrt
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 
 from edgec.ir.types import DType, QuantParams, TensorType
-from edgec.ops.base import Cost, Kernel, Op, Site, need
+from edgec.ops.base import Array, Cost, Kernel, Op, Site, need
+from edgec.ops.integer.numbers import INT32_MAX, Refusal, Scale
 from edgec.ops.integer.requantize import clamped, rows_of
 
 MAX_CHANNELS = 1 << 15
+EPS_LIMIT = 2**61 - 1
 DOWN, UP = (16, 8, 4, 2, 1), (8, 4, 2, 1)  # powers of 4 that `normalised` tries
 #: the line 1.508 - 0.431 w is within 8.7 % of 1/sqrt(w) over [1/2, 2]; each Newton step squares that error
 NEAR, SLOPE, STEPS = round(1.508 * 2**30), round(0.431 * 2**30), 4
@@ -149,3 +152,22 @@ class QLayerNorm(Op):
 
     def cost(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
         return Cost(outputs[0].size)
+
+
+def channel_maps(gamma: Array, beta: Array, target: Scale) -> tuple[Array, Array, int]:
+    """Multiplier, offset and shift of a QLayerNorm with as many bits as int32 bears, rounding and zero point included.
+
+    |n| is at most sqrt(channels), so its product by the multiplier is known to fit.
+    """
+    bits = deviation_bits(len(gamma)) - 2
+    gain, level = gamma / target.scale, beta / target.scale + target.zero + 0.5
+    largest = float(np.abs(gain).max())
+    places = min(30 - floor(log2(largest)) if largest > 0 else 62, 62 - bits)
+    while places + bits > 32:
+        shift = places + bits - 32
+        multiplier, offset = np.floor(gain * 2.0**places + 0.5), np.floor(level * 2.0**shift + 0.5)
+        product = np.ceil(np.abs(multiplier) * ceil(sqrt(len(gamma))) * 2.0 ** (bits - 32)) + 1
+        if np.abs(multiplier).max() <= INT32_MAX and (product + np.abs(offset)).max() <= INT32_MAX:
+            return multiplier.astype(np.int32), offset.astype(np.int32), shift
+        places -= 1
+    raise Refusal(f"its gain {float(np.abs(gamma).max()):g} is too large for the scale {target.scale:g} of its output")

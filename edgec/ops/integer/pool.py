@@ -14,11 +14,12 @@ import torch.nn.functional as F
 
 from edgec.ir.types import DType, QuantParams, TensorType
 from edgec.ops.axes import LETTERS, along
-from edgec.ops.base import Kernel, Op, Site, ctype, need
-from edgec.ops.conv import out_extent
+from edgec.ops.base import Array, Kernel, Op, Site, ctype, need
+from edgec.ops.integer.build import Source
+from edgec.ops.integer.numbers import Refusal, Scale, ratio
 from edgec.ops.integer.requantize import element, exact, rows_of
 from edgec.ops.integer.spiking import DIFFERENCE, QRunningMean
-from edgec.ops.pool import Sides, check_counted, count_text, counts_of
+from edgec.ops.window import Sides, check_counted, count_text, counts_of, out_extent
 
 
 @dataclass(frozen=True)
@@ -241,3 +242,28 @@ class QMean(Op):
         ]
         params += [("shift", multiplier.shape, "int32"), ("y", (outer, inner), "int8"), ("total", (inner,), "int64")]
         return Kernel(body, tuple(params), scratch=8 * inner)
+
+
+#: frames after which QRunningMean halves its total
+MEAN_FRAMES = 2**16
+
+
+def largest(source: Source) -> Array:
+    """The largest magnitude of what a mean adds up, by channel or of all."""
+    return np.asarray(np.maximum(np.abs(source.lo - source.zero), np.abs(source.hi - source.zero)), np.float64)
+
+
+def limit_of(source: Source, divisor: int) -> int:
+    """The largest total of a sum over time: that of MEAN_FRAMES frames, or of as many as it was trained on."""
+    return int(largest(source).max()) * max(MEAN_FRAMES, divisor) if divisor else 0
+
+
+def mean_ratio(source: Source, target: Scale, channels: int, frames: int, limit: int = 0) -> tuple[Array, Array]:
+    """multiplier and shift of a mean over `frames`: as many bits as total * multiplier leaves in int64."""
+    multiplier, shift = ratio(np.broadcast_to(source.scale / target.scale, (channels,)))
+    top = np.asarray(limit / frames) if limit else largest(source)
+    drop = np.maximum(np.ceil(np.log2(np.maximum(top * frames * 2.0**31, 1.0))) - 62, 0).astype(np.int32)
+    multiplier, shift = multiplier >> drop, shift - drop
+    if (shift < 9).any() or (drop > 16).any():
+        raise Refusal("the scale of its output is too fine for its accumulators")
+    return multiplier, shift

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 
 from edgec.ir.types import DType, QuantParams, TensorType
 from edgec.ops.base import Array, Cost, Kernel, Op, Part, Site, ctype, need, same_time
-from edgec.ops.conv import conv_axes, out_extent
-from edgec.ops.elementwise import broadcast_shape, loop_nest, position
+from edgec.ops.loops import broadcast_shape, loop_nest, position
+from edgec.ops.window import conv_axes, out_extent
 
 ROUNDINGS = ("single", "tflite")
 ACTIVATIONS = (DType.I4, DType.I8, DType.I16, DType.BIT)

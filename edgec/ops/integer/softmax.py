@@ -14,6 +14,7 @@ from edgec.ops.base import Kernel, Op, Site, need
 from edgec.ops.integer.requantize import rows_of
 
 MAX_CLASSES = 1 << 15
+LOGIT_LIMIT = 2**30 - 1  # the difference of two then fits int32
 EXPONENT_BITS = 25  # fraction bits of an exponent to the base 2
 EXPONENT_LIMIT = 30  # 2 to the minus of this is 0 with 29 fraction bits
 ONE = (1 << 15) - 1

@@ -12,9 +12,8 @@ from typing import Any, ClassVar
 import torch
 
 from edgec.ir.types import DType, QuantParams, TensorType
-from edgec.ops.base import Kernel, Op, Site, ctype, need
+from edgec.ops.base import Kernel, Op, Site, ctype, need, with_frames
 from edgec.ops.integer.requantize import element, rows_of
-from edgec.ops.timeline import with_frames
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ import torch
 from edgec.ir.types import DType, QuantParams, TensorType
 from edgec.ops.axes import LETTERS, along
 from edgec.ops.base import Array, Cost, Kernel, Op, Site, ctype, need, same_time
-from edgec.ops.elementwise import broadcast_shape, loop_nest, position
 from edgec.ops.integer.pool import QPool2d
 from edgec.ops.integer.requantize import Requantize, clamped, requantize, scaled_lines
 from edgec.ops.linear_form import LEVELS, LinearForm, linear_form
-from edgec.ops.pool import count_text, counts_of
+from edgec.ops.loops import broadcast_shape, loop_nest, position
+from edgec.ops.window import count_text, counts_of
 
 LEFT_SHIFT = 20  # of the operands of an add, before they meet at a common scale
 ACCUMULATOR_BITS = 12  # integer bits of a softmax's sum

@@ -6,10 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 
-from edgec.ir.types import TensorType
-from edgec.ops.base import Kernel, Op, Site, need
+from edgec.ir.graph import Node
+from edgec.ir.types import DType, TensorType
+from edgec.ops.base import Array, Kernel, Op, Site, need
+from edgec.ops.integer.build import EVERYTHING, Builder, Source
+from edgec.ops.integer.neuron import QLifSaturating, integer_neuron, period_of
+from edgec.ops.integer.numbers import INT32_MAX, Refusal, Scale
 
 RESETS = ("hard", "subtract", "none")
 
@@ -133,3 +138,57 @@ class Lif(Op):
 
     def stream(self, step: Any, x: str, beta: str, threshold: str) -> Any:
         return step.emit(self, x, beta, threshold)
+
+    def integer(self, b: Builder, node: Node) -> None:
+        """A layer of neurons on whatever integers its input is."""
+        source = drive(b, node.inputs[0])
+        channels = b.types[source.tensor].shape[-1]
+        beta, threshold = vector(b, node.inputs[1], "decay", channels), vector(b, node.inputs[2], "threshold", channels)
+        if self.reset == "subtract" and (threshold <= 0).any():
+            raise Refusal("its threshold is not positive, so subtracting it does not bound the membrane")
+        shift = np.broadcast_to(source.shift - source.scale * source.zero, (channels,))
+        shift, threshold = shifted(self, beta, shift, threshold)
+        top = np.maximum(np.abs(source.lo), np.abs(source.hi)).astype(np.float64)
+        decay = np.floor((1.0 - beta) * 2.0**15 + 0.5).astype(np.int32)
+        modes = self.decay_input, self.reset, self.strict, self.delayed_reset, self.membrane
+        quantized, units = integer_neuron(decay, modes, (source.scale, shift, threshold, top))
+        vectors = {k: getattr(units, k) for k in ("gain", "bias", "threshold")}
+        if isinstance(quantized, QLifSaturating):
+            vectors["decay"] = decay
+        period = period_of(np.stack(list(vectors.values())))
+        names = [b.const(f"{node.outputs[0]}_{k}", v[:period]) for k, v in vectors.items()]
+        b.emit(quantized, (source.tensor, *names), node.outputs, source.via)
+        b.hold(node.outputs[0], node.outputs[0], Scale(1.0))
+        if self.membrane:
+            back = self.v_reset if self.reset == "hard" else 0.0
+            wide = np.full(channels, INT32_MAX, np.int64)
+            name = node.outputs[1]
+            b.sources[name] = Source(name, name, units.unit, -wide, wide, shift=np.full(channels, back))
+
+
+def drive(b: Builder, name: str) -> Source:
+    """What drives the neurons: accumulators or stored integers, any affine map folded in."""
+    source = b.sources[name]
+    if source.clip != EVERYTHING:
+        source = b.store(name, DType.I8, b.plan.int8[name])
+    return b.widened(source)
+
+
+def vector(b: Builder, name: str, what: str, channels: int) -> Array:
+    """A constant of the neuron, one value per channel."""
+    data = b.data(name)
+    if data is None:
+        raise Refusal(f"its {what} is computed, not constant")
+    return np.broadcast_to(data.astype(np.float64).reshape(-1), (channels,))
+
+
+def shifted(op: Lif, beta: Array, shift: Array, threshold: Array) -> tuple[Array, Array]:
+    """Drive and threshold in coordinates where the reset value is 0."""
+    if op.reset != "hard" or op.v_reset == 0.0:
+        return shift, threshold
+    if op.delayed_reset:
+        raise Refusal(
+            f"it starts at 0 but resets to {op.v_reset}, so its membrane cannot be measured from the reset value",
+            "use v_reset=0 or the reset in the same step",
+        )
+    return shift - op.v_reset * (1.0 if op.decay_input else 1.0 - beta), threshold - op.v_reset

@@ -10,8 +10,11 @@ from typing import ClassVar
 import torch
 import torch.nn.functional as F
 
+from edgec.ir.graph import Node
 from edgec.ir.types import DType, QuantParams, TensorType
 from edgec.ops.base import Kernel, Site, need
+from edgec.ops.integer.build import Builder
+from edgec.ops.integer.numbers import Refusal
 from edgec.ops.signal import tables
 from edgec.ops.signal.front_end import FrontEnd, IntegerFrontEnd
 from edgec.ops.signal.text import float_kernel
@@ -54,6 +57,15 @@ class LogMel(FrontEnd):
 
     def lower(self, site: Site) -> Kernel:
         return float_kernel(self, site.inputs[0], site.outputs[0])
+
+    def integer(self, b: Builder, node: Node) -> None:
+        """The integer front end writes int16 features: a spiking network amplifies the rounding of int8 ones."""
+        if node.inputs[0] not in {v.name for v in b.inputs}:
+            raise Refusal("it reads a computed tensor; the integer front end reads the PCM input")
+        scale = b.plan.int16[node.output]
+        b.emit(to_integer(self, scale.scale, scale.zero, "int16"), node.inputs, node.outputs)
+        b.features.add(node.output)
+        b.hold(node.output, node.output, scale)
 
     @classmethod
     def samples(cls) -> list[tuple[LogMel, tuple[TensorType, ...]]]:

@@ -11,10 +11,11 @@ import torch
 from edgec.ir.evaluate import as_tensor
 from edgec.ir.graph import Graph, Node
 from edgec.ir.types import DType
+from edgec.ops.arithmetic import Add
 from edgec.ops.base import Array
 from edgec.ops.conv import Conv1d, Conv2d
 from edgec.ops.dense import Linear
-from edgec.ops.elementwise import Add, Relu, Relu6
+from edgec.ops.elementwise import Relu, Relu6
 from edgec.ops.integer.conv import QConv2d, QConv2dRequantize
 from edgec.ops.integer.elementwise import QAffine
 from edgec.ops.integer.linear import QLinear, QLinearRequantize

@@ -13,7 +13,7 @@ import numpy as np
 
 from edgec.ir.graph import Const, Graph, Node
 from edgec.ops.activation import only_softmax
-from edgec.ops.elementwise import Add
+from edgec.ops.arithmetic import Add
 from edgec.ops.shape import Permute, Reshape
 from edgec.passes.quantize.calibrate import Statistics
 

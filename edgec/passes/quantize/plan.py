@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from math import inf
 
 from edgec.bits import Bits
 from edgec.ir.graph import Graph, Node
-from edgec.ir.types import DType
 from edgec.ops.activation import Softmax
+from edgec.ops.arithmetic import Add, Affine, Mul, Sub
 from edgec.ops.base import site_of
 from edgec.ops.conv import Conv1d
 from edgec.ops.dense import Linear, MatMul
-from edgec.ops.elementwise import Add, Affine, Elementwise, Mul, Sigmoid, Sub, Tanh
+from edgec.ops.elementwise import Elementwise, Sigmoid, Tanh
+from edgec.ops.integer.build import Plan
+from edgec.ops.integer.numbers import Scale, asymmetric, symmetric
 from edgec.ops.integer.softmax import PROBABILITY
 from edgec.ops.neurons.lif import Lif
 from edgec.ops.norm import LayerNorm
@@ -23,7 +24,6 @@ from edgec.ops.scaler import StdUnscale
 from edgec.ops.shape import Concat, Permute, Reshape, Slice
 from edgec.passes.quantize.assign_precision import Assignment
 from edgec.passes.quantize.calibrate import Statistics
-from edgec.passes.quantize.numbers import Scale, asymmetric, symmetric
 
 #: head room of int16 above the largest value seen in calibration
 MARGIN = 2.0
@@ -62,32 +62,9 @@ class Groups:
         return list(found.values())
 
 
-@dataclass(frozen=True)
-class Plan:
-    """`residual`: int16 scale of each tensor in a residual group; `int8`, `int16`: each tensor's scale in that type.
-
-    `wide` are tensors whose readers want more than 8 bits; `normed` are those of residual streams that layer norms
-    read: nothing bounds their features alike, so 8 bits do not serve a layer that reads them as they are. `coarse` are
-    those that the layers reading them want in 16 bits because one step for the whole tensor is too coarse. `bits` are
-    those of each layer by its output, `int4` the scale of what a layer of 4-bit activations reads, `rates`
-    every tensor's mean, which of spikes is their rate.
-    """
-
-    residual: Mapping[str, Scale]
-    int8: Mapping[str, Scale]
-    int16: Mapping[str, Scale]
-    wide: frozenset[str] = frozenset()
-    normed: frozenset[str] = frozenset()
-    coarse: frozenset[str] = frozenset()
-    bits: Mapping[str, Bits] = field(default_factory=dict)
-    int4: Mapping[str, Scale] = field(default_factory=dict)
-    rates: Mapping[str, float] = field(default_factory=dict)
-
-    def stored(self, name: str) -> tuple[DType, Scale]:
-        """The type and scale in which an op writes a tensor whose readers leave it the choice."""
-        if name in self.residual:
-            return DType.I16, self.residual[name]
-        return (DType.I16, self.int16[name]) if name in self.wide else (DType.I8, self.int8[name])
+def is_map(graph: Graph, node: Node) -> bool:
+    """Whether the node is an affine map, which needs no operand as integers."""
+    return node.op.linear_map(site_of(graph, node)) is not None
 
 
 def is_sum(graph: Graph, node: Node) -> bool:
@@ -98,13 +75,6 @@ def is_sum(graph: Graph, node: Node) -> bool:
 def is_product(graph: Graph, node: Node) -> bool:
     """Whether a product needs both factors as integers, as `is_sum`."""
     return isinstance(node.op, Mul) and not is_map(graph, node)
-
-
-def is_map(graph: Graph, node: Node) -> bool:
-    """Whether the op is arithmetic with a constant that is one number or varies along one axis only."""
-    if isinstance(node.op, Affine):
-        return True
-    return isinstance(node.op, (Add, Mul, Sub)) and node.op.linear_map(site_of(graph, node)) is not None
 
 
 def coarse_tensors(graph: Graph, ranges: Mapping[str, Statistics]) -> frozenset[str]:

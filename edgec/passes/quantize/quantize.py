@@ -1,80 +1,31 @@
 """Float whole-sequence graph to integer whole-sequence graph, every op of it: there is no float fallback.
 
-One rule per op, or per kind of op, in the table RULES. A rule either emits integer nodes or only changes how a tensor
-is described (an affine map, a relu), see `quantize_build.Source`; integer tensors keep the name of the float tensor
-they stand for.
+Each op has its rule in its class (`integer`). It either emits integer nodes or only changes how a tensor is described
+(an affine map, a relu), see `ops.integer.build.Source`; integer tensors keep the name of the float tensor they stand
+for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from edgec.errors import PassError, join_problems, option
 from edgec.ir.graph import Graph, Node, Value
 from edgec.ir.types import DType
-from edgec.ops import elementwise as ew
-from edgec.ops import shape
-from edgec.ops.activation import Softmax
-from edgec.ops.base import Op
-from edgec.ops.conv import Conv1d, Conv2d
-from edgec.ops.dense import Linear, MatMul
-from edgec.ops.eca import Eca
-from edgec.ops.neurons.lif import Lif
-from edgec.ops.norm import LayerNorm
-from edgec.ops.pool import AvgPool2d, MaxPool2d, Mean
-from edgec.ops.recurrent import LmuMemory
+from edgec.ops.integer.build import Builder
+from edgec.ops.integer.numbers import Refusal, Scale
 from edgec.ops.scaler import StdScale, StdUnscale
+from edgec.ops.shape import Permute, Reshape, Slice
 from edgec.ops.signal.log_mel import LogMel
-from edgec.ops.timeline import RunningMean
 from edgec.passes.base import Pass
-from edgec.passes.quantize import dense, pool, simple
 from edgec.passes.quantize.assign_precision import Assignment
-from edgec.passes.quantize.build import Builder
 from edgec.passes.quantize.calibrate import Statistics, calibrate
 from edgec.passes.quantize.clamp_masks import clamp_masks
-from edgec.passes.quantize.eca import eca
-from edgec.passes.quantize.neuron import lif
-from edgec.passes.quantize.norm import layer_norm
-from edgec.passes.quantize.numbers import Refusal, Scale
 from edgec.passes.quantize.plan import make_plan
-from edgec.passes.quantize.product import matmul
 from edgec.passes.quantize.ranges import Ranges, statistics_for
-from edgec.passes.quantize.scaler import feeds_scaler, is_series, std_scale, std_unscale
-from edgec.passes.quantize.softmax import softmax
 from edgec.signal_math import PCM_SCALE
-
-Rule = Callable[[Builder, Node], None]
-
-RULES: Mapping[type[Op], Rule] = {
-    Conv1d: dense.conv1d,
-    Conv2d: dense.conv2d,
-    Linear: dense.linear,
-    MatMul: matmul,
-    LayerNorm: layer_norm,
-    Softmax: softmax,
-    StdScale: std_scale,
-    StdUnscale: std_unscale,
-    LmuMemory: dense.lmu_memory,
-    Lif: lif,
-    LogMel: simple.log_mel,
-    ew.Add: simple.arithmetic,
-    ew.Sub: simple.arithmetic,
-    ew.Mul: simple.arithmetic,
-    ew.Affine: simple.affine,
-    ew.Clamp: simple.clamp,
-    ew.Elementwise: simple.table,
-    shape.Concat: simple.concat,
-    shape.Permute: simple.moved,
-    shape.Reshape: simple.moved,
-    shape.Slice: simple.moved,
-    AvgPool2d: pool.avg_pool2d,
-    MaxPool2d: pool.max_pool2d,
-    Mean: pool.mean,
-    Eca: eca,
-    RunningMean: pool.running_mean,
-}
 
 
 @dataclass(frozen=True)
@@ -133,9 +84,26 @@ def add_input(b: Builder, graph: Graph, v: Value, pcm: bool) -> None:
         b.input(v, DType.I8, b.plan.int8[v.name])
 
 
+def feeds_scaler(graph: Graph, name: str) -> bool:
+    """Whether everything that reads the tensor is a scaler, or only moves it for one."""
+    readers = graph.consumers(name)
+    return bool(readers) and all(
+        isinstance(n.op, StdScale) or (isinstance(n.op, (Permute, Reshape, Slice)) and feeds_scaler(graph, n.output))
+        for n in readers
+    )
+
+
+def is_series(graph: Graph, name: str) -> bool:
+    """Whether the tensor is a forecast in the units of the window it was made from."""
+    node = graph.producer(name)
+    while node is not None and isinstance(node.op, (Permute, Reshape, Slice)):
+        node = graph.producer(node.inputs[0])
+    return node is not None and isinstance(node.op, StdUnscale)
+
+
 def apply(b: Builder, node: Node) -> str | None:
     """One node's rule; the problem where it has none or refuses. Nodes behind a refused one are passed over."""
-    rule = next((RULES[kind] for kind in type(node.op).__mro__ if kind in RULES), None)
+    rule = node.op.integer
     if rule is not None and any(i not in b.sources and i not in b.graph.consts for i in node.inputs):
         return None
     where = f"%{node.outputs[0]} = {node.op.name}" + (f" ({'; '.join(node.source)})" if node.source else "")

@@ -16,8 +16,9 @@ from edgec.errors import option
 from edgec.ir.evaluate import StepRunner, Tensors, evaluate_all, run_node
 from edgec.ir.graph import Graph, Node, Value
 from edgec.ir.types import DType, TensorType
+from edgec.ops.base import with_frames
 from edgec.ops.shape import Reshape
-from edgec.ops.timeline import Delay, DelayLine, with_frames
+from edgec.ops.timeline import Delay, DelayLine
 from edgec.passes.streaming.make_streaming import MakeStreaming, samples_per_frame
 
 #: float tensors of a step may differ from the whole sequence's by this share of the tensor's largest value: sums are

@@ -8,7 +8,8 @@ from typing import ClassVar
 
 from edgec.errors import PassError
 from edgec.ir.graph import Graph, Node, State, Value, When, numbered
-from edgec.ops.timeline import DelayLine, Window, with_frames
+from edgec.ops.base import with_frames
+from edgec.ops.timeline import DelayLine, Window
 from edgec.passes.base import Pass
 
 

@@ -20,8 +20,9 @@ from edgec.errors import PassError, join_problems, option
 from edgec.ir.graph import Const, Graph, Node, State, Value, When, numbered
 from edgec.ir.types import DType, TensorType
 from edgec.ops.axes import is_framewise
+from edgec.ops.base import with_frames
 from edgec.ops.integer.spiking import QRunningMean
-from edgec.ops.timeline import Delay, DelayLine, RunningMean, with_frames
+from edgec.ops.timeline import Delay, DelayLine, RunningMean
 from edgec.passes.base import Pass
 from edgec.passes.streaming.make_sliding import can_slide
 

@@ -12,12 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgec.ir.types import DType, TensorType
-from edgec.ops.integer.norm import QLayerNorm, deviation_bits, inverse_sqrt, normalised
+from edgec.ops.integer.norm import QLayerNorm, channel_maps, deviation_bits, inverse_sqrt, normalised
+from edgec.ops.integer.numbers import Refusal, Scale
 from edgec.ops.integer.product import QMatMul, QMul
-from edgec.ops.integer.softmax import PROBABILITY, QSoftmax
-from edgec.passes.quantize.norm import channel_maps
-from edgec.passes.quantize.numbers import Refusal, Scale
-from edgec.passes.quantize.softmax import exponent
+from edgec.ops.integer.softmax import PROBABILITY, QSoftmax, exponent
 from tests.passes.quantize.test_quantize_ops import run_both, typed
 
 STORED = [DType.I8, DType.I16]

@@ -20,8 +20,8 @@ from edgec.ir.evaluate import evaluate
 from edgec.ir.graph import Graph
 from edgec.ir.types import DType
 from edgec.ops.conv import Conv2d
+from edgec.ops.integer.numbers import Scale, least_error_scale, quantize_weights
 from edgec.passes.quantize.assign_precision import Assignment, is_layer, kept_wide
-from edgec.passes.quantize.numbers import Scale, least_error_scale, quantize_weights
 from edgec.passes.quantize.quantize import Quantize
 from edgec.pipeline import compile_model
 from edgec.stages import float_passes, transform

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from edgec.bits import Bits
 from edgec.ir.graph import Const, Graph, Node, Value, numbered
 from edgec.ir.types import DType, QuantParams, TensorType
 from edgec.ops.integer.elementwise import QAffine
-from edgec.ops.integer.requantize import Requantize
-from edgec.ops.integer.spiking import QUnpack
-from edgec.passes.quantize.numbers import (
+from edgec.ops.integer.numbers import (
     BIAS_LIMIT,
     INT32_MAX,
     Array,
@@ -22,10 +22,39 @@ from edgec.passes.quantize.numbers import (
     ratio,
     symmetric,
 )
-from edgec.passes.quantize.plan import Plan
+from edgec.ops.integer.requantize import Requantize
+from edgec.ops.integer.spiking import QUnpack
 from edgec.signal_math import PCM_SCALE
 
 EVERYTHING = (-np.inf, np.inf)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`residual`: int16 scale of each tensor in a residual group; `int8`, `int16`: each tensor's scale in that type.
+
+    `wide` are tensors whose readers want more than 8 bits; `normed` are those of residual streams that layer norms
+    read: nothing bounds their features alike, so 8 bits do not serve a layer that reads them as they are. `coarse` are
+    those that the layers reading them want in 16 bits because one step for the whole tensor is too coarse. `bits` are
+    those of each layer by its output, `int4` the scale of what a layer of 4-bit activations reads, `rates`
+    every tensor's mean, which of spikes is their rate.
+    """
+
+    residual: Mapping[str, Scale]
+    int8: Mapping[str, Scale]
+    int16: Mapping[str, Scale]
+    wide: frozenset[str] = frozenset()
+    normed: frozenset[str] = frozenset()
+    coarse: frozenset[str] = frozenset()
+    bits: Mapping[str, Bits] = field(default_factory=dict)
+    int4: Mapping[str, Scale] = field(default_factory=dict)
+    rates: Mapping[str, float] = field(default_factory=dict)
+
+    def stored(self, name: str) -> tuple[DType, Scale]:
+        """The type and scale in which an op writes a tensor whose readers leave it the choice."""
+        if name in self.residual:
+            return DType.I16, self.residual[name]
+        return (DType.I16, self.int16[name]) if name in self.wide else (DType.I8, self.int8[name])
 
 
 @dataclass(frozen=True)
@@ -93,11 +122,11 @@ class Builder:
         self.consts[name], self.types[name] = Const(data, kind), kind
         return name
 
-    def constant(self, name: str, dtype: DType, target: Scale, shape: tuple[int, ...]) -> Source:
-        """A float constant, repeated to `shape`, as integers at one scale."""
-        real = np.broadcast_to(self.graph.consts[name].data.astype(np.float64), shape)
+    def constant(self, name: str, dtype: DType, target: Scale) -> Source:
+        """A float constant as integers at one scale."""
+        real = self.graph.consts[name].data.astype(np.float64)
         q = np.clip(np.floor(real / target.scale + 0.5) + target.zero, *dtype.range).astype(dtype.storage)
-        made, kind = self.fresh(name), TensorType(shape, dtype, QuantParams((target.scale,), target.zero))
+        made, kind = self.fresh(name), TensorType(real.shape, dtype, QuantParams((target.scale,), target.zero))
         self.consts[made], self.types[made] = Const(q, kind), kind
         held = self._held(made, name, target)
         return replace(held, lo=np.array([q.min(initial=0)]), hi=np.array([q.max(initial=0)]))
@@ -136,7 +165,7 @@ class Builder:
         """A tensor as it is where it is stored in int8 or int16 at one scale, else in int16, as constants are."""
         values = self.data(name)
         if values is not None:
-            return self.constant(name, DType.I16, symmetric(float(np.abs(values).max()), 32767), values.shape)
+            return self.constant(name, DType.I16, symmetric(float(np.abs(values).max()), 32767))
         source = self.sources[name]
         if self.is_plain(source) and self.dtype(source) in (DType.I8, DType.I16):
             return source
@@ -179,7 +208,9 @@ class Builder:
         return int(source.lo.min()), int(source.hi.max())
 
     def store(self, name: str, dtype: DType, target: Scale) -> Source:
-        """A tensor as int8 or int16 at one scale, requantised once for all its consumers."""
+        """A tensor as int8 or int16 at one scale, requantised once for all its consumers; a constant anew."""
+        if name in self.graph.consts:
+            return self.constant(name, dtype, target)
         source = self.sources[name]
         if self.dtype(source) is dtype and source.stored_as(target):
             return source
