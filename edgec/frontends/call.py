@@ -7,11 +7,15 @@ defaults, and what a model gives that no converter reads is refused: nothing is 
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from string import ascii_lowercase
 from typing import Any, Self
 
 from edgec.frontends.builder import GraphBuilder
+from edgec.ops.elementwise import Map, function
+from edgec.ops.expression import SIGNATURES, parse
 
 PLAIN = (bool, int, float, str, list, tuple, type(None))  # what a default is
 
@@ -90,18 +94,61 @@ class Call:
         """What changes no number here, and is not read for that reason."""
         self.seen.update(keys)
 
-    def convert(self, converter: Callable[[Self], Any]) -> Any:
-        """The converter's result. ValueError where it read not all that the model gives."""
-        value = converter(self)
+    def convert(self, row: str | Callable[[Self], Any]) -> Any:
+        """The result of a converter, or of an expression. ValueError where it reads not all that the model gives."""
+        value = self.map(row) if isinstance(row, str) else row(self)
         unread = [p for p in self.schema if p.name not in self.seen and differs(self.args[p.name], p.default)]
         if unread:
             p = unread[0]
             raise ValueError(f"{p.name} {self.args[p.name]} is not supported; supported: {p.default}")
         return value
 
+    def tensor(self, key: str) -> str:
+        """An input as a tensor of the graph."""
+        raise NotImplementedError
+
+    def map(self, text: str) -> str:
+        """An expression of inputs and attributes by their names as one op: `leaky_relu(X, slope=alpha)`."""
+        inputs: dict[str, str] = {}
+        tree = Operands(self, inputs).visit(ast.parse(text, mode="eval").body)
+        name = tree.func.id if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) else ""
+        if name in SIGNATURES and [ast.unparse(a) for a in tree.args] == ["a"]:
+            parameters = {str(k.arg): ast.literal_eval(k.value) for k in tree.keywords}
+            return self.emit(function(name, **parameters), *inputs)
+        return self.emit(Map(ast.unparse(tree)), *inputs)
+
     def emit(self, op: Any, *inputs: str) -> str:
         """One node with one output, named after the call."""
         return self.build.emit(op, *inputs, name=self.name)
+
+
+class Operands(ast.NodeTransformer):
+    """An expression with numbers in the place of attributes, and in that of inputs the letters of Map, in order."""
+
+    def __init__(self, call: Call, inputs: dict[str, str]) -> None:
+        self.call, self.inputs = call, inputs
+
+    def visit_Call(self, node: ast.Call) -> ast.Call:
+        """The function's name stays; its parameters are numbers."""
+        values = [parse(ast.unparse(self.visit(k.value))) for k in node.keywords]
+        if any(v.kind != "number" for v in values):
+            raise ValueError(f"a parameter of {ast.unparse(node)} is computed, expected a number")
+        keywords = [ast.keyword(k.arg, literal(float(v.value))) for k, v in zip(node.keywords, values, strict=True)]
+        return ast.Call(node.func, [self.visit(a) for a in node.args], keywords)
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        if node.id not in self.call.args:
+            return node
+        value = self.call[node.id]
+        if isinstance(value, bool | int | float):
+            return literal(value)
+        letter = self.inputs.setdefault(self.call.tensor(node.id), ascii_lowercase[len(self.inputs)])
+        return ast.Name(letter)
+
+
+def literal(value: float) -> ast.expr:
+    """A number in an expression."""
+    return ast.parse(repr(value), mode="eval").body
 
 
 def differs(value: Any, default: Any) -> bool:

@@ -14,8 +14,6 @@ from edgec.ops.arithmetic import Add, Div, Mul, Sub
 from edgec.ops.elementwise import Clip, Relu, Relu6, Sqrt, function
 from edgec.ops.shape import Concat, Slice
 
-#: the constants of torch's SELU
-SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 #: beyond this beta * x, softplus is x but for the rounding of float32
 SOFTPLUS_LIMIT = 17.0
 
@@ -23,15 +21,6 @@ SOFTPLUS_LIMIT = 17.0
 def scalar(call: Call, value: float) -> str:
     """A number as a constant."""
     return call.const(f"{call.name}_scalar", np.array([value]))
-
-
-def unary(name: str) -> Any:
-    """A converter for a function of the table, without parameters."""
-
-    def convert(call: Call) -> str:
-        return call.emit(function(name), call.tensor("self"))
-
-    return convert
 
 
 def same(call: Call) -> Any:
@@ -106,12 +95,7 @@ def power(call: Call) -> str:
 
 def gelu(call: Call) -> str:
     """The erf form, or the one with tanh."""
-    return call.emit(function("gelu_tanh" if call["approximate"] == "tanh" else "gelu"), call.tensor("self"))
-
-
-def leaky_relu(call: Call) -> str:
-    """x above 0, a share of it below."""
-    return call.emit(function("leaky_relu", slope=float(call["negative_slope"])), call.tensor("self"))
+    return call.map("gelu_tanh(self)" if call["approximate"] == "tanh" else "gelu(self)")
 
 
 def prelu(call: Call) -> str:
@@ -125,25 +109,11 @@ def prelu(call: Call) -> str:
     return call.emit(Add(), call.emit(Relu(), x), call.emit(Mul(), low, weight))
 
 
-def elu(call: Call) -> str:
-    """ELU, and SELU and CELU by their own parameters."""
-    parameters = {
-        "aten::elu": lambda: {
-            "alpha": float(call["alpha"]),
-            "gain": float(call["scale"]),
-            "rate": float(call["input_scale"]),
-        },
-        "aten::selu": lambda: {"alpha": SELU_ALPHA, "gain": SELU_SCALE},
-        "aten::celu": lambda: {"alpha": float(call["alpha"]), "rate": 1.0 / float(call["alpha"])},
-    }[call.kind]()
-    return call.emit(function("elu", **parameters), call.tensor("self"))
-
-
 def softplus(call: Call) -> str:
     """The exact form: torch's threshold only says where it takes x itself, which differs by less than rounding."""
     if float(call["beta"]) * float(call["threshold"]) < SOFTPLUS_LIMIT:
         raise ValueError(f"softplus with a threshold of {call['threshold']}; expected {SOFTPLUS_LIMIT:g} or more")
-    return call.emit(function("softplus", beta=float(call["beta"])), call.tensor("self"))
+    return call.map("softplus(self, beta=beta)")
 
 
 def log_sigmoid(call: Call) -> str:

@@ -59,7 +59,7 @@ class Call(calls.Call):
     outputs: tuple[int, ...]
     names: dict[int, str]
 
-    def tensor(self, key: str) -> TfTensor:
+    def record(self, key: str) -> TfTensor:
         """An input's record."""
         number: int = self[key]
         return self.model.tensors[number]
@@ -83,7 +83,7 @@ class Call(calls.Call):
 
     def constant(self, key: str, kind: str) -> Array:
         """An input that must be a constant of an element type."""
-        t = self.tensor(key)
+        t = self.record(key)
         if t.data is None or t.kind != kind:
             found = "computed" if t.data is None else t.kind
             raise ValueError(f"{key} ({t.label}) is {found}, expected a constant of {kind}")
@@ -134,7 +134,7 @@ def folded_bias(call: Call, w: Array, zero: int, outputs: int) -> Array:
 
 def weights(call: Call, dims: int, axis: int) -> tuple[Array, tuple[float, ...]]:
     """int8 weights with zero point 0 and a scale, or one per index along `axis`."""
-    w, t = call.constant("filter", "INT8"), call.tensor("filter")
+    w, t = call.constant("filter", "INT8"), call.record("filter")
     if w.ndim != dims or w.size == 0:
         raise ValueError(f"weights of shape {w.shape}, expected {dims} dimensions")
     if any(t.zeros) or not t.scales or min(t.scales) < 0:
@@ -270,13 +270,13 @@ def pad(call: Call) -> str:
     """PAD and PADV2 with the zero point, or with a constant of the same scale."""
     (x, tx), y = call.activation("input"), call.result
     same_scale(tx, y)
-    amounts = call.tensor("padding")
+    amounts = call.record("padding")
     if amounts.data is None or amounts.data.shape != (len(tx.shape), 2):
         raise ValueError("its amounts are not a constant with a pair for each axis")
     value = tx.zeros[0]
     if call.kind == "PADV2":
         value = int(call.constant("constant_values", "INT8").reshape(-1)[0])
-        same_scale(call.tensor("constant_values"), y)
+        same_scale(call.record("constant_values"), y)
     return call.emit(Pad(tuple(int(n) for n in amounts.data.reshape(-1)), value), x)
 
 

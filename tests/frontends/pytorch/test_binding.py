@@ -7,13 +7,11 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from edgec.ops.unary import Softplus
 from torch import nn
 
 from edgec.errors import FrontendError
 from edgec.frontends import load
 from edgec.frontends.pytorch.aten import CONVERTERS
-from edgec.frontends.pytorch.simple import unary
 from edgec.ir.evaluate import evaluate
 
 Forward = Callable[[torch.Tensor], torch.Tensor]
@@ -81,9 +79,21 @@ def test_an_element_type_that_changes_numbers_is_refused() -> None:
 
 def test_an_argument_that_its_converter_forgets_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     module = Net(lambda x: F.softplus(x, beta=2, threshold=40)).eval()
-    monkeypatch.setitem(CONVERTERS, "aten::softplus", unary(Softplus(1.0)))
+    monkeypatch.setitem(CONVERTERS, "aten::softplus", "softplus(self, beta=1)")
     with pytest.raises(FrontendError, match=r"aten::softplus at test_binding.py:\d+: beta 2 is not supp.*: 1"):
         load(module, (torch.randn(1, 4),))
+
+
+def test_a_row_is_an_expression_of_arguments_by_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One operand or more, numbers in any place, a function of the table or a Map."""
+    module = Net(lambda x: F.softplus(torch.add(x, x.mean(1, True), alpha=-2), beta=3)).eval()
+    monkeypatch.setitem(CONVERTERS, "aten::add", "max(self, self + alpha ** 3 * other)")
+    monkeypatch.setitem(CONVERTERS, "aten::softplus", "elu(self * self, alpha=1 / beta) + threshold")
+    x = torch.randn(1, 4)
+    graph = load(module, (x,))
+    assert [n.op.name for n in graph.nodes] == ["mean", "reshape", "map", "map"]
+    y = torch.maximum(x, x - 8 * x.mean(1, True))
+    torch.testing.assert_close(evaluate(graph, {graph.inputs[0].name: x})[0], F.elu(y * y, 1 / 3) + 20)
 
 
 def test_constants_have_the_element_type_that_was_asked_for() -> None:
