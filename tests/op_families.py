@@ -1,19 +1,17 @@
 """Float ops with random types, family by family: what tests run their kernels on."""
 
 import itertools
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from edgec.ir.types import DType, TensorType
-from edgec.ops import OPS
+from edgec.ops import OPS, Map
+from edgec.ops.elementwise import UNARY
 
 Cases = Iterator[tuple[Any, list[TensorType]]]
-UNARY = (
-    *("relu", "relu6", "gelu", "gelu_tanh", "sigmoid", "tanh", "silu", "mish", "hardswish", "hardsigmoid"),
-    *("softplus", "leaky_relu", "elu", "exp", "abs"),
-)
 BINARY = ("add", "sub", "mul", "div")
 
 
@@ -26,8 +24,8 @@ def dims(rng: np.random.Generator, count: int, largest: int = 7) -> tuple[int, .
 
 
 def elementwise(rng: np.random.Generator) -> Cases:
-    for name in UNARY:
-        yield OPS[name](), [f32(*dims(rng, 3))]
+    for op in UNARY.values():
+        yield op(), [f32(*dims(rng, 3))]
     for name in BINARY:
         shape = dims(rng, 3)
         other = tuple(n if rng.random() < 0.5 else 1 for n in shape)
@@ -36,6 +34,29 @@ def elementwise(rng: np.random.Generator) -> Cases:
     for axis in (-1, 1):
         shape = dims(rng, 3)
         yield OPS["affine"](axis=axis), [f32(*shape), f32(shape[axis]), f32(shape[axis])]
+
+
+def maps(rng: np.random.Generator) -> Cases:
+    """Expressions over every operation and element type; their operands are broadcast."""
+    floats = (
+        *("where(a > b, a, 2 * b)", "a % b", "fmod(a, b)", "a // b", "trunc_div(a, b)", "pow(abs(a), b)", "-a / b"),
+        *("max(a, b, 0.25)", "round(a * 3) + sign(b)", "ceil(a * 2) - floor(b)", "trunc(a * 5) * b", "a ** -0.5 + b"),
+        *("a > b", "(a < b) | isnan(a)", "~(a >= b) & ~isinf(b)", "(a != b) ^ (b <= 0)", "int(a * 100) + int(b)"),
+        *("uint8(abs(a * 50)) + int(b)", "bool(a)", "where(bool(round(b)), sin(a) ** 2 + cos(a) ** 2, atan(b))"),
+    )
+    integers = (
+        *("a + b", "a - b", "a * b", "-a", "a // b", "a % b", "trunc_div(a, b)", "fmod(a, b)", "a ** b", "a & b"),
+        *("a | b", "a ^ b", "~a", "a << b", "a >> b", "min(a, b)", "max(a, b)", "a > b", "a == b", "float(a) / 3"),
+        *("int8(a)", "int16(a * b)", "uint8(a)", "where(a < b, a, 7)", "sign(a) * abs(b)", "bool(a)"),
+    )
+    bools = ("a & b", "a | b", "a ^ b", "~a", "where(a, 2.5, -1)", "int(a) + int(b)", "a == b", "float(a)")
+    kinds = {DType.F32: floats, DType.I32: integers, DType.BOOL: bools}
+    for dtype, exprs in (*kinds.items(), (DType.U8, integers), (DType.I16, integers), (DType.I8, integers)):
+        for expr in exprs:
+            shape = dims(rng, 3)
+            other = tuple(n if rng.random() < 0.5 else 1 for n in shape[int(rng.integers(2)) :])
+            types = [TensorType(s, dtype) for s in (shape, other)]
+            yield Map(expr), types[: 2 if "b" in re.sub(r"\w{2,}", "", expr) else 1]
 
 
 def products(rng: np.random.Generator) -> Cases:

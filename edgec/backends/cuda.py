@@ -23,7 +23,7 @@ from edgec.backends.environment import environment
 from edgec.backends.kernel import NamedKernel
 from edgec.backends.library import VERSION, Names, Writer, manifest, wrap_frame, write_weights
 from edgec.plan import Plan
-from edgec.runtime import runtime_file
+from edgec.runtime import headers_for, runtime_file
 from edgec.target import Target
 
 THREADS, FEW_THREADS = (128, 32), 4096  # per block; small blocks spread a few threads over the processors
@@ -190,7 +190,7 @@ def emit_launcher(
         "delay": graph.delay, "flush_steps": graph.flush_steps, "wrap_at": (1 << 31) - 1, "wrap_to": wrap_frame(graph),
         "ready": writer.ready(),
         "places": {p.field: at for p, at in zip(ports, offsets[2 + len(consts) :], strict=False)},
-        "magic": zlib.crc32(graph.name.encode()) | 1, "kernels": cuda.text,
+        "headers": runtime_headers(cuda.text)[1:], "magic": zlib.crc32(graph.name.encode()) | 1, "kernels": cuda.text,
         "launchers": "\n".join(cuda.launcher(k) for k in kernels),
     }  # fmt: skip
     env = environment()
@@ -198,6 +198,11 @@ def emit_launcher(
         f"{graph.name}.h": env.get_template("model_cuda.h.j2").render(context),
         f"{graph.name}.cu": env.get_template("model.cu.j2").render(context),
     }
+
+
+def runtime_headers(text: str) -> tuple[str, ...]:
+    """The headers of the runtime that kernels with this text include."""
+    return ("edgec.h", "edgec_simd.h", "edgec_math.h", *(h for h in headers_for(text) if h == "edgec_map.h"))
 
 
 _ALIGN = 256  # of every part of the device block
@@ -211,7 +216,7 @@ def write_cuda_library(
     """Write header, source, runtime headers and manifest.json into `folder`."""
     for name, content in emit_launcher(plan, symbols, kernels, target.name).items():
         (folder / name).write_text(content, encoding="utf-8")
-    for header in ("edgec.h", "edgec_simd.h", "edgec_math.h"):
+    for header in runtime_headers("".join(k.kernel.body for k in kernels)):
         (folder / header).write_text(runtime_file(header).read_text(encoding="utf-8"), encoding="utf-8")
     sources = [f"{plan.graph.name}.cu", *write_weights(plan, folder, "host_")]
     data = manifest(plan, symbols, target=target.name, sources=sources, names=names)

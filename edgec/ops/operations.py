@@ -50,7 +50,7 @@ def wrapped(y: torch.Tensor, dtype: DType) -> torch.Tensor:
 
 
 def extern(function: str, kind: str = "float32", *arguments: str) -> str:
-    """A call of a function of edgec_math.h."""
+    """A call of a function of edgec_math.h or edgec_map.h."""
     return f'T.call_extern("{kind}", "edgec_{function}", {", ".join(arguments or ("{0}",))})'
 
 
@@ -175,7 +175,7 @@ def to_integer(x: torch.Tensor) -> torch.Tensor:
 
 def cast(dtype: DType) -> Operation:
     """A conversion to an integer type, which wraps around."""
-    through = f'T.cast({extern("to_i32", "int32")}, "{dtype.storage}")'
+    through = f'T.cast({extern("map_to_i32", "int32")}, "{dtype.storage}")'
     return Operation(1, ANY, to_integer, through, f'T.cast({{0}}, "{dtype.storage}")', gives=dtype)
 
 
@@ -221,20 +221,20 @@ OPERATIONS: Mapping[str, Operation] = {
         called=False, interval=lambda x: (-x[1], -x[0]),
     ),
     "floor_div": Operation(
-        2, NUMERIC, division("floor"), extern("floorf", "float32", "{0} / {1}"), extern2("floor_div", "int32"),
+        2, NUMERIC, division("floor"), extern("floorf", "float32", "{0} / {1}"), extern2("map_floor_div", "int32"),
         called=False,
     ),
     "trunc_div": Operation(
-        2, NUMERIC, division("trunc"), extern("truncf", "float32", "{0} / {1}"), extern2("trunc_div", "int32")
+        2, NUMERIC, division("trunc"), extern("map_truncf", "float32", "{0} / {1}"), extern2("map_trunc_div", "int32")
     ),
     "mod": Operation(
-        2, NUMERIC, remainder(torch.remainder), extern2("floor_modf"), extern2("floor_mod", "int32"),
+        2, NUMERIC, remainder(torch.remainder), extern2("map_floor_modf"), extern2("map_floor_mod", "int32"),
         called=False,
     ),
     "fmod": Operation(
-        2, NUMERIC, remainder(torch.fmod), extern2("fmodf"), extern2("trunc_mod", "int32")
+        2, NUMERIC, remainder(torch.fmod), extern2("map_fmodf"), extern2("map_trunc_mod", "int32")
     ),
-    "pow": Operation(2, NUMERIC, power, extern2("powf"), extern2("powi", "int32")),
+    "pow": Operation(2, NUMERIC, power, extern2("map_powf"), extern2("map_powi", "int32")),
     "min": Operation(
         -2, NUMERIC, torch.minimum, "T.min({0}, {1})",
         interval=lambda a, b: (np.minimum(a[0], b[0]), np.minimum(a[1], b[1])),
@@ -265,18 +265,18 @@ OPERATIONS: Mapping[str, Operation] = {
         "T.{t}(0)))", interval=steps(np.sign),
     ),
     "floor": _float("floorf", torch.floor, steps(np.floor)),
-    "ceil": _float("ceilf", torch.ceil, steps(np.ceil)),
+    "ceil": _float("map_ceilf", torch.ceil, steps(np.ceil)),
     "round": _float("roundf", torch.round, steps(np.round)),
-    "trunc": _float("truncf", torch.trunc, steps(np.trunc)),
+    "trunc": _float("map_truncf", torch.trunc, steps(np.trunc)),
     "exp": _float("expf", torch.exp, monotone(np.exp)),
     "log": _float("logf", torch.log, monotone(np.log)),
     "sqrt": _float("sqrtf", torch.sqrt, monotone(np.sqrt)),
     "tanh": _float("tanhf", torch.tanh, monotone(np.tanh)),
-    "atan": _float("atanf", torch.atan, monotone(np.arctan)),
+    "atan": _float("map_atanf", torch.atan, monotone(np.arctan)),
     "erf": _float("erff", torch.erf),
-    "sin": _float("sinf", torch.sin),
-    "cos": _float("cosf", torch.cos),
-    "isnan": Operation(1, FLOAT, torch.isnan, f'({extern("isnanf", "int32")} != 0)', gives=DType.BOOL),
-    "isinf": Operation(1, FLOAT, torch.isinf, f'({extern("isinff", "int32")} != 0)', gives=DType.BOOL),
+    "sin": _float("map_sinf", torch.sin),
+    "cos": _float("map_cosf", torch.cos),
+    "isnan": Operation(1, FLOAT, torch.isnan, f'({extern("map_isnanf", "int32")} != 0)', gives=DType.BOOL),
+    "isinf": Operation(1, FLOAT, torch.isinf, f'({extern("map_isinff", "int32")} != 0)', gives=DType.BOOL),
     **CASTS,
 }  # fmt: skip

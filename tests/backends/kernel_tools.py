@@ -17,7 +17,7 @@ from edgec.ops.base import Kernel, Site
 from edgec.runtime import runtime_file
 from edgec.toolchain.shared import build_plain_shared
 
-INCLUDES = '#include "edgec_simd.h"\n#include "edgec_math.h"\n'
+INCLUDES = '#include "edgec_simd.h"\n#include "edgec_map.h"\n'
 RUNTIME = ("-I", str(runtime_file("edgec.h").parent))
 Arrays = dict[str, np.ndarray]
 Family = Callable[[np.random.Generator], Iterable[tuple[Any, list[TensorType]]]]
@@ -93,12 +93,21 @@ def prepare(case: Case, rng: np.random.Generator) -> Case:
     return case
 
 
+def draw(t: TensorType, rng: np.random.Generator) -> np.ndarray:
+    """Random values of a type: integers small, and the ends of their range."""
+    if t.dtype.is_float:
+        return rng.normal(size=t.shape).astype(np.float32)
+    low, high = t.dtype.range
+    values = rng.integers(max(low, -9), min(high, 9) + 1, t.shape)
+    return np.where(rng.random(t.shape) < 0.2, rng.choice([low, high], t.shape), values).astype(t.dtype.storage)
+
+
 def check_family(family: Family, seed: int, folder: Path) -> list[NamedKernel]:
     """The kernels of ops on random values, whose C gives what the reference gives and leaves the inputs alone."""
     rng = np.random.default_rng(seed)
     cases = []
     for k, (op, types) in enumerate(family(rng)):
-        values = [rng.normal(size=t.shape).astype(np.float32) for t in types]
+        values = [draw(t, rng) for t in types]
         cases.append(prepare(Case(f"k{k}_{op.name}", op, types, values), rng))
     kernels = [c.named for c in cases]
     library = build_c(kernels, folder)

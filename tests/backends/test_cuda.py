@@ -19,6 +19,7 @@ from edgec.ir.text import parse_graph
 from edgec.ops import OPS
 from edgec.passes.streaming.make_streaming import MakeStreaming
 from edgec.plan import make_plan
+from edgec.runtime import runtime_file
 from edgec.target import load_target
 from edgec.toolchain.shared import build_plain_shared
 from tests.backends.kernel_tools import INCLUDES, RUNTIME, Library, build_c, kernel
@@ -150,6 +151,7 @@ def net_folder(folder: Path) -> Path:
 @needs_nvcc
 def test_nvcc_compiles_kernels_and_library(tmp_path):
     net_folder(tmp_path)
+    shutil.copy(runtime_file("edgec_map.h"), tmp_path)
     head = (tmp_path / "net.cu").read_text(encoding="utf-8").split("#define MAGIC")[0]
     cuda = emit_cuda(KERNELS)
     launchers = "\n".join(cuda.launcher(k) for k in KERNELS).replace("static void", "void")

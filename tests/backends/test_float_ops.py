@@ -3,10 +3,10 @@
 import pytest
 
 from tests.backends.kernel_tools import build_c, check_family
-from tests.op_families import elementwise, movement, products, stateful
+from tests.op_families import elementwise, maps, movement, products, stateful
 
 
-@pytest.mark.parametrize("family", [elementwise, products, movement, stateful])
+@pytest.mark.parametrize("family", [elementwise, maps, products, movement, stateful])
 @pytest.mark.parametrize("seed", range(3))
 def test_generated_c_computes_the_reference(family, seed, tmp_path):
     kernels = check_family(family, seed, tmp_path)

@@ -23,7 +23,7 @@ int vec_flush(vec_state *s, void *arena, OUTS);
 """
 _SOURCE = """#include "vec.h"
 #include "edgec_simd.h"
-#include "edgec_math.h"
+#include "edgec_map.h"
 int vec_init(vec_state *s) { s->frames = 0; return 0; }
 int vec_reset(vec_state *s) { s->frames = 0; return 0; }
 int vec_step(vec_state *s, void *arena, PARAMS) {
