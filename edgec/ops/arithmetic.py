@@ -224,9 +224,6 @@ class Affine(Op):
         scale, shift = (site.consts[k].astype(np.float64) for k in (1, 2))
         return LinearMap(0, self.axis % len(site.outputs[0].shape), scale, shift)
 
-    def permuted(self, perm: Sequence[int], types: Sequence[TensorType]) -> Op | None:
-        return Affine(axis=list(perm)[self.axis % len(perm)])
-
     def integer(self, b: Builder, node: Node) -> None:
         """Batch norm: folded into whatever reads it."""
         if not described(b, node):

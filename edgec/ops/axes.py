@@ -20,6 +20,7 @@ from typing import Any
 from edgec.ir.types import TensorType
 
 LETTERS = "abcdefghjklmnop"  # of the axes of a tensor of any rank
+Perm = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,45 @@ def _axes_of(op: Any, types: tuple[TensorType, ...]) -> Axes | None:
 def axes_of(op: Any, types: Sequence[TensorType]) -> Axes | None:
     """What an op declares for operands of these types; None where every element is needed for every result."""
     return _axes_of(op, tuple(types))
+
+
+def permutation(op: Any, types: Sequence[TensorType]) -> Perm | None:
+    """How an op orders the axes of its operand, if that is all it does: axis k of the result is axis perm[k]."""
+    axes = axes_of(op, types)
+    if axes is None or not op.moves or op.is_view or len(types) != 1:
+        return None
+    (x,), (result,) = axes.operands, axes.results
+    return tuple(x.index(c) for c in result) if set(result) == set(x) else None
+
+
+def permuted(op: Any, types: Sequence[TensorType], perm: Perm) -> tuple[Any, tuple[int, ...], Perm] | None:
+    """op(permute(x, perm)) as permute(op'(x), perm'): op', the operands that it has in the other order, and perm'.
+
+    None where an axis has its meaning from its place: only that of the field `axis` may be other than plain, and may
+    have vectors as operands, which stay as they are.
+    """
+    axes = axes_of(op, types)
+    full = [o for o in axes.operands if len(o) == len(perm)] if axes is not None else []
+    if axes is None or op.is_view or not full or len(axes.results) != 1:
+        return None
+    letters, (result,) = tuple(c.strip("()") for c in full[0]), axes.results
+    at = op.axis % len(perm) if hasattr(op, "axis") else None
+    own = {letters[at], f"({letters[at]})"} if at is not None else set()
+    if list(result) not in (list(letters), [c for c in letters if c not in own]):
+        return None
+    moving = []
+    for k, operand in enumerate(axes.operands):
+        vector = len(operand) < len(perm) and not any(c.startswith("...") for c in operand)
+        if (vector and set(operand) <= own) or not set(operand) & {*letters, *own}:
+            continue
+        if vector or any(c != d and not {c, d} <= own for c, d in zip(operand[::-1], letters[::-1], strict=False)):
+            return None
+        moving.append(k)
+    if at is None:
+        return op, tuple(moving), perm
+    axis = perm[at]
+    left = perm if len(result) == len(perm) else tuple(p - (p > axis) for p in perm if p != axis)
+    return replace(op, axis=axis), tuple(moving), left
 
 
 def is_framewise(op: Any, types: Sequence[TensorType]) -> bool:

@@ -115,10 +115,16 @@ class Op:
     moves: ClassVar[bool] = False
     #: element by element, the result rises or falls in each operand, whatever the others are
     monotone: ClassVar[bool] = False
+    #: (types, operands: Sequence[Interval]) -> Interval | None: what the result can be where that follows from neither
+    interval: ClassVar[Any] = None
+    #: sums of products of x [..., I] with w [..., I/groups, O] plus a bias [O]: operands 0, 1 and 2; see `ops.layer`
+    is_layer: ClassVar[bool] = False
     #: operand types, as in the text form, and attributes in braces: what the declarations are tested on
     examples: ClassVar[tuple[str, ...]] = ()
     #: True when the node's output is its state: the planner gives both the same memory
     output_is_state: ClassVar[bool] = False
+    #: True when a frame's result is the mean of the frames so far, or of the last ones: an any-time readout
+    is_readout: ClassVar[bool] = False
     #: inputs whose memory the output may take: element i is read before element i of the same size is written
     inplace: ClassVar[tuple[int, ...]] = ()
     #: True when the output is the same bytes as the input under another shape: no code, no memory
@@ -164,6 +170,11 @@ class Op:
         """One op for `before` and then this one, with the same numbers; None where there is none. `x` is the type
         between them; `alone`: nothing else reads it."""
         return None
+
+    @property
+    def lag(self) -> int:
+        """Frames by which the result of a step is later than the operand."""
+        return 0
 
     def with_shape(self, shape: Sequence[int]) -> Op:
         """The same op where its operands have other extents (of the batch, of time, fewer channels), so that its result

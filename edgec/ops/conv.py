@@ -11,17 +11,18 @@ import torch.nn.functional as F
 
 from edgec.ir.graph import Node
 from edgec.ir.types import DType, TensorType
-from edgec.ops.base import Cost, Kernel, Op, Site, need
+from edgec.ops.base import Cost, Kernel, Site, need
 from edgec.ops.elementwise import activate, activation_text, check_activation
 from edgec.ops.integer.build import Builder
 from edgec.ops.integer.conv import QConv2d
 from edgec.ops.integer.layer import layer, read
 from edgec.ops.integer.requantize import QConv1d
+from edgec.ops.layer import FloatLayer
 from edgec.ops.window import conv_axes, out_extent
 
 
 @dataclass(frozen=True)
-class Conv1d(Op):
+class Conv1d(FloatLayer):
     """1-D convolution over time or any other axis: x [B,T,C], w [K,C/groups,O], bias [O] -> [B,T',O]."""
 
     name: ClassVar[str] = "conv1d"
@@ -101,7 +102,7 @@ class Conv1d(Op):
 
 
 @dataclass(frozen=True)
-class Conv2d(Op):
+class Conv2d(FloatLayer):
     """2-D convolution: x [B,H,W,C], w [KH,KW,C/groups,O], bias [O] -> [B,H',W',O]."""
 
     name: ClassVar[str] = "conv2d"

@@ -18,10 +18,11 @@ from edgec.ops.integer.layer import layer, read
 from edgec.ops.integer.linear import QLinear
 from edgec.ops.integer.numbers import INT32_MAX, Refusal, symmetric
 from edgec.ops.integer.product import QMatMul
+from edgec.ops.layer import FloatLayer
 
 
 @dataclass(frozen=True)
-class Linear(Op):
+class Linear(FloatLayer):
     """y[..., o] = sum_i x[..., i] w[i, o] + bias[o]."""
 
     name: ClassVar[str] = "linear"

@@ -64,10 +64,6 @@ class Elementwise(Op):
         text = kernel_text(self.typed(site.inputs), elements)
         return f'T.cast({text}, "uint8")' if site.outputs[0].dtype is DType.BOOL else text
 
-    def permuted(self, perm: Sequence[int], types: Sequence[TensorType]) -> Op | None:
-        """The op after its operands' axes are permuted; None where an operand is only broadcast."""
-        return self if all(len(t.shape) == len(perm) for t in types) else None
-
     def integer(self, b: Builder, node: Node) -> None:
         tabulated(b, node)
 

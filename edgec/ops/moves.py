@@ -34,24 +34,34 @@ def index_map(op: Any, types: Sequence[TensorType]) -> npt.NDArray[np.int64]:
     return _index_map(op, tuple(types))
 
 
-def axis_map(op: Any, types: Sequence[TensorType], axis: int = -1) -> list[npt.NDArray[np.bool_]]:
-    """For each operand which of its indices along an axis, counted from the end, reach which of the result's along the
-    same: masks [operand's, result's]. Axes that are plain need no elements: they are cut to extent 1 before."""
+def sources(op: Any, types: Sequence[TensorType], axis: int = -1) -> tuple[npt.NDArray[np.int64], ...] | None:
+    """For each operand the index along an axis, counted from the end, that each of the result's along the same comes
+    from, -1 where from none; None where elements of several meet in one. Axes that are plain need no elements: they are
+    cut to extent 1 before."""
+    return _sources(op, tuple(types), axis)
+
+
+@lru_cache(maxsize=1024)
+def _sources(op: Any, types: tuple[TensorType, ...], axis: int) -> tuple[npt.NDArray[np.int64], ...] | None:
     axes, (result,) = axes_of(op, types), op.infer(types)
-    ends = {o[axis] for o in (*axes.operands, *axes.results) if o} if axes else set()
-    plain = {c for o in axes.operands for c in o if c in axes.results[0]} - ends if axes else set()
-    cut = [
-        replace(t, shape=tuple(1 if c in plain else n for c, n in zip(letters, t.shape, strict=True)))
-        for t, letters in zip((*types, result), (*axes.operands, *axes.results), strict=True)
-    ] if axes else [*types, result]  # fmt: skip
-    *small, made = cut
+    assert axes is not None
+    letters = (*axes.operands, *axes.results)
+    plain = {c for own in axes.operands for c in own if c in axes.results[0]} - {own[axis] for own in letters}
+    *small, made = (
+        replace(t, shape=tuple(1 if c in plain else n for c, n in zip(own, t.shape, strict=True)))
+        for t, own in zip((*types, result), letters, strict=True)
+    )
     source = index_map(op.with_shape(made.shape), small)
     to = np.broadcast_to(np.arange(made.shape[axis]).reshape(-1, *(1,) * (-1 - axis)), made.shape)
     found, start = [], 0
     for t in small:
         mine = (source >= start) & (source < start + t.size)
-        mask = np.zeros((t.shape[axis], made.shape[axis]), bool)
-        mask[np.unravel_index(source[mine] - start, t.shape)[axis], to[mine]] = True
-        found.append(mask)
+        index = np.unravel_index(source[mine] - start, t.shape)[axis]
+        least, most = np.full(made.shape[axis], t.shape[axis]), np.full(made.shape[axis], -1)
+        np.minimum.at(least, to[mine], index)
+        np.maximum.at(most, to[mine], index)
+        if (least < most).any():
+            return None
+        found.append(most)
         start += t.size
-    return found
+    return tuple(found)

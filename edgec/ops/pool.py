@@ -79,9 +79,6 @@ class Mean(Op):
         y[r, i] = y[r, i] * T.float32({1.0 / (self.divisor or n)!r})"""
         return Kernel(body, (("x", (outer, n, inner), "float32"), ("y", (outer, inner), "float32")))
 
-    def permuted(self, perm: Sequence[int], types: Sequence[TensorType]) -> Op | None:
-        return None
-
     def integer(self, b: Builder, node: Node) -> None:
         """Over time it reads what its streaming form does; over another axis accumulators or int8."""
         t, target, axis = b.graph.type_of(node.inputs[0]), b.plan.int8[node.output], self.axis

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import floor, log2
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
@@ -95,7 +95,6 @@ class StdUnscale(Op):
     """y = x * scale + loc: a forecast [.., H, ..] back in the units of the window that `std_scale` took apart."""
 
     name: ClassVar[str] = "std_unscale"
-    axes: ClassVar[Any] = "...,...,...->..."
     examples: ClassVar[tuple[str, ...]] = ("float32[2,5,3], float32[2,1,3], float32[2,1,3]",)
     axis: int = 1
 
@@ -108,6 +107,11 @@ class StdUnscale(Op):
         )
         need(all(t.dtype is DType.F32 for t in types), f"expected float32, found {[t.dtype.value for t in types]}")
         return (replace(x, quant=None),)
+
+    def axes(self, types: Sequence[TensorType]) -> str:
+        rank = len(types[0].shape)
+        x, statistics = along(rank, self.axis), along(rank, self.axis, "i")
+        return f"{x},{statistics},{statistics}->{x}"
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
         x, loc, scale = tensors

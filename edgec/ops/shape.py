@@ -186,12 +186,6 @@ class Reshape(Op):
     def following(self, before: Op, x: TensorType, alone: bool) -> Op | None:
         return self if isinstance(before, Reshape) else None
 
-    def stream(self, step: Any, x: str) -> str:
-        shape = list(self.shape)
-        if self.time_axis is not None:
-            shape[self.time_axis] = step.type_of(x).frames
-        return step.emit(Reshape(tuple(shape), self.time_axis), x)  # type: ignore[no-any-return]
-
 
 @dataclass(frozen=True)
 class Concat(Op):
@@ -243,9 +237,6 @@ class Concat(Op):
             at += n
         params = tuple((f"x{k}", (outer, n), kind) for k, n in enumerate(inner))
         return Kernel("\n".join(lines), (*params, ("y", (outer, at), kind)))
-
-    def permuted(self, perm: Sequence[int], types: Sequence[TensorType]) -> Op | None:
-        return Concat(axis=list(perm)[self.axis % len(perm)])
 
     def integer(self, b: Builder, node: Node) -> None:
         """Spikes stay spikes where whole words join, else become int8 0 and 1; all else takes the result's scale."""
@@ -308,9 +299,6 @@ class Slice(Op):
         y[r, i] = x[r, i + {self.start // unit * inner}]"""
         kind = ctype(x.dtype)
         return Kernel(body, (("x", (outer, whole), kind), ("y", (outer, part), kind)))
-
-    def permuted(self, perm: Sequence[int], types: Sequence[TensorType]) -> Op | None:
-        return replace(self, axis=list(perm)[self.axis % len(perm)])
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,10 @@ class Delay(Op):
     frames: int = 1
     axis: int = 1
 
+    @property
+    def lag(self) -> int:
+        return self.frames
+
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         (x,) = types
         need(x.time_axis == self.axis and self.frames >= 1, f"expected time axis {self.axis} and at least one frame")
@@ -171,6 +175,7 @@ class RunningMean(Op):
     """
 
     name: ClassVar[str] = "running_mean"
+    is_readout: ClassVar[bool] = True
     axes: ClassVar[Any] = "...(t)c->...tc"
     examples: ClassVar[tuple[str, ...]] = (
         "float32[1,5,3] t1",

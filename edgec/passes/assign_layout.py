@@ -1,6 +1,6 @@
 """Remove permutes: move each one down through the ops that can run on the other layout, until it meets its inverse.
 
-    op(permute(x, p))  ==  permute(op'(x), p)      with op' = op.permuted(p, types), constants permuted to fit
+    op(permute(x, p))  ==  permute(op'(x), p)      with op' by the axes that the op declares, constants permuted to fit
 
 What is left at an op that needs its own layout, or at an output, becomes one permute, or a reshape where only axes of
 extent 1 move; one that only follows elementwise ops on the graph's inputs, as a normalisation before the first
@@ -18,14 +18,10 @@ import numpy.typing as npt
 
 from edgec.ir.graph import Const, Graph, Node, numbered
 from edgec.ir.types import TensorType
-from edgec.ops.arithmetic import Affine
-from edgec.ops.dense import Linear
-from edgec.ops.elementwise import Elementwise, Unary
-from edgec.ops.pool import Mean
+from edgec.ops.axes import Perm, axes_of, permutation, permuted
 from edgec.ops.shape import Permute, Reshape
 from edgec.passes.base import Pass
 
-Perm = tuple[int, ...]
 Array = npt.NDArray[Any]
 
 
@@ -56,37 +52,45 @@ def raised(graph: Graph) -> Graph:
     early, arithmetic = {v.name for v in graph.inputs}, set[str]()
     for node in graph.nodes:
         computed = {i for i in node.inputs if i not in graph.consts}
-        if isinstance(node.op, (Affine, Elementwise)) and computed and computed <= early:
+        if computed and computed <= early and is_elementwise(graph, node):
             early.add(node.output)
-            if not isinstance(node.op, Unary) or computed <= arithmetic:
+            if len(node.inputs) > 1 or computed <= arithmetic:
                 arithmetic.add(node.output)
     for name in [n.outputs[0] for n in reversed(graph.nodes) if n.outputs[0] in arithmetic]:
-        perms = {n.op.perm if isinstance(n.op, Permute) else None for n in graph.consumers(name)}
+        perms = {permutation(n.op, graph.input_types(n)) for n in graph.consumers(name)}
         if len(perms) == 1 and (perm := perms.pop()) is not None and name not in graph.outputs:
             graph = swapped(graph, name, perm)
     return graph.prune_unused()
+
+
+def is_elementwise(graph: Graph, node: Node) -> bool:
+    """Whether each element of the result is made of those at the same place."""
+    types, rank = graph.input_types(node), len(node.types[0].shape)
+    axes = axes_of(node.op, types)
+    plain = axes is not None and all(c in axes.results[0] for own in axes.operands for c in own)
+    return plain and not node.op.moves and permuted(node.op, types, tuple(range(rank))) is not None
 
 
 def swapped(graph: Graph, name: str, perm: Perm) -> Graph:
     """The graph with an elementwise op on permuted operands in place of the permutes that read it."""
     node = graph.producer(name)
     assert node is not None
-    operands = node.inputs[:1] if isinstance(node.op, Affine) else node.inputs
-    if any(len(graph.type_of(i).shape) != len(perm) for i in operands if i not in graph.consts):
+    other = permuted(node.op, graph.input_types(node), inverse(perm))
+    assert other is not None
+    op, moving, _ = other
+    if any(len(graph.type_of(node.inputs[k]).shape) != len(perm) for k in moving if node.inputs[k] not in graph.consts):
         return graph
     fresh, consts, nodes = graph.fresh(f"{name}_permuted"), dict(graph.consts), list[Node]()
-    inputs = list[str]()
-    for operand in operands:
-        new, t = next(fresh), graph.type_of(operand)
-        inputs.append(new)
+    inputs = list(node.inputs)
+    for k in moving:
+        operand, new = inputs[k], next(fresh)
+        inputs[k], t = new, graph.type_of(operand)
         if operand in consts:
             data = consts[operand].data.reshape((1,) * (len(perm) - len(t.shape)) + t.shape).transpose(perm)
             consts[new] = Const(np.ascontiguousarray(data), TensorType(data.shape, t.dtype))
         else:
             nodes.append(Node(Permute(perm), (operand,), (new,), Permute(perm).infer([t]), node.source))
-    op = node.op.permuted(inverse(perm), [TensorType((1,) * len(perm)) for _ in operands])
-    types = Permute(perm).infer([node.type])
-    nodes.append(replace(node, op=op, inputs=(*inputs, *node.inputs[len(operands) :]), types=types))
+    nodes.append(replace(node, op=op, inputs=tuple(inputs), types=Permute(perm).infer([node.type])))
     place, same = graph.nodes.index(node), {n.output: name for n in graph.consumers(name)}
     rest = [replace(n, inputs=tuple(same.get(i, i) for i in n.inputs)) for n in graph.nodes[place + 1 :]]
     kept = tuple(n for n in rest if n.outputs[0] not in same)
@@ -124,19 +128,26 @@ class Sinker:
         return name
 
     def visit(self, node: Node) -> None:
-        if isinstance(node.op, Permute):
+        order = permutation(node.op, self.types_before(node))
+        if order is not None:
             base, perm = self.split(node.inputs[0])
-            self.pending[node.output] = (base, compose(perm, node.op.perm))
+            self.pending[node.output] = (base, compose(perm, order))
             return
-        if isinstance(node.op, Reshape) and (self.is_same(node) or self.sink_reshape(node)):
+        if node.op.is_view and (self.is_same(node) or self.sink_view(node)):
             return
         perms = {self.pending[i][1] for i in node.inputs if i in self.pending and not is_identity(self.pending[i][1])}
         if len(perms) == 1 and len(node.outputs) == 1 and self.sink(node, perms.pop()):
             return
         self.emit(node.op, tuple(self.whole(i, node) for i in node.inputs), node)
 
+    def types_before(self, node: Node) -> tuple[TensorType, ...]:
+        """Of the operands of a node in the old graph; those that replace them here have the same."""
+        old = self.graph.producer(node.outputs[0])
+        assert old is not None
+        return self.graph.input_types(old)
+
     def is_same(self, node: Node) -> bool:
-        """A reshape to the same type is its operand."""
+        """A view of the same type is its operand."""
         base, perm = self.split(node.inputs[0])
         if not is_identity(perm) or self.types[base] != node.type:
             return False
@@ -179,31 +190,29 @@ class Sinker:
 
     def sink(self, node: Node, perm: Perm) -> bool:
         """Run the node on the layout before `perm`; False where it has to see the permuted one."""
-        if isinstance(node.op, Mean):
-            return self.sink_mean(node, perm)
-        if not hasattr(node.op, "permuted"):
+        other = permuted(node.op, self.types_before(node), perm)
+        if other is None:
             return False
-        operands = node.inputs[:1] if isinstance(node.op, Affine) else node.inputs
-        plans = [self.operand(i, perm, isinstance(node.op, Elementwise)) for i in operands]
-        if any(p is None for p in plans):
+        op, moving, left = other
+        plans = {k: self.operand(node.inputs[k], perm) for k in moving}
+        if None in plans.values():
             return False
-        op = node.op.permuted(perm, [TensorType((1,) * len(perm)) for _ in operands])
-        if op is None:
-            return False
-        inputs = tuple(self.realise(i, perm, plan, node) for i, plan in zip(operands, plans, strict=True))
-        self.emit(op, (*inputs, *node.inputs[len(operands) :]), node)
-        self.pending[node.output] = (node.output, perm)
+        inputs = list(node.inputs)
+        for k, plan in plans.items():
+            inputs[k] = self.realise(node.inputs[k], perm, plan, node)
+        self.emit(op, tuple(inputs), node)
+        self.pending[node.output] = (node.output, left)
         return True
 
-    def operand(self, name: str, perm: Perm, broadcasts: bool) -> str | None:
+    def operand(self, name: str, perm: Perm) -> str | None:
         """How to get an operand in the layout before `perm`: as is, a changed constant, a view, or not at all."""
         base, own = self.split(name)
         if own == perm and name in self.pending:
             return "base"
         t = self.types[base]
-        if broadcasts and t.size == 1 and t.time_axis is None:
+        if t.size == 1 and t.time_axis is None:
             return "single"
-        if name in self.consts and (broadcasts or len(t.shape) == len(perm)):
+        if name in self.consts:
             return "const"
         back = compose(own, inverse(perm)) if len(own) == len(perm) else None
         if back is not None and (base, back) in self.copies:
@@ -237,18 +246,10 @@ class Sinker:
         self.types[new] = self.nodes[-1].type
         return new
 
-    def sink_mean(self, node: Node, perm: Perm) -> bool:
-        """mean(permute(x), k) = permute(mean(x, perm[k])) with the axis gone from both."""
-        axis = perm[node.op.axis]
-        self.emit(replace(node.op, axis=axis), (self.split(node.inputs[0])[0],), node)
-        left = tuple(p - (p > axis) for p in perm if p != axis)
-        self.pending[node.output] = (node.output, left)
-        return True
-
-    def sink_reshape(self, node: Node) -> bool:
-        """A permute that moves no bytes joins the reshape; one before a flattening goes into the linear layers."""
+    def sink_view(self, node: Node) -> bool:
+        """A permute that moves no bytes joins the view; one before a flattening goes into the linear layers."""
         base, perm = self.split(node.inputs[0])
-        t, shape = self.types[base], node.op.shape
+        t, shape = self.types[base], node.type.shape
         if is_identity(perm):
             return False
         if is_free(perm, t.shape):
@@ -256,9 +257,7 @@ class Sinker:
             return True
         readers = [n for n in self.graph.nodes if node.output in n.inputs]
         keeps_rows = perm[0] == 0 and len(shape) == 2 and shape[0] == t.shape[0]
-        folds = all(
-            isinstance(n.op, Linear) and n.inputs[0] == node.output and n.inputs[1] in self.consts for n in readers
-        )
+        folds = all(n.op.is_layer and n.inputs[0] == node.output and n.inputs[1] in self.consts for n in readers)
         if not (keeps_rows and folds and readers) or node.output in self.graph.outputs:
             return False
         self.emit(node.op, (base,), node)

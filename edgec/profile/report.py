@@ -13,8 +13,8 @@ import numpy as np
 from edgec.compiled import input_frames
 from edgec.device import Device, counting_kind, open_image
 from edgec.ir.graph import Graph
-from edgec.ops.timeline import Window
 from edgec.options import Options
+from edgec.passes.streaming.make_sliding import slides
 from edgec.plan import Call, Plan
 from edgec.plan.memory import region_rows
 from edgec.plan.regions import Region
@@ -60,7 +60,7 @@ def build_report(
 
     data: one sample of every input, `source` says in words what it is; rates: the mean of every spike tensor.
     """
-    filling = plan.graph.delay if any(isinstance(n.op, Window) for n in plan.graph.nodes) else 0
+    filling = plan.graph.delay if slides(plan.graph) else 0
     silent, per = filling + 8 if plan.graph.is_step else 1, what_a_call_is(plan.graph)
     toolchain, keep_image = options.code.toolchain, options.code.emit_kind == "image"
     if too_large(plan, target):
@@ -108,7 +108,7 @@ def what_a_call_is(graph: Graph) -> str:
     """Of the step: a frame, a whole window (an inference), or new samples of a window that slides (a call)."""
     if not graph.is_step:
         return "inference"
-    return "call" if any(isinstance(n.op, Window) for n in graph.nodes) else "frame"
+    return "call" if slides(graph) else "frame"
 
 
 def buffer_bytes(graph: Graph) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,9 @@ import torch
 from edgec.ir.evaluate import as_tensor
 from edgec.ir.types import DType, TensorType
 from edgec.ops import OPS
-from edgec.ops.axes import axes_of, is_framewise, parse
-from edgec.ops.moves import FILL, axis_map, index_map
+from edgec.ops.axes import axes_of, is_framewise, parse, permuted
+from edgec.ops.interval import Interval, corners
+from edgec.ops.moves import FILL, index_map, sources
 
 Types = tuple[TensorType, ...]
 SAMPLES = [(op, types) for kind in OPS.values() for op, types in kind.samples()]
@@ -100,6 +102,30 @@ def test_a_plain_axis_can_be_permuted(op: Any, types: Types) -> None:
             torch.testing.assert_close(new, permuted(old, own), equal_nan=True)
 
 
+@pytest.mark.parametrize(("op", "types"), SAMPLES, ids=name_of)
+def test_an_op_in_another_layout_computes_the_same(op: Any, types: Types) -> None:
+    rank = max(len(t.shape) for t in types)
+    perm = (*range(1, rank), 0)
+    timeless = [replace(t, time_axis=None) for t in types]
+    found = permuted(op, timeless, perm) if not op.state_types(types) else None
+    if found is None:
+        return
+    other, moving, left = found
+    operands = values(op, types, 7)
+    (expected,) = results(op, types, operands)
+    back = [int(k) for k in np.argsort(perm)]
+    for k in moving:
+        operands[k] = operands[k][(None,) * (rank - operands[k].ndim)].permute(back)
+    (y,) = other.run(operands)[0]
+    torch.testing.assert_close(y.permute(left), expected, equal_nan=True)
+
+
+def test_what_has_no_other_layout() -> None:
+    free = {op.name for op, types in SAMPLES if permuted(op, types, tuple(range(max(len(t.shape) for t in types))))}
+    assert free >= {"add", "affine", "concat", "mean", "relu", "slice"}
+    assert not free & {"conv1d", "conv2d", "layer_norm", "linear", "matmul", "max_pool2d", "softmax", "lif"}
+
+
 @pytest.mark.parametrize(("op", "types"), [s for s in SAMPLES if s[0].moves], ids=name_of)
 def test_a_move_is_its_index_map(op: Any, types: Types) -> None:
     operands = values(op, types, 3)
@@ -109,15 +135,37 @@ def test_a_move_is_its_index_map(op: Any, types: Types) -> None:
     assert torch.equal(torch.where(source == FILL, expected, flat[source.clamp(min=0)]), expected)
     filled = expected[source == FILL]
     assert filled.numel() == 0 or bool((filled == op.value).all())
-    for axis in range(-len(expected.shape), 0):
-        maps = axis_map(op, types, axis) if all(len(t.shape) >= -axis for t in types) else []
-        for k, reach in enumerate(maps):
-            start = sum(t.size for t in types[:k])
-            own = [(source >= start) & (source < start + types[k].size)][0]
-            into = np.unravel_index(source[own].numpy() - start, types[k].shape)[axis]
-            whole = np.zeros_like(reach)
-            whole[into, torch.nonzero(own)[:, axis].numpy()] = True
-            np.testing.assert_array_equal(reach, whole)
+    for axis in range(-min(len(t.shape) for t in (*types, *op.infer(types))), 0):
+        found = sources(op, types, axis)
+        for k, t in enumerate(types):
+            start = sum(other.size for other in types[:k])
+            own = (source >= start) & (source < start + t.size)
+            from_ = np.unravel_index(source[own].numpy() - start, t.shape)[axis]
+            pairs = set(zip(torch.nonzero(own)[:, axis].tolist(), from_.tolist(), strict=True))
+            if found is not None:
+                assert pairs == {(q, int(p)) for q, p in enumerate(found[k]) if p >= 0}
+            elif len(types) == 1:
+                assert len({q for q, _ in pairs}) < len(pairs)
+
+
+@pytest.mark.parametrize(("op", "types"), [s for s in SAMPLES if s[0].monotone or s[0].interval], ids=name_of)
+def test_results_stay_within_their_interval(op: Any, types: Types) -> None:
+    """Of operands between two random tensors; those after the first are known where the op needs that."""
+    types = tuple(replace(t, time_axis=None) for t in types)
+    pairs = list(zip(values(op, types, 4), values(op, types, 5), strict=True))
+    free = len(types) if op.monotone and op.name not in SCALED else 1
+    boxes = [
+        Interval(torch.minimum(a, b), torch.maximum(a, b)) if k < free else Interval(a, a)
+        for k, (a, b) in enumerate(pairs)
+    ]
+    found = corners(op, boxes) if op.interval is None else op.interval(types, boxes)
+    assert found is not None
+    rng = torch.Generator().manual_seed(6)
+    for _ in range(20):
+        picks = [torch.rand(box.lo.shape, generator=rng) < 0.5 for box in boxes]
+        y = op.reference(*(torch.where(p, box.lo, box.hi) for p, box in zip(picks, boxes, strict=True)))
+        assert bool((found.lo <= y).all())
+        assert bool((y <= found.hi).all())
 
 
 def test_letters_are_parsed() -> None:

@@ -11,8 +11,17 @@ import torch
 import torch.nn.functional as F
 
 from edgec.ir.types import DType, TensorType
-from edgec.ops.base import Array, Cost, Kernel, Op, Part, Site, ctype, need
-from edgec.ops.integer.requantize import Requantizing, accumulator, element, exact, rows_of, weight, weight_array
+from edgec.ops.base import Array, Cost, Kernel, Part, Site, ctype, need
+from edgec.ops.integer.requantize import (
+    IntegerLayer,
+    Requantizing,
+    accumulator,
+    element,
+    exact,
+    rows_of,
+    weight,
+    weight_array,
+)
 from edgec.ops.window import conv_axes, in_extent, out_extent
 
 
@@ -25,7 +34,7 @@ def zone_deltas(bias: Array) -> Array | None:
 
 
 @dataclass(frozen=True)
-class QConv2d(Op):
+class QConv2d(IntegerLayer):
     """Integer Conv2d: x [B,H,W,C], w [KH,KW,C/groups,O], bias int32 [O] -> int32 [B,H,W,O]; padding is `pad_value`.
 
     Where the bias depends on the place, `row_zone` and `col_zone` give the zone of each row and column of the output,
@@ -69,8 +78,7 @@ class QConv2d(Op):
     def axes(self, types: Sequence[TensorType]) -> str:
         return conv_axes("hw", self.groups, types[1])
 
-    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
-        x, w, bias = tensors
+    def sums(self, x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         if self.row_zone:
             bias = bias[list(self.row_zone)][:, list(self.col_zone)]
         top, bottom, left, right = self.pad

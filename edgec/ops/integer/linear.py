@@ -13,13 +13,22 @@ import torch.nn.functional as F
 
 from edgec.ir.types import DType, TensorType
 from edgec.ops.base import Cost, Kernel, Op, Site, ctype, need
-from edgec.ops.integer.requantize import Requantizing, accumulator, element, exact, rows_of, weight, weight_array
+from edgec.ops.integer.requantize import (
+    IntegerLayer,
+    Requantizing,
+    accumulator,
+    element,
+    exact,
+    rows_of,
+    weight,
+    weight_array,
+)
 from edgec.ops.shape import Reshape
 from edgec.ops.timeline import HistoryToFeatures
 
 
 @dataclass(frozen=True)
-class QLinear(Op):
+class QLinear(IntegerLayer):
     """acc[..., o] = sum_i x[..., i] w[i, o] + bias[o] in int32; the zero point of x is folded into the bias.
 
     `spike_rate` is the share of spikes in x during calibration: kernels are chosen by it.
@@ -36,8 +45,7 @@ class QLinear(Op):
         need(bias.shape == (w.shape[1],) and bias.dtype is DType.I32, f"expected int32 bias of shape ({w.shape[1]},)")
         return (accumulator((*x.shape[:-1], w.shape[1]), x, w),)
 
-    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
-        x, w, bias = tensors
+    def sums(self, x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         return (exact(x) @ exact(w)).to(torch.int64) + bias
 
     def lower(self, site: Site) -> Kernel:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 
 from edgec.ir.types import DType, QuantParams, TensorType
 from edgec.ops.base import Array, Cost, Kernel, Op, Part, Site, ctype, need, same_time
+from edgec.ops.interval import Interval, corners, weighted
 from edgec.ops.loops import broadcast_shape, loop_nest, position
 from edgec.ops.window import conv_axes, out_extent
 
@@ -149,8 +150,25 @@ def scaled_lines(rounding: str, x: str, multiplier: str, shift: str) -> list[str
     return (_SINGLE if rounding == "single" else _TFLITE).format(x=x, m=multiplier, s=shift).splitlines()
 
 
+class IntegerLayer(Op):
+    """A layer of integers; its sums are exact."""
+
+    is_layer: ClassVar[bool] = True
+
+    def sums(self, x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        """The accumulators, whatever becomes of them."""
+        raise NotImplementedError
+
+    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
+        return self.sums(*tensors)
+
+    def interval(self, types: Sequence[TensorType], operands: Sequence[Interval]) -> Interval | None:
+        x, w, bias = operands
+        return weighted(self.sums, x, w, bias)
+
+
 @dataclass(frozen=True)
-class QConv1d(Op):
+class QConv1d(IntegerLayer):
     """Integer Conv1d: x [B,T,C], w [K,C/groups,O], bias int32 [O] -> int32 [B,T',O]; padding is `pad_value`.
 
     `spike_rate` as in QLinear.
@@ -182,11 +200,23 @@ class QConv1d(Op):
     def axes(self, types: Sequence[TensorType]) -> str:
         return conv_axes("t", self.groups, types[1])
 
-    def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
-        x, w, bias = tensors
+    def sums(self, x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         padded = F.pad(exact(x).transpose(1, 2), self.pad, value=float(self.pad_value))
         y = F.conv1d(padded, exact(w).permute(2, 1, 0), None, self.stride, 0, self.dilation, self.groups)
         return y.transpose(1, 2).to(torch.int64) + bias
+
+    def interval(self, types: Sequence[TensorType], operands: Sequence[Interval]) -> Interval | None:
+        """Along time any frames, and padding, lie under every tap."""
+        if types[0].time_axis != 1:
+            return super().interval(types, operands)
+        (x, w, bias), op = operands, QConv1d(groups=self.groups)
+        if self.pad != (0, 0):
+            x = Interval(x.lo.clamp(max=self.pad_value), x.hi.clamp(min=self.pad_value))
+
+        def sums(a: torch.Tensor, taps: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
+            return op.sums(a, taps.sum(0, keepdim=True), start)
+
+        return weighted(sums, x, w, bias)
 
     def lower(self, site: Site) -> Kernel:
         x, w, _ = site.inputs
@@ -305,6 +335,11 @@ class Requantizing(Levels):
         *operands, multiplier, shift = tensors
         return self.requantization.reference(super().reference(*operands), multiplier, shift)
 
+    def interval(self, types: Sequence[TensorType], operands: Sequence[Interval]) -> Interval | None:
+        *others, multiplier, shift = operands
+        sums = super().interval(types[:-2], others)
+        return None if sums is None else corners(self.requantization, (sums, multiplier, shift))
+
 
 @dataclass(frozen=True)
 class QAdd(Op):
@@ -381,6 +416,17 @@ class QLut(Op):
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
         return tensors[1][tensors[0] + 128]
+
+    def interval(self, types: Sequence[TensorType], operands: Sequence[Interval]) -> Interval | None:
+        """The extremes of the table between two entries."""
+        values, table = operands[0], operands[1].lo
+        if not operands[1].known.all():
+            return None
+        before = torch.ones(256, 256, dtype=torch.bool).tril(-1)  # [first, last]: only last >= first counts
+        least = torch.cummin(table.expand(256, 256).masked_fill(before, 128), 1).values
+        most = torch.cummax(table.expand(256, 256).masked_fill(before, -129), 1).values
+        lo, hi = values.lo + 128, values.hi + 128
+        return Interval(least[lo, hi], most[lo, hi])
 
     def lower(self, site: Site) -> Kernel:
         n = site.inputs[0].size

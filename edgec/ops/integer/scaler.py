@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
@@ -166,7 +166,6 @@ class QStdUnscale(Op):
     """
 
     name: ClassVar[str] = "qstd_unscale"
-    axes: ClassVar[Any] = "...,...,...->..."
     examples: ClassVar[tuple[str, ...]] = ("int8[2,5,3], int32[2,1,3], int32[2,1,3]",)
     inplace: ClassVar[tuple[int, ...]] = (0,)
     axis: int = 1
@@ -184,6 +183,11 @@ class QStdUnscale(Op):
         need(0 <= self.multiplier < 1 << 15, f"expected a multiplier of 15 bits, found {self.multiplier}")
         need(1 <= self.shift <= 46, f"shift {self.shift} is out of range")
         return (replace(x, dtype=DType.I16, quant=QuantParams((self.scale,))),)
+
+    def axes(self, types: Sequence[TensorType]) -> str:
+        rank = len(types[0].shape)
+        x, statistics = along(rank, self.axis), along(rank, self.axis, "i")
+        return f"{x},{statistics},{statistics}->{x}"
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
         x, loc, scale = tensors

@@ -66,6 +66,7 @@ class QRunningMean(Op):
     """
 
     name: ClassVar[str] = "qrunning_mean"
+    is_readout: ClassVar[bool] = True
     axes: ClassVar[Any] = "...(t)c,c,c->...tc"
     examples: ClassVar[tuple[str, ...]] = (
         "int8[1,5,3] t1, int32[3], int32[3]",

@@ -12,12 +12,10 @@ from edgec.ir.graph import Const, Graph, Node
 from edgec.ir.types import QuantParams, TensorType
 from edgec.ops.base import Array
 from edgec.ops.integer.conv import zone_deltas
-from edgec.ops.integer.elementwise import QAffine
-from edgec.ops.integer.requantize import QLut
-from edgec.ops.shape import Reshape
+from edgec.ops.interval import Interval
 from edgec.passes.base import Pass
-from edgec.passes.channels.intervals import Interval, intervals
-from edgec.passes.channels.slices import LAYERS, Channels, biases_of, has_zones, needed
+from edgec.passes.channels.intervals import intervals
+from edgec.passes.channels.slices import Channels, biases_of, has_zones, needed, tied
 
 
 @dataclass(frozen=True)
@@ -115,14 +113,11 @@ class Rebuilder:
         kept = [self.channels.need[o] for o in node.outputs]
         if all(k.all() for k in kept) and all(self.mask(i).all() for i in node.inputs):
             return node.op, node.inputs
-        if isinstance(node.op, LAYERS):
+        if node.op.is_layer:
             return self.layer(node)
-        if isinstance(node.op, Reshape):
-            return replace(node.op, shape=(*node.op.shape[:-1], int(kept[0].sum()))), node.inputs
-        other_axis = isinstance(node.op, QAffine) and node.op.axis % len(node.type.shape) != len(node.type.shape) - 1
-        if isinstance(node.op, QLut) or other_axis:  # its constants may only by chance be as many as there are channels
-            return node.op, node.inputs
-        return node.op, tuple(self.cut(i, kept[0]) if i in self.old.consts else i for i in node.inputs)
+        op = node.op.with_shape((*node.types[0].shape[:-1], int(kept[0].sum())))
+        same = [i for i in tied(self.old, node) if i in self.old.consts]
+        return op, tuple(self.cut(i, kept[0]) if i in same else i for i in node.inputs)
 
     def mask(self, name: str) -> Array:
         return self.channels.need.get(name, np.ones(1, bool))
@@ -184,7 +179,7 @@ def savings(before: Graph, after: Graph) -> dict[str, Any]:
     multiply-accumulates of a run over the whole sequence and the bytes of constants that went; `zones` are layers
     whose bias now depends on the place, with their zones; `kept` are layers' channels that are the same for every input
     and stay."""
-    was, now = ({n.output: n.type.shape[-1] for n in g.nodes if isinstance(n.op, LAYERS)} for g in (before, after))
+    was, now = ({n.output: n.type.shape[-1] for n in g.nodes if n.op.is_layer} for g in (before, after))
     found = intervals(after)
     macs, constants = ([f(g) for g in (before, after)] for f in (_macs, _constant_bytes))
     zones = {n.output: _zones(n.op) for n in after.nodes if getattr(n.op, "row_zone", ())}

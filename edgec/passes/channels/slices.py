@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -11,21 +10,10 @@ import torch
 from edgec.ir.evaluate import as_tensor
 from edgec.ir.graph import Graph, Node
 from edgec.ir.types import DType
-from edgec.ops.arithmetic import Add
+from edgec.ops.axes import axes_of
 from edgec.ops.base import Array
-from edgec.ops.conv import Conv1d, Conv2d
-from edgec.ops.dense import Linear
-from edgec.ops.elementwise import Relu, Relu6
-from edgec.ops.integer.conv import QConv2d, QConv2dRequantize
-from edgec.ops.integer.elementwise import QAffine
-from edgec.ops.integer.linear import QLinear, QLinearRequantize
-from edgec.ops.integer.pool import QAvgPool2d, QMaxPool2d, QMean
-from edgec.ops.integer.product import QMul
-from edgec.ops.integer.requantize import QAdd, QConv1d, QLut, Requantize
-from edgec.ops.integer.tflite import TfliteAdd, TfliteAvgPool2d, TfliteMean, TfliteMul
-from edgec.ops.pool import AvgPool2d, MaxPool2d
-from edgec.ops.shape import Concat, Pad, Permute, Reshape
-from edgec.passes.channels.intervals import Interval
+from edgec.ops.interval import Interval
+from edgec.ops.moves import sources
 
 
 def channels_of(graph: Graph, name: str) -> int:
@@ -66,11 +54,10 @@ class Channels:
         if name in self.need:
             self.need[name] |= mask
 
-    def tie(self, node: Node) -> None:
-        """Operands and result have the same channels; a broadcast operand of one channel serves all."""
-        tied = [i for i in node.inputs if i in self.need and self.need[i].size == self.need[node.output].size]
-        mask = np.logical_or.reduce([self.need[t] for t in (*tied, node.output)])
-        for name in (*tied, node.output):
+    def tie(self, names: Sequence[str]) -> None:
+        """These tensors have the same channels."""
+        mask = np.logical_or.reduce([self.need[name] for name in names])
+        for name in names:
             self.add(name, mask)
 
     def everything(self, node: Node) -> None:
@@ -120,7 +107,7 @@ def absorbable(c: Channels, node: Node) -> Array:
 def has_zones(graph: Graph, node: Node) -> bool:
     """Whether kernels can take a bias of this layer that depends on the place: convolutions of 8-bit images."""
     types = graph.input_types(node)[:2]
-    return isinstance(node.op, QConv2d) and node.op.groups == 1 and all(t.dtype is DType.I8 for t in types)
+    return hasattr(node.op, "row_zone") and node.op.groups == 1 and all(t.dtype is DType.I8 for t in types)
 
 
 def biases_of(c: Channels, node: Node) -> torch.Tensor:
@@ -128,56 +115,58 @@ def biases_of(c: Channels, node: Node) -> torch.Tensor:
     values, bias = (as_tensor(k.data, k.type) for k in (c.graph.consts[i] for i in node.inputs[1:3]))
     x, gone = c.intervals[node.inputs[0]].lo[:1], torch.from_numpy(~c.need[node.inputs[0]])
     x = torch.where(gone, x, 0)
-    return QConv2d.reference(node.op, x, torch.where(gone[:, None], values, 0), bias)[0]
+    sums: torch.Tensor = node.op.sums(x, torch.where(gone[:, None], values, 0), bias)
+    return sums[0]
 
 
-def concat(c: Channels, node: Node) -> None:
-    """Along the channels each operand has its part of the result."""
-    if node.op.axis % len(node.type.shape) != len(node.type.shape) - 1:
-        return c.tie(node)
-    ends = np.cumsum([channels_of(c.graph, i) for i in node.inputs])
-    for name, end in zip(node.inputs, ends, strict=True):
-        part = slice(end - channels_of(c.graph, name), end)
-        c.add(name, c.need[node.output][part])
-        c.need[node.output][part] |= c.need.get(name, np.array(True))
+def tied(graph: Graph, node: Node) -> list[str]:
+    """The operands whose channels are those of the results, one by one; of those that repeat one channel there are
+    none. Spikes are packed, so their channels do not go."""
+    types = graph.input_types(node)
+    axes = axes_of(node.op, types)
+    if axes is None or not all(axes.results) or any(t.dtype is DType.BIT for t in (*types, *node.types)):
+        return []
+    ends = {own[-1] for own in axes.results}
+    pairs = zip(node.inputs, axes.operands, strict=True)
+    return [i for i, own in pairs if own and ends == {own[-1]} and channels_of(graph, i) == node.types[0].shape[-1]]
+
+
+def elementwise(c: Channels, node: Node) -> None:
+    """What the axes say: a channel of the result needs the same one of the operands that have it, all of the others."""
+    same = [i for i in tied(c.graph, node) if i in c.need]
+    if not same:
+        return c.everything(node)
+    c.tie([*same, *node.outputs])
+    for name in set(node.inputs) - set(same):
+        if channels_of(c.graph, name) > 1:
+            c.add(name, np.array(True))
     return None
 
 
-def reshape(c: Channels, node: Node) -> None:
-    """Whole pixels that become one axis: every channel is there once for each of them."""
-    (x,), n = node.inputs, channels_of(c.graph, node.output)
-    if x not in c.need or n % c.need[x].size:
-        return c.everything(node)
-    both = c.need[node.output].reshape(-1, c.need[x].size).any(0) | c.need[x]
-    c.add(x, both)
-    return c.add(node.output, np.tile(both, n // both.size))
+def moved(c: Channels, node: Node) -> None:
+    """Each channel of the result needs the one it comes from, and that one all results of its own: where whole pixels
+    become one axis it is there once for each. A constant operand's stay, and so do fill values."""
+    found, need, same = sources(node.op, c.graph.input_types(node)), c.need[node.output], tied(c.graph, node)
+    channels = [channels_of(c.graph, i) for i in node.inputs]
+    if found is None or any(len(np.unique(s[s >= 0])) < n for s, n in zip(found, channels, strict=True)):
+        return c.everything(node)  # channels are mixed, or cut off
+    need |= np.max(found, axis=0) < 0
+    for name, source in zip(node.inputs, found, strict=True):
+        there = source >= 0
+        if name in c.need:
+            c.need[name][source[there & need]] = True
+            need[there] |= c.need[name][source[there]]
+        elif name not in same:
+            need |= there
+    return None
 
 
-def moves(c: Channels, node: Node) -> None:
-    """Ops on other axes keep the channels apart."""
-    op, last = node.op, len(node.type.shape) - 1
-    apart = {
-        Permute: lambda: op.perm[-1] == last,
-        Pad: lambda: op.pairs[-1] == (0, 0),
-        TfliteMean: lambda: op.axis != len(c.graph.type_of(node.inputs[0]).shape) - 1,
-        QMean: lambda: op.axis != len(c.graph.type_of(node.inputs[0]).shape) - 1,
-    }[type(op)]()
-    return c.tie(node) if apart else c.everything(node)
-
-
-LAYERS = (QConv2d, QConv2dRequantize, QConv1d, QLinear, QLinearRequantize, Conv1d, Conv2d, Linear)
-TIED = (
-    *(Requantize, QAffine, QAdd, QMul, TfliteAdd, TfliteMul, QLut, QMaxPool2d, QAvgPool2d, TfliteAvgPool2d),
-    *(Add, Relu, Relu6, MaxPool2d, AvgPool2d),
-)
-#: op -> what it needs; an op that is not here needs all channels of its operands and has all of its results'
-RULES: dict[type[Any], Callable[[Channels, Node], None]] = {
-    **dict.fromkeys(LAYERS, layer),
-    **dict.fromkeys(TIED, Channels.tie),
-    **dict.fromkeys((Permute, Pad, QMean, TfliteMean), moves),
-    Concat: concat,
-    Reshape: reshape,
-}
+def reads(c: Channels, node: Node) -> None:
+    """What a node needs of its operands, and what of its results it then has."""
+    types = (*c.graph.input_types(node), *node.types)
+    moves = node.op.moves and all(t.shape and t.dtype is not DType.BIT for t in types)
+    rule = layer if node.op.is_layer else moved if moves else elementwise
+    rule(c, node)
 
 
 def needed(graph: Graph, aligned: int, found: Mapping[str, Interval], stay: Mapping[str, Array]) -> Channels:
@@ -189,7 +178,7 @@ def needed(graph: Graph, aligned: int, found: Mapping[str, Interval], stay: Mapp
     while channels.count() != before:
         before = channels.count()
         for node in reversed(graph.nodes):
-            RULES.get(type(node.op), Channels.everything)(channels, node)
+            reads(channels, node)
         if channels.count() == before:
             channels.align(aligned)
     return channels

@@ -13,7 +13,8 @@ import torch
 from edgec.errors import InputError
 from edgec.ir.evaluate import Tensors, evaluate_all
 from edgec.ir.graph import Const, Graph, Node, Value
-from edgec.ops.shape import Concat, Reshape
+from edgec.ir.types import TensorType
+from edgec.ops.axes import axes_of
 from edgec.passes.samples import Data, gather
 from edgec.signal_math import PCM_SCALE
 
@@ -123,44 +124,42 @@ class Collector:
         return Statistics(self.lo, self.hi, mean, rms, n, self.reach, self.bins, zeros=self.zeros)
 
 
-def _resized(node: Node, sizes: dict[str, int], n: int) -> Any:
-    """The op on n samples at once: only a reshape spells the batch out."""
-    shape = getattr(node.op, "shape", None)
-    if isinstance(node.op, Reshape) and shape and sizes[node.inputs[0]] == 1 and shape[0] == 1:
-        return replace(node.op, shape=(n, *shape[1:]))
-    return node.op
-
-
 def batched(graph: Graph, n: int) -> Graph | None:
     """The same whole-sequence graph on n independent samples (axis 0); None where the batch axis is not free."""
     if any(not v.type.shape or v.type.shape[0] != 1 or v.type.time_axis == 0 for v in graph.inputs):
         return None
     inputs = tuple(Value(v.name, v.type.with_shape(n, *v.type.shape[1:])) for v in graph.inputs)
     types = {v.name: v.type for v in inputs} | {name: c.type for name, c in graph.consts.items()}
-    first = {name: (graph.type_of(name).shape or (0,))[0] for name in types}
     nodes, consts = [], dict(graph.consts)
     for node in graph.nodes:
-        op = _resized(node, first, n)
-        if isinstance(op, Concat):
-            node = _with_constants_per_sample(node, consts, n)
+        op = node.op.with_shape((n, *node.types[0].shape[1:]))
+        new = _inferred(op, [types[i] for i in node.inputs])
+        if new is None:
+            node = _with_constants_per_sample(graph, node, consts, n)
             types.update({i: consts[i].type for i in node.inputs if i in consts})
-        try:
-            new = op.infer([types[i] for i in node.inputs])
-        except (ValueError, IndexError):
+            new = _inferred(op, [types[i] for i in node.inputs])
+        alike = zip(new or (), node.types, strict=False)
+        if new is None or any(t.shape != (n, *old.shape[1:]) or old.shape[:1] != (1,) for t, old in alike):
             return None
-        for name, old, t in zip(node.outputs, node.types, new, strict=True):
-            if t.shape != (n, *old.shape[1:]) or old.shape[0] != 1:
-                return None
-            types[name], first[name] = t, 1
+        types.update(zip(node.outputs, new, strict=True))
         nodes.append(replace(node, op=op, types=new))
     return replace(graph, inputs=inputs, consts=consts, nodes=tuple(nodes))
 
 
-def _with_constants_per_sample(node: Node, consts: dict[str, Const], n: int) -> Node:
-    """A concatenation whose constants of one sample are repeated for n: it does not broadcast as arithmetic does."""
-    names = list(node.inputs)
+def _inferred(op: Any, types: list[TensorType]) -> tuple[TensorType, ...] | None:
+    """The types of an op's results; None where it does not take its operands."""
+    try:
+        found: tuple[TensorType, ...] = op.infer(types)
+    except (ValueError, IndexError):
+        return None
+    return found
+
+
+def _with_constants_per_sample(graph: Graph, node: Node, consts: dict[str, Const], n: int) -> Node:
+    """A node whose constants of one sample are repeated for n, as it does not broadcast: those with its batch axis."""
+    names, axes = list(node.inputs), axes_of(node.op, graph.input_types(node))
     for k, name in enumerate(names):
-        if name in consts and consts[name].type.shape[:1] == (1,):
+        if axes is not None and name in consts and consts[name].type.shape[:1] == (1,) and axes.follow(k, 0) == 0:
             const, names[k] = consts[name], f"{name}_times_{n}"
             data = np.repeat(const.data, n, 0)
             consts[names[k]] = Const(data, const.type.with_shape(*data.shape))

@@ -17,8 +17,6 @@ from edgec.ir.evaluate import StepRunner, Tensors, evaluate_all, run_node
 from edgec.ir.graph import Graph, Node, Value
 from edgec.ir.types import DType, TensorType
 from edgec.ops.base import with_frames
-from edgec.ops.shape import Reshape
-from edgec.ops.timeline import Delay, DelayLine
 from edgec.passes.streaming.make_streaming import MakeStreaming, samples_per_frame
 
 #: float tensors of a step may differ from the whole sequence's by this share of the tensor's largest value: sums are
@@ -104,7 +102,7 @@ def first_difference(
             name = meant.get(own, own)
             if name not in limits or not _same_channels(t, whole.type_of(name)):
                 continue
-            frame = seen.get(own, -node.op.frames if isinstance(node.op, Delay) else 0)
+            frame = seen.get(own, -node.op.lag)
             seen[own] = frame + 1
             if frame < 0:
                 continue  # an output that is delayed to come with the others
@@ -157,11 +155,9 @@ def shortened(graph: Graph, frames: int) -> Graph | None:
     types = {v.name: v.type for v in inputs} | {name: c.type for name, c in graph.consts.items()}
     nodes = []
     for node in graph.nodes:
-        op, operands = node.op, [types[i] for i in node.inputs]
-        if isinstance(op, Reshape) and op.time_axis is not None:
-            extents = list(op.shape)
-            extents[op.time_axis] = operands[0].frames or 1
-            op = replace(op, shape=tuple(extents))
+        op, operands, t = node.op, [types[i] for i in node.inputs], node.types[0]
+        if t.time_axis is not None:
+            op = op.with_shape(with_frames(t, operands[0].frames or 1).shape)
         try:
             found = op.infer(operands)
         except ValueError:
@@ -189,7 +185,7 @@ def check_streaming(whole: Graph) -> str:
     network cannot stream, WrongStep where the step is another network."""
     step = MakeStreaming().run(whole)
     length, hop = whole.inputs[0].type.frames or 1, samples_per_frame(whole)
-    memory = max((n.op.length * n.when.period for n in step.nodes if isinstance(n.op, DelayLine)), default=0)
+    memory = max(((n.types[0].frames or 0) * n.when.period for n in step.nodes if n.op.output_is_state), default=0)
     wanted = (FRAMES + 2 * step.delay) * hop + memory
     excess = max(length - wanted, 0) // hop * hop
     short = shortened(whole, length - excess) if excess else None

@@ -71,6 +71,14 @@ class MakeSliding(Pass):
         return length
 
 
+def slides(graph: Graph) -> bool:
+    """Whether a step graph runs a whole window: something reads a delay line as one that has no frames."""
+    return any(
+        n.op.is_view and n.types[0].time_axis is None and graph.type_of(n.inputs[0]).time_axis is not None
+        for n in graph.nodes
+    )
+
+
 def can_slide(graph: Graph) -> bool:
     """Whether a network that was imported with a time axis could slide over it instead: it would be imported without
     one, which a log-mel front end, for one, does not take."""

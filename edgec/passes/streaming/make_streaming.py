@@ -21,8 +21,7 @@ from edgec.ir.graph import Const, Graph, Node, State, Value, When, numbered
 from edgec.ir.types import DType, TensorType
 from edgec.ops.axes import is_framewise
 from edgec.ops.base import with_frames
-from edgec.ops.integer.spiking import QRunningMean
-from edgec.ops.timeline import Delay, DelayLine, RunningMean
+from edgec.ops.timeline import Delay, DelayLine
 from edgec.passes.base import Pass
 from edgec.passes.streaming.make_sliding import can_slide
 
@@ -151,13 +150,20 @@ def _stream_node(step: StepBuilder, graph: Graph, node: Node, inputs: Sequence[s
         rule = None
     elif rule is None and not is_framewise(node.op, graph.input_types(node)):
         raise CannotStream("the op has no per-frame form")
-    out = step.emit(node.op, *inputs) if rule is None else node.op.stream(step, *inputs)
+    frames = max((step.types[i].frames or 1 for i in timed), default=1)
+    out = node.op.stream(step, *inputs) if rule else step.emit(_on_frames(node, frames), *inputs)
     outs = out if isinstance(out, tuple) else (out,)
     for name, t in zip(outs, node.types, strict=True):
-        _check_frame(step, name, t, max((step.types[i].frames or 1 for i in timed), default=1))
+        _check_frame(step, name, t, frames)
         if step.types[name].time_axis is None and (timed or readouts):
             step.readouts[name] = readouts[0] if readouts else _where(node)
     return outs
+
+
+def _on_frames(node: Node, frames: int) -> Any:
+    """The op of a node for so many frames."""
+    t = node.types[0]
+    return node.op if t.time_axis is None else node.op.with_shape(with_frames(t, frames).shape)
 
 
 def _check_lengths(graph: Graph, node: Node) -> None:
@@ -217,7 +223,7 @@ def describe(when: When) -> str:
 
 def mean_readouts(step: Graph) -> list[Node]:
     """The nodes of a step graph that hold a mean of the frames so far."""
-    return [n for n in step.nodes if isinstance(n.op, (RunningMean, QRunningMean))]
+    return [n for n in step.nodes if n.op.is_readout]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,24 @@
+"""What float layers share: x [..., I] with weights w [..., I/groups, O], and a bias [O]."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from edgec.ir.types import TensorType
+from edgec.ops.base import Op
+from edgec.ops.elementwise import activate
+from edgec.ops.interval import Interval, one_frame, unweighted
+
+
+class FloatLayer(Op):
+    """A layer of floats, which can apply an activation to its sums."""
+
+    is_layer: ClassVar[bool] = True
+    activation: str  # a field of the subclasses
+
+    def interval(self, types: Sequence[TensorType], operands: Sequence[Interval]) -> Interval | None:
+        """Known is what reads nothing: its bias, if that is known."""
+        _, w, bias = operands
+        level = activate(bias.lo, self.activation)
+        return unweighted(level, w, one_frame(self.infer(types)[0])) if bias.known.all() else None
