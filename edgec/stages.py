@@ -70,6 +70,7 @@ def float_passes(precision: str = "float32") -> list[Pass]:
         FoldBatchnorm(INT8_SPREAD if precision == "int8" else inf),
         SplitLinear(),  # after the layout, which brings slices and transposes next to the products
         FoldTranspose(),
+        Canonicalize(),  # again: in another layout moves meet, and maps in a row may cancel
     ]
     return [*passes, SplitQuotient()] if precision == "int8" else passes
 

@@ -170,8 +170,6 @@ class Sinker:
         base, perm = self.split(name)
         if is_identity(perm):
             return base
-        if name not in self.made and (base, perm) in self.copies:
-            self.made[name] = self.copies[base, perm]
         if name not in self.made:
             t = self.types[base]
             target = Permute(perm).infer([t])[0]

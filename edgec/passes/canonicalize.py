@@ -163,8 +163,9 @@ class Rewriter:
     def key(self, node: Node) -> Hashable:
         """Equal for nodes that compute the same."""
         op, operands = node.op, [self.label(i) for i in node.inputs]
-        if getattr(op, "axis", 0) < 0:
-            op = replace(op, axis=op.axis + len(self.types[node.inputs[0]].shape))
+        axis = getattr(op, "axis", 0)
+        if isinstance(axis, int) and axis < 0:
+            op = replace(op, axis=axis + len(self.types[node.inputs[0]].shape))
         return op, frozenset(Counter(operands).items()) if op.commutes else tuple(operands), node.types
 
     def append(self, node: Node) -> None:

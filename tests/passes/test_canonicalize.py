@@ -13,11 +13,12 @@ from torch import nn
 from edgec.frontends import load
 from edgec.frontends.builder import GraphBuilder
 from edgec.ir.evaluate import evaluate
-from edgec.ir.graph import Graph
+from edgec.ir.graph import Graph, Node, Value
 from edgec.ir.text import parse_graph, print_graph
 from edgec.ir.types import DType, TensorType
 from edgec.ir.verify import verify
 from edgec.ops import OPS
+from edgec.ops.base import Op, site_of
 from edgec.passes.canonicalize import Canonicalize, Rewriter
 from edgec.passes.own_outputs import OwnOutputs
 from edgec.stages import float_passes, transform
@@ -299,6 +300,24 @@ return %same, %b, %c, %last
     assert len(set(own.outputs)) == 4
 
 
+SAMPLES = [(name, op, types) for name, kind in OPS.items() for op, types in kind.samples()]
+
+
+@pytest.mark.parametrize(("name", "op", "types"), SAMPLES, ids=[f"{s[0]}-{k}" for k, s in enumerate(SAMPLES)])
+def test_every_op_is_computed_once(name: str, op: Op, types: tuple[TensorType, ...]) -> None:
+    """Also ops that only stand in step graphs, of which a whole-sequence graph has the structure."""
+    inputs = tuple(Value(f"x{k}", t) for k, t in enumerate(types))
+    made = op.infer(types)
+    nodes = tuple(
+        Node(op, tuple(v.name for v in inputs), tuple(f"y{k}_{n}" for n in range(len(made))), made, (f"net.py:{k}",))
+        for k in range(3)
+    )
+    graph = Graph("net", inputs, {}, nodes, ("y0_0", "y1_0", "y2_0"))
+    after = Canonicalize().run(graph)
+    assert len(after.nodes) == (3 if op.equals(site_of(graph, nodes[0])) is not None and made[0] == types[0] else 1)
+    assert after.results in ((), graph.outputs)
+
+
 @st.composite
 def graphs(draw) -> str:
     """The text of random nets of moves, arithmetic with plain constants, clamps and functions, often repeated."""
@@ -464,6 +483,18 @@ def test_networks_as_users_write_them(module: nn.Module, shapes: list[tuple[int,
         got = evaluate(step, dict(zip((v.name for v in step.inputs), inputs, strict=True)))
         for a, b in zip(got, expected if isinstance(expected, tuple) else (expected,), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_maps_that_cancel_leave_nothing() -> None:
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = -((torch.relu(x) * 3 / 3).transpose(1, 2) - 0.5)
+            return torch.tanh(-(y.transpose(1, 2) - 0.5))
+
+    x = torch.randn(1, 4, 6)
+    graph = transform(load(Net().eval(), (x,), name="net", time_axis=None), float_passes(), lambda stage: None)[-1]
+    assert [n.op.name for n in graph.nodes] == ["relu", "tanh"]
+    torch.testing.assert_close(evaluate(graph, {"x": x})[0], Net()(x))
 
 
 def test_a_quantised_file_with_equal_branches_gives_onnxruntimes_levels(tmp_path: Path) -> None:
