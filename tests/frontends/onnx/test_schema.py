@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
 
 pytest.importorskip("onnx_ir")
 pytest.importorskip("onnxruntime")
 
 import onnx
+from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
 from edgec import frontends
 from edgec.errors import FrontendError
 from edgec.frontends.onnx.schema import Ref, bound
-from tests.frontends.onnx.onnx_models import Net, normal
+from tests.frontends.onnx.onnx_models import Net, Reader, normal
 from tests.frontends.onnx.test_onnx import differences
 
 
@@ -56,6 +61,38 @@ def test_one_network_in_several_operator_sets(tmp_path: Path) -> None:
         assert onnx.load(path).opset_import[0].version == opset
         assert layers(path) == layers(made[11])
         assert np.abs(differences(path, x)).max() <= 1
+
+
+class Torch(nn.Module):
+    """What torch's exporter spells otherwise from one operator set to the next."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 7, 3, stride=2), nn.Conv2d(7, 7, 3, groups=7, padding=1)
+        self.pool, self.last = nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False), nn.Linear(42, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.clamp(self.first(F.pad(x, (1, 0, 2, 1))), -0.5, 3)
+        x = self.pool(F.leaky_relu(F.hardswish(self.second(x)), 0.2))
+        x = x * torch.sigmoid(x.mean([2, 3], keepdim=True))
+        return F.softmax(self.last(x.flatten(1)).unsqueeze(1).squeeze(1), dim=1)
+
+
+@pytest.mark.parametrize("opset", [11, 13, 14, 18, 20])
+def test_networks_of_torchs_exporter(opset: int, tmp_path: Path) -> None:
+    """Paddings come as a computation on constants, whose table is turned and reversed."""
+    plain, path, shape = tmp_path / "plain.onnx", tmp_path / "net.onnx", (1, 3, 7, 11)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        options: dict[str, Any] = {"dynamo": False, "do_constant_folding": False, "input_names": ["input"]}
+        torch.onnx.export(Torch().eval(), (torch.randn(shape),), str(plain), opset_version=opset, **options)
+    rng = np.random.default_rng(opset)
+    quantize_static(
+        plain, path, Reader(rng, shape), QuantFormat.QDQ, activation_type=QuantType.QInt8,
+        weight_type=QuantType.QInt8, per_channel=opset >= 13,
+    )  # fmt: skip
+    for _ in range(3):
+        assert np.abs(differences(path, normal(rng, shape))).max() <= 1
 
 
 @pytest.mark.parametrize(
