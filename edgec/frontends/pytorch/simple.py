@@ -260,6 +260,15 @@ def slice_(call: Call) -> str:
     return cut(call, x, axis, start, stop)
 
 
+def narrow(call: Call) -> str:
+    """x[start:start + length] along an axis."""
+    x = call.tensor("self")
+    shape = call.type_of(x).shape
+    axis = call.axis("dim", len(shape))
+    start = call["start"] % shape[axis]
+    return cut(call, x, axis, start, start + call["length"])
+
+
 def select(call: Call) -> str:
     """x[index] along an axis, which goes."""
     x = call.tensor("self")

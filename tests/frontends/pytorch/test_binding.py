@@ -55,8 +55,13 @@ SPELLINGS: list[tuple[Forward, ...]] = [
     (lambda x: F.layer_norm(x, (8,)), lambda x: F.layer_norm(x, [8], None, None, eps=1e-5)),
     (lambda x: F.leaky_relu(x), lambda x: F.leaky_relu(x, negative_slope=0.01)),
     (lambda x: F.elu(x), lambda x: F.elu(x, 1.0), lambda x: F.celu(x, alpha=1.0)),
-    (lambda x: x.flatten(1), lambda x: x.reshape(1, -1), lambda x: torch.flatten(x, start_dim=-2, end_dim=-1)),
-    (lambda x: x[:, 1:3], lambda x: torch.ops.aten.slice(x, dim=1, start=1, end=-1)),
+    (
+        lambda x: x.flatten(1),
+        lambda x: x.reshape(1, -1),
+        lambda x: x.view_as(x.mean(0).view(1, -1)),
+        lambda x: torch.flatten(x, start_dim=-2, end_dim=-1),
+    ),
+    (lambda x: x[:, 1:3], lambda x: x.narrow(1, -3, 2), lambda x: torch.ops.aten.slice(x, dim=1, start=1, end=-1)),
     (lambda x: x.clone(memory_format=torch.contiguous_format) * 2, lambda x: x.to("cpu", copy=True) * 2),
 ]
 
