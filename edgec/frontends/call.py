@@ -17,7 +17,7 @@ from edgec.frontends.builder import GraphBuilder
 from edgec.ops.elementwise import Map, function
 from edgec.ops.expression import SIGNATURES, parse
 
-PLAIN = (bool, int, float, str, list, tuple, type(None))  # what a default is
+PLAIN = (bool, int, float, str, type(None))  # what a default is, or a list of them
 
 
 @dataclass(frozen=True)
@@ -153,4 +153,6 @@ def literal(value: float) -> ast.expr:
 
 def differs(value: Any, default: Any) -> bool:
     """Whether a value is another than the schema's default."""
-    return not (isinstance(value, PLAIN) and (value == default or value == ()))
+    if isinstance(value, list | tuple) and isinstance(default, list | tuple):
+        return list(value) != list(default)
+    return not (isinstance(value, PLAIN) and value == default)
