@@ -11,7 +11,7 @@ import torch
 
 from edgec.ir.graph import Graph, Node
 from edgec.ir.types import DType, TensorType
-from edgec.ops.base import Kernel, Op, Site, need
+from edgec.ops.base import Kernel, Op, Reads, Site, need
 from edgec.ops.integer.build import Builder, Source
 from edgec.ops.integer.numbers import Refusal, Scale
 from edgec.ops.integer.softmax import LOGIT_LIMIT, MAX_CLASSES, ONE, PROBABILITY, exponent
@@ -23,6 +23,8 @@ class Softmax(Op):
     """exp(x - max) / sum(exp(x - max)) over the last axis."""
 
     name: ClassVar[str] = "softmax"
+    reads: ClassVar[Reads] = Reads.FINE
+    fixed_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     axes: ClassVar[Any] = "...i->...c"
     examples: ClassVar[tuple[str, ...]] = ("float32[2,3,4]",)
     shares: ClassVar[bool] = True

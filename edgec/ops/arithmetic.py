@@ -12,7 +12,7 @@ import torch
 from edgec.ir.graph import Graph, Node
 from edgec.ir.types import TensorType
 from edgec.ops.axes import LETTERS, along
-from edgec.ops.base import Array, Form, Kernel, LinearMap, Op, Site, need
+from edgec.ops.base import Array, Form, Kernel, LinearMap, Op, Reads, Site, need
 from edgec.ops.elementwise import Elementwise, Relu, Relu6
 from edgec.ops.expression import Term, parse
 from edgec.ops.integer.arithmetic import added, described, multiplied
@@ -85,6 +85,7 @@ class Add(Binary):
     """y = a + b."""
 
     name: ClassVar[str] = "add"
+    reads: ClassVar[Reads] = Reads.SUMMED
     symbol: ClassVar[str] = "+"
     neutral: ClassVar[float] = 0
     commutes: ClassVar[bool] = True
@@ -102,6 +103,7 @@ class Sub(Binary):
     """y = a - b."""
 
     name: ClassVar[str] = "sub"
+    reads: ClassVar[Reads] = Reads.SUMMED
     symbol: ClassVar[str] = "-"
     neutral: ClassVar[float] = 0
 
@@ -122,6 +124,7 @@ class Mul(Binary):
     """y = a * b."""
 
     name: ClassVar[str] = "mul"
+    reads: ClassVar[Reads] = Reads.WIDE
     symbol: ClassVar[str] = "*"
     neutral: ClassVar[float] = 1
     commutes: ClassVar[bool] = True

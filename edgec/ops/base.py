@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum
+from math import inf
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy.typing as npt
@@ -98,6 +100,21 @@ class LinearMap:
     shift: Array
 
 
+class Reads(Enum):
+    """In what an op wants the operands that it computes from, where it becomes integers."""
+
+    INT8 = "int8"
+    FRAMES = "int8; int16 frames where one scale of 8 bits serves some of their channels badly"
+    WIDE = "int16, where nothing else decides"
+    FINE = "int16, also from a sum: small differences matter"
+    NORMED = "as FINE; it brings every row to one size, so that nothing before it bounds them alike"
+    SUMMED = "all at one scale, that of the result where sums chain"
+    FACTOR = "int8 without a zero point, so that sums of products need no correction"
+    HISTORY = "int8 without a zero point, whatever wrote it: what was before the start is zero"
+    SERIES = "int16 in the sensor's own unit"
+    PCM = "int16 samples of sound"
+
+
 @dataclass(frozen=True)
 class Op:
     """Base of all ops. `name` is the spelling in the IR text."""
@@ -132,8 +149,27 @@ class Op:
     #: True when the two operands may change places
     commutes: ClassVar[bool] = False
 
-    #: True when the elements of each row are parts of 1, as probabilities are: in int16 of scale PROBABILITY
+    # What quantisation asks before it decides how tensors are stored
+    #: how it reads its computed operands, where it is no `linear_map`
+    reads: ClassVar[Reads] = Reads.INT8
+    #: every element of the result is some element of an operand; which one depends on their values
+    picks: ClassVar[bool] = False
+    #: the first result is spikes, 0 or 1: it is a neuron
+    spikes: ClassVar[bool] = False
+    #: the elements of each row of the result are parts of 1, as probabilities are: in int16 their scale is PROBABILITY
     shares: ClassVar[bool] = False
+    #: what the result's int8 ranges over whatever calibration held, as TFLite has it too
+    fixed_range: ClassVar[tuple[float, float] | None] = None
+
+    @property
+    def varies(self) -> tuple[float, float]:
+        """A function of one element is constant below the first and above the second."""
+        return -inf, inf
+
+    @property
+    def eight_bits(self) -> str:
+        """Why its weights have 8 bits whatever is asked for; empty where they may have fewer."""
+        return ""
 
     def linear_map(self, site: Site) -> LinearMap | None:
         """What the op does to its one computed operand, where that is an affine map; else None."""

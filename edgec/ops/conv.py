@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from edgec.ir.graph import Node
 from edgec.ir.types import DType, TensorType
-from edgec.ops.base import Cost, Kernel, Site, need
+from edgec.ops.base import Cost, Kernel, Reads, Site, need
 from edgec.ops.elementwise import activate, activation_text, check_activation
 from edgec.ops.integer.build import Builder
 from edgec.ops.integer.conv import QConv2d
@@ -26,6 +26,7 @@ class Conv1d(FloatLayer):
     """1-D convolution over time or any other axis: x [B,T,C], w [K,C/groups,O], bias [O] -> [B,T',O]."""
 
     name: ClassVar[str] = "conv1d"
+    reads: ClassVar[Reads] = Reads.FRAMES
     examples: ClassVar[tuple[str, ...]] = (
         "float32[2,6,3] t1, float32[3,3,4], float32[4] {pad=(2,1),stride=2}",
         "float32[2,7,4], float32[2,1,4], float32[4] {groups=4,dilation=2}",

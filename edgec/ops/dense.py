@@ -11,7 +11,7 @@ import torch
 
 from edgec.ir.graph import Graph, Node
 from edgec.ir.types import DType, TensorType
-from edgec.ops.base import Cost, Kernel, Op, Site, need, same_time
+from edgec.ops.base import Cost, Kernel, Op, Reads, Site, need, same_time
 from edgec.ops.elementwise import activate, activation_text, check_activation
 from edgec.ops.integer.build import Builder, Source
 from edgec.ops.integer.layer import layer, read
@@ -26,6 +26,7 @@ class Linear(FloatLayer):
     """y[..., o] = sum_i x[..., i] w[i, o] + bias[o]."""
 
     name: ClassVar[str] = "linear"
+    reads: ClassVar[Reads] = Reads.FRAMES
     axes: ClassVar[Any] = "...i,io,o->...o"
     examples: ClassVar[tuple[str, ...]] = ("float32[2,5,3] t1, float32[3,4], float32[4]",)
     activation: str = ""
@@ -73,6 +74,7 @@ class MatMul(Op):
     """y[..., m, n] = sum_k a[..., m, k] b[..., k, n]; with transpose_b: b[..., n, k]."""
 
     name: ClassVar[str] = "matmul"
+    reads: ClassVar[Reads] = Reads.FACTOR
     examples: ClassVar[tuple[str, ...]] = (
         "float32[2,3,4], float32[2,4,5]",
         "float32[2,3,4], float32[2,5,4] {transpose_b=True}",

@@ -14,7 +14,7 @@ from edgec.ir.graph import Node
 from edgec.ir.types import DType, TensorType
 from edgec.ops.base import Form, Kernel, Op, Site, need, same_time
 from edgec.ops.expression import SIGNATURES, Term, evaluate, interval, kernel_text, operands, parse, typed, varies
-from edgec.ops.functions import IN_TORCH
+from edgec.ops.functions import FIXED_RANGES, IN_TORCH
 from edgec.ops.integer.arithmetic import clamped, tabulated
 from edgec.ops.integer.build import Builder
 from edgec.ops.loops import broadcast_shape, loop_nest, position
@@ -142,7 +142,7 @@ def named(name: str, base: type[Unary] = Unary) -> type[Unary]:
     """The op of a function of the table; its parameters are its attributes."""
     _, parameters, text = SIGNATURES[name]
     attributes = [(k, float, field(default=value)) for k, value in parameters.items()]
-    space = {"__doc__": f"{text}, a the operand.", "name": name}
+    space = {"__doc__": f"{text}, a the operand.", "name": name, "fixed_range": FIXED_RANGES.get(name)}
     title = "".join(part.title() for part in name.split("_"))
     made = make_dataclass(title, attributes, bases=(base,), frozen=True, namespace=space)
     made.__module__ = __name__

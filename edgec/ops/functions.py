@@ -69,3 +69,6 @@ IN_TORCH: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "sigmoid": torch.sigmoid,
     "silu": F.silu,
 }
+
+#: what the int8 of these results ranges over, as TFLite has it too
+FIXED_RANGES: Mapping[str, tuple[float, float]] = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}

@@ -17,6 +17,10 @@ class FloatLayer(Op):
     is_layer: ClassVar[bool] = True
     activation: str  # a field of the subclasses
 
+    @property
+    def eight_bits(self) -> str:
+        return "a convolution with groups has weights of 8 bits" if getattr(self, "groups", 1) != 1 else ""
+
     def interval(self, types: Sequence[TensorType], operands: Sequence[Interval]) -> Interval | None:
         """Known is what reads nothing: its bias, if that is known."""
         _, w, bias = operands

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from edgec.ir.graph import Node
 from edgec.ir.types import DType, TensorType
-from edgec.ops.base import Kernel, Op, Site, need
+from edgec.ops.base import Kernel, Op, Reads, Site, need
 from edgec.ops.integer.build import Builder
 from edgec.ops.integer.norm import EPS_LIMIT, MAX_CHANNELS, QLayerNorm, channel_maps
 from edgec.ops.integer.numbers import Refusal
@@ -23,6 +23,7 @@ class LayerNorm(Op):
     """y = (x - mean) / sqrt(var + eps) * scale + shift over the last axis; var is the biased variance."""
 
     name: ClassVar[str] = "layer_norm"
+    reads: ClassVar[Reads] = Reads.NORMED
     axes: ClassVar[Any] = "...i,(c),(c)->...c"
     examples: ClassVar[tuple[str, ...]] = ("float32[2,3,4] t1, float32[4], float32[4]",)
     eps: float = 1e-5

@@ -182,6 +182,7 @@ class MaxPool2d(Pool2d):
     """The largest element of each window; padding never wins."""
 
     name: ClassVar[str] = "max_pool2d"
+    picks: ClassVar[bool] = True
     fill: ClassVar[float] = LOWEST
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from edgec.ir.graph import Node
 from edgec.ir.types import DType, TensorType
 from edgec.lmu_math import lmu_impulse_response, lmu_matrices
-from edgec.ops.base import Cost, Kernel, Op, Site, need
+from edgec.ops.base import Cost, Kernel, Op, Reads, Site, need
 from edgec.ops.integer.build import Builder, Source
 from edgec.ops.integer.linear import QLmuFir
 from edgec.ops.integer.numbers import Refusal, bounds
@@ -24,6 +24,7 @@ class LmuMemory(Op):
     """m[t] = Abar m[t-1] + Bbar u[t] (recurrent), or its first theta impulse responses (fir): u [B,T,1] -> [B,T,q]."""
 
     name: ClassVar[str] = "lmu_memory"
+    reads: ClassVar[Reads] = Reads.HISTORY
     axes: ClassVar[Any] = "b(t)u->bto"
     examples: ClassVar[tuple[str, ...]] = (
         "float32[2,5,1] t1 {order=3,theta=4}",
@@ -32,6 +33,10 @@ class LmuMemory(Op):
     order: int = 1
     theta: int = 1
     form: str = "fir"
+
+    @property
+    def eight_bits(self) -> str:
+        return "the taps of a Legendre memory have 8 bits"
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         (u,) = types

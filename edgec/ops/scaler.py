@@ -12,7 +12,7 @@ import torch
 from edgec.ir.graph import Node
 from edgec.ir.types import DType, TensorType
 from edgec.ops.axes import along
-from edgec.ops.base import Kernel, Op, Site, need
+from edgec.ops.base import Kernel, Op, Reads, Site, need
 from edgec.ops.integer.build import Builder, Source
 from edgec.ops.integer.numbers import Refusal, Scale
 from edgec.ops.integer.scaler import LONGEST, QStdScale, QStdUnscale, fraction_bits
@@ -31,6 +31,7 @@ class StdScale(Op):
     """
 
     name: ClassVar[str] = "std_scale"
+    reads: ClassVar[Reads] = Reads.SERIES
     examples: ClassVar[tuple[str, ...]] = ("float32[2,5,3]",)
     axis: int = 1
     eps: float = 1e-5
@@ -95,6 +96,7 @@ class StdUnscale(Op):
     """y = x * scale + loc: a forecast [.., H, ..] back in the units of the window that `std_scale` took apart."""
 
     name: ClassVar[str] = "std_unscale"
+    reads: ClassVar[Reads] = Reads.WIDE
     examples: ClassVar[tuple[str, ...]] = ("float32[2,5,3], float32[2,1,3], float32[2,1,3]",)
     axis: int = 1
 
@@ -137,6 +139,7 @@ class StdUnscale(Op):
         length, unit = series.shape[window.op.axis], series.quant.scale[0]
         op = integer_unscale(self, length, unit, float(x.scale[0]))
         b.emit(op, (x.tensor, *statistics), node.outputs)
+        b.forecasts.add(node.output)
         b.hold(node.output, node.output, Scale(unit))
 
 

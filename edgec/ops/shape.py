@@ -43,8 +43,9 @@ def moved(op: Op, b: Builder, node: Node) -> None:
     if b.dtype(source) is DType.BIT and not takes(b, node, [source]):
         source = b.store(name, DType.I8, Scale(1.0))
     place(b, node, (source.tensor,))
-    if name in b.features:
-        b.features.add(node.output)
+    for kind in (b.features, b.forecasts):
+        if name in kind:
+            kind.add(node.output)
     held = b.hold(node.output, node.output, Scale(float(source.scale[0]), source.zero))
     b.sources[node.output] = replace(held, lo=source.lo, hi=source.hi)
 

@@ -11,7 +11,6 @@ import numpy.typing as npt
 from edgec.errors import InputError
 from edgec.ir.graph import Graph, Node, Value
 from edgec.passes.quantize.calibrate import BINS, Statistics
-from edgec.passes.quantize.plan import BOUNDED
 
 Array = npt.NDArray[Any]
 
@@ -61,7 +60,7 @@ def doubts(
                 constant.add(name)
             elif far.intersection(computed):
                 far.add(name)
-            elif samples is not None and type(node.op) not in BOUNDED and (said := outlier(s)):
+            elif samples is not None and node.op.fixed_range is None and (said := outlier(s)):
                 far.add(name)
                 found.append(f"%{name}{where(node)}: {said} on the calibration data")
     return tuple(found)

@@ -190,3 +190,35 @@ def test_frames_that_do_not_mix() -> None:
     assert is_framewise(OPS["permute"](perm=(1, 0, 2)), [timed(1, 2, 5, 3)])
     assert is_framewise(OPS["reshape"](shape=(5, 2, 3), time_axis=0), [timed(1, 1, 5, 6)])
     assert not is_framewise(OPS["reshape"](shape=(5, 2, 3), time_axis=0), [timed(1, 2, 5, 3)])
+
+
+@pytest.mark.parametrize(("op", "types"), [s for s in SAMPLES if s[1][0].dtype.is_float], ids=name_of)
+def test_a_result_is_what_quantisation_is_told(op: Any, types: Types) -> None:
+    operands = [10 * v for v in values(op, types, 5)]
+    y = results(op, types, operands)[0]
+    if op.spikes:
+        assert set(y.unique().tolist()) <= {0.0, 1.0}
+    if op.shares:
+        torch.testing.assert_close(y.sum(-1), torch.ones(y.shape[:-1]))
+    if op.fixed_range:
+        assert op.fixed_range[0] <= float(y.min()) <= float(y.max()) <= op.fixed_range[1]
+    if op.picks:
+        assert set(y.unique().tolist()) <= set(operands[0].unique().tolist())
+    low, high = op.varies
+    for end, beyond in ((low, -1e3), (high, 1e3)):
+        if np.isfinite(end):
+            constant = [results(op, types, [torch.full(types[0].shape, at)])[0] for at in (end, end + beyond)]
+            torch.testing.assert_close(*constant)
+
+
+@pytest.mark.parametrize(
+    ("fact", "ops"),
+    [
+        ("spikes", {"lif"}),
+        ("shares", {"softmax"}),
+        ("picks", {"max_pool2d"}),
+        ("fixed_range", {"sigmoid", "tanh", "softmax"}),
+    ],
+)
+def test_of_which_ops_quantisation_is_told(fact: str, ops: set[str]) -> None:
+    assert {op.name for op, _ in SAMPLES if getattr(op, fact)} == ops

@@ -89,7 +89,10 @@ class Source:
 
 @dataclass
 class Builder:
-    """Emits the integer graph node by node. `node` is the float node at work; it gives names and source lines."""
+    """Emits the integer graph node by node. `node` is the float node at work; it gives names and source lines.
+
+    `features` are tensors that products read in int16 as they are, `forecasts` those in the unit of a sensor's series.
+    """
 
     graph: Graph
     plan: Plan
@@ -99,6 +102,7 @@ class Builder:
     nodes: list[Node] = field(default_factory=list)
     sources: dict[str, Source] = field(default_factory=dict)
     features: set[str] = field(default_factory=set)
+    forecasts: set[str] = field(default_factory=set)
     stored: dict[tuple[str, DType, Scale], Source] = field(default_factory=dict)
     output_names: dict[str, str] = field(default_factory=dict)
     node: Node | None = None

@@ -11,7 +11,7 @@ import torch
 
 from edgec.ir.graph import Node
 from edgec.ir.types import DType, TensorType
-from edgec.ops.base import Array, Kernel, Op, Site, need
+from edgec.ops.base import Array, Kernel, Op, Reads, Site, need
 from edgec.ops.integer.build import EVERYTHING, Builder, Source
 from edgec.ops.integer.neuron import QLifSaturating, integer_neuron, period_of
 from edgec.ops.integer.numbers import INT32_MAX, Refusal, Scale
@@ -35,6 +35,8 @@ class Lif(Op):
     """
 
     name: ClassVar[str] = "lif"
+    reads: ClassVar[Reads] = Reads.FINE
+    spikes: ClassVar[bool] = True
     examples: ClassVar[tuple[str, ...]] = (
         "float32[2,5,3] t1, float32[3], float32[1]",
         "float32[2,5,3] t1, float32[1], float32[3] {membrane=True,reset='subtract',delayed_reset=True}",

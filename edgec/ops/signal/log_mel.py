@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from edgec.ir.graph import Node
 from edgec.ir.types import DType, QuantParams, TensorType
-from edgec.ops.base import Kernel, Site, need
+from edgec.ops.base import Kernel, Reads, Site, need
 from edgec.ops.integer.build import Builder
 from edgec.ops.integer.numbers import Refusal
 from edgec.ops.signal import tables
@@ -40,6 +40,7 @@ class LogMel(FrontEnd):
     """
 
     name: ClassVar[str] = "log_mel"
+    reads: ClassVar[Reads] = Reads.PCM
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         (pcm,) = types

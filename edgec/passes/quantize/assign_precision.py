@@ -9,16 +9,11 @@ from edgec.bits import PRECISIONS, Bits, check_bits
 from edgec.errors import InputError, join_problems, option
 from edgec.ir.graph import Graph, Node
 from edgec.ir.types import DType
-from edgec.ops.conv import Conv1d, Conv2d
-from edgec.ops.dense import Linear
-from edgec.ops.recurrent import LmuMemory
-
-LAYERS = (Conv1d, Conv2d, Linear)
 
 
 def is_layer(graph: Graph, node: Node) -> bool:
     """Whether bits can be chosen for a node: weights that are constants, not one set for each group of channels."""
-    return isinstance(node.op, LAYERS) and getattr(node.op, "groups", 1) == 1 and node.inputs[1] in graph.consts
+    return node.op.is_layer and not node.op.eight_bits and node.inputs[1] in graph.consts
 
 
 @dataclass(frozen=True)
@@ -51,7 +46,7 @@ def kept_wide(reference: Graph, integers: Graph, assignment: Assignment) -> dict
     InputError where no layer got fewer: what was asked for would change nothing.
     """
     bits, kept, fewer = assignment.of(reference), dict[str, str](), 0
-    for node in (n for n in reference.nodes if isinstance(n.op, (*LAYERS, LmuMemory))):
+    for node in (n for n in reference.nodes if n.op.is_layer or n.op.eight_bits):
         if bits.get(node.output, Bits(assignment.weights)).weights == 8:
             continue
         reason = obstacle(node, integers)
@@ -68,10 +63,8 @@ def kept_wide(reference: Graph, integers: Graph, assignment: Assignment) -> dict
 
 def obstacle(node: Node, integers: Graph) -> str:
     """Why a layer's weights keep 8 bits in the integer graph; empty where they have fewer."""
-    if isinstance(node.op, LmuMemory):
-        return "the taps of a Legendre memory have 8 bits"
-    if getattr(node.op, "groups", 1) != 1:
-        return "a convolution with groups has weights of 8 bits"
+    if node.op.eight_bits:
+        return str(node.op.eight_bits)
     weights = node.inputs[1]
     if weights not in integers.consts:
         return "its weights are computed, not constant"

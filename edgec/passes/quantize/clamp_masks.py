@@ -13,8 +13,7 @@ import numpy as np
 
 from edgec.ir.graph import Const, Graph, Node
 from edgec.ops.activation import only_softmax
-from edgec.ops.arithmetic import Add
-from edgec.ops.shape import Permute, Reshape
+from edgec.ops.base import Reads
 from edgec.passes.quantize.calibrate import Statistics
 
 REACH = 16.0
@@ -35,7 +34,7 @@ def clamp_masks(graph: Graph, ranges: Mapping[str, Statistics]) -> tuple[Graph, 
                 consts[mask] = Const(clamped, graph.consts[mask].type)
                 reach = r + rest + REACH / 2  # int16 holds twice as much
                 found[node.output] = replace(ranges[node.output], lo=-reach, hi=r + rest, reach=reach)
-        elif isinstance(node.op, (Permute, Reshape)) and found.get(node.inputs[0]) is not ranges.get(node.inputs[0]):
+        elif node.op.moves and found.get(node.inputs[0]) is not ranges.get(node.inputs[0]):
             found[node.output] = found[node.inputs[0]]
     return replace(graph, consts=consts), found
 
@@ -43,11 +42,11 @@ def clamp_masks(graph: Graph, ranges: Mapping[str, Statistics]) -> tuple[Graph, 
 def mask_of(graph: Graph, node: Node) -> str | None:
     """The constant that a node adds to scores which only a softmax reads, and nothing else reads."""
     given = [i for i in node.inputs if i in graph.consts]
-    if not isinstance(node.op, Add) or len(given) != 1 or not only_softmax(graph, node.output):
+    if len(given) != 1 or not mask_reader(graph, node):
         return None
     return given[0] if all(mask_reader(graph, n) for n in graph.consumers(given[0])) else None
 
 
 def mask_reader(graph: Graph, node: Node) -> bool:
     """Whether a node adds its constant to what only a softmax reads."""
-    return isinstance(node.op, Add) and only_softmax(graph, node.output)
+    return node.op.reads is Reads.SUMMED and node.op.commutes and only_softmax(graph, node.output)

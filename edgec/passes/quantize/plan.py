@@ -7,21 +7,10 @@ from math import inf
 
 from edgec.bits import Bits
 from edgec.ir.graph import Graph, Node
-from edgec.ops.activation import Softmax
-from edgec.ops.arithmetic import Add, Affine, Mul, Sub
-from edgec.ops.base import site_of
-from edgec.ops.conv import Conv1d
-from edgec.ops.dense import Linear, MatMul
-from edgec.ops.elementwise import Elementwise, Sigmoid, Tanh
+from edgec.ops.base import Reads, site_of
 from edgec.ops.integer.build import Plan
 from edgec.ops.integer.numbers import Scale, asymmetric, symmetric
 from edgec.ops.integer.softmax import PROBABILITY
-from edgec.ops.neurons.lif import Lif
-from edgec.ops.norm import LayerNorm
-from edgec.ops.pool import MaxPool2d
-from edgec.ops.recurrent import LmuMemory
-from edgec.ops.scaler import StdUnscale
-from edgec.ops.shape import Concat, Permute, Reshape, Slice
 from edgec.passes.quantize.assign_precision import Assignment
 from edgec.passes.quantize.calibrate import Statistics
 
@@ -33,9 +22,6 @@ COARSE_DB = 35.0
 
 #: a softmax whose largest probability in calibration is below this is scaled by what it held
 SPREAD = 0.25
-
-#: ops that only move or pick elements
-MOVERS = (Concat, Permute, Reshape, Slice)
 
 
 class Groups:
@@ -67,14 +53,14 @@ def is_map(graph: Graph, node: Node) -> bool:
     return node.op.linear_map(site_of(graph, node)) is not None
 
 
-def is_sum(graph: Graph, node: Node) -> bool:
-    """Whether an add needs both operands as integers: they are computed, or one is not a vector along an axis."""
-    return isinstance(node.op, (Add, Sub)) and not is_map(graph, node)
+def reads(graph: Graph, node: Node, *ways: Reads) -> bool:
+    """Whether a node reads its operands in one of these ways."""
+    return node.op.reads in ways and not is_map(graph, node)
 
 
-def is_product(graph: Graph, node: Node) -> bool:
-    """Whether a product needs both factors as integers, as `is_sum`."""
-    return isinstance(node.op, Mul) and not is_map(graph, node)
+def computed(graph: Graph, node: Node) -> list[str]:
+    """The operands of a node that are not constants."""
+    return [i for i in node.inputs if i not in graph.consts]
 
 
 def coarse_tensors(graph: Graph, ranges: Mapping[str, Statistics]) -> frozenset[str]:
@@ -83,7 +69,7 @@ def coarse_tensors(graph: Graph, ranges: Mapping[str, Statistics]) -> frozenset[
     A frame times weights costs about the same in either type. Many rows at once, as images and windows have them, do
     not: their kernels share weights between rows of int8.
     """
-    read = {n.inputs[0] for n in graph.nodes if isinstance(n.op, (Conv1d, Linear))} & ranges.keys()
+    read = {i for n in graph.nodes if n.op.reads is Reads.FRAMES for i in computed(graph, n)}
     framed = [name for name in read if graph.type_of(name).time_axis is not None]
     return frozenset(name for name in framed if ranges[name].sqnr() < COARSE_DB)
 
@@ -97,41 +83,33 @@ def wide_tensors(graph: Graph, coarse: frozenset[str]) -> frozenset[str]:
     """
     found = set(coarse)
     for node in reversed(graph.nodes):
-        passed_on = isinstance(node.op, MOVERS) or is_map(graph, node)
-        if (
-            isinstance(node.op, (LayerNorm, Lif, Softmax, StdUnscale))
-            or is_product(graph, node)
-            or (passed_on and node.outputs[0] in found)
-        ):
-            found.update(i for i in node.inputs if i not in graph.consts)
+        passed_on = (node.op.moves or is_map(graph, node)) and node.outputs[0] in found
+        if passed_on or reads(graph, node, Reads.WIDE, Reads.FINE, Reads.NORMED):
+            found.update(computed(graph, node))
     return frozenset(found)
 
 
 def feeds_neuron(graph: Graph, name: str) -> bool:
     """Whether a tensor drives a neuron, directly or through an affine map."""
-    return any(
-        isinstance(n.op, Lif) or (isinstance(n.op, Affine) and feeds_neuron(graph, n.output))
-        for n in graph.consumers(name)
-    )
+    return any(n.op.spikes or (is_map(graph, n) and feeds_neuron(graph, n.output)) for n in graph.consumers(name))
 
 
 def residual_groups(graph: Graph) -> list[list[str]]:
     """Tensors that must share one int16 scale: operands and results of adds that chain, also through ops that only
     move elements, or whose sum drives neurons, a layer norm or a softmax."""
     groups = Groups()
-    sums = {n.output for n in graph.nodes if is_sum(graph, n)}
+    sums = {n.output for n in graph.nodes if reads(graph, n, Reads.SUMMED)}
     for node in graph.nodes:
-        if isinstance(node.op, MOVERS) or node.outputs[0] in sums:
-            for name in node.inputs:
-                if name not in graph.consts:
-                    groups.join(name, node.output)
+        if node.op.moves or node.outputs[0] in sums:
+            for name in computed(graph, node):
+                groups.join(name, node.output)
     found = [g for g in groups.members() if sums.intersection(g)]
     return [g for g in found if len(sums.intersection(g)) > 1 or any(needs_int16(graph, t) for t in g)]
 
 
 def needs_int16(graph: Graph, name: str) -> bool:
     """Whether something reads the tensor that 8 bits do not serve."""
-    return feeds_neuron(graph, name) or any(isinstance(n.op, (LayerNorm, Softmax)) for n in graph.consumers(name))
+    return feeds_neuron(graph, name) or any(n.op.reads in (Reads.FINE, Reads.NORMED) for n in graph.consumers(name))
 
 
 def reach(ranges: Mapping[str, Statistics], names: Iterable[str]) -> float:
@@ -139,21 +117,14 @@ def reach(ranges: Mapping[str, Statistics], names: Iterable[str]) -> float:
     return max(max(-ranges[n].lo, ranges[n].hi, 0.0) for n in names)
 
 
-#: the whole range of bounded functions, as TFLite fixes it too
-BOUNDED: Mapping[type, Scale] = {
-    Sigmoid: Scale(1.0 / 256.0, -128),
-    Softmax: Scale(1.0 / 256.0, -128),
-    Tanh: Scale(1.0 / 128.0),
-}
-
-
 def factors(graph: Graph) -> set[str]:
     """Operands of matrix products, and what they are before they were moved or scaled."""
     found: set[str] = set()
     for node in reversed(graph.nodes):
-        scaled = isinstance(node.op, Mul) and is_map(graph, node)
-        if isinstance(node.op, MatMul) or ((isinstance(node.op, MOVERS) or scaled) and node.outputs[0] in found):
-            found.update(i for i in node.inputs if i not in graph.consts)
+        scaled = node.op.linear_map(site_of(graph, node))
+        passed_on = node.op.moves or (scaled is not None and not scaled.shift.any())
+        if node.op.reads is Reads.FACTOR or (passed_on and node.outputs[0] in found):
+            found.update(computed(graph, node))
     return found
 
 
@@ -161,22 +132,26 @@ def spike_tensors(graph: Graph) -> frozenset[str]:
     """Spikes, also where they were only moved or pooled: what is 0 or 1."""
     found: set[str] = set()
     for node in graph.nodes:
-        kept = isinstance(node.op, (*MOVERS, MaxPool2d)) and found.issuperset(node.inputs)
-        if kept or isinstance(node.op, Lif):
+        kept = (node.op.moves or node.op.picks) and found.issuperset(node.inputs)
+        if kept or node.op.spikes:
             found.add(node.outputs[0])
     return frozenset(found)
 
 
-def spreads(node: Node, ranges: Mapping[str, Statistics]) -> bool:
-    """Whether a softmax spreads over so many classes that most levels of its whole range would go unused."""
-    return isinstance(node.op, Softmax) and ranges[node.output].hi < SPREAD
+def fixed_scale(node: Node, ranges: Mapping[str, Statistics]) -> Scale | None:
+    """The int8 scale of a result of fixed range; None for a softmax over so many classes that most levels would go
+    unused."""
+    if node.op.fixed_range is None or (node.op.shares and ranges[node.output].hi < SPREAD):
+        return None
+    lo, hi = node.op.fixed_range
+    return Scale((hi - lo) / 256, round(-128 - lo * 256 / (hi - lo)))
 
 
 def bounded_readers(graph: Graph) -> dict[str, tuple[float, float]]:
     """Tensors read only by functions that are constant below and above some value, and the range where one varies."""
     found: dict[str, tuple[float, float]] = {}
     for name in (o for n in graph.nodes for o in n.outputs if o not in graph.outputs):
-        ends = [n.op.varies if isinstance(n.op, Elementwise) else (-inf, inf) for n in graph.consumers(name)]
+        ends = [n.op.varies for n in graph.consumers(name)]
         lo, hi = min((e[0] for e in ends), default=-inf), max((e[1] for e in ends), default=inf)
         if (lo, hi) != (-inf, inf):
             found[name] = lo, hi
@@ -190,17 +165,17 @@ def int8_scales(graph: Graph, ranges: Mapping[str, Statistics]) -> dict[str, Sca
     for name in factors(graph):  # no zero points: the sums of products need no correction
         found[name] = symmetric(ranges[name].clip(255, symmetric=True)[1], 127)
     for node in graph.nodes:
-        if type(node.op) in BOUNDED and not spreads(node, ranges):
-            found[node.output] = BOUNDED[type(node.op)]
+        if (fixed := fixed_scale(node, ranges)) is not None:
+            found[node.output] = fixed
     found.update(dict.fromkeys(spike_tensors(graph), Scale(1.0)))
     for node in reversed(graph.nodes):
-        if isinstance(node.op, (Concat, Reshape, Permute)):
+        if node.op.moves and node.type.size == sum(graph.type_of(i).size for i in node.inputs):  # all elements stay
             found.update({i: found[node.output] for i in node.inputs if i in found})
     for node in graph.nodes:
-        if isinstance(node.op, (MaxPool2d, Reshape, Permute, Slice)):
+        if (node.op.moves or node.op.picks) and len(node.inputs) == 1:
             found[node.output] = found[node.inputs[0]]
-    for name in {i for n in graph.nodes if isinstance(n.op, LmuMemory) for i in n.inputs}:
-        found[name] = symmetric(ranges[name].clip(255, symmetric=True)[1], 127)  # its empty history must be zero
+    for name in {i for n in graph.nodes if n.op.reads is Reads.HISTORY for i in n.inputs}:
+        found[name] = symmetric(ranges[name].clip(255, symmetric=True)[1], 127)
     return found
 
 
@@ -208,12 +183,12 @@ def make_plan(graph: Graph, ranges: Mapping[str, Statistics], assignment: Assign
     """All decisions for one graph."""
     residual, normed = {}, set[str]()
     for group in residual_groups(graph):
-        if any(isinstance(n.op, LayerNorm) for name in group for n in graph.consumers(name)):
+        if any(n.op.reads is Reads.NORMED for name in group for n in graph.consumers(name)):
             normed.update(group)
         scale = symmetric(reach(ranges, group) * MARGIN, 32767)
         residual.update(dict.fromkeys(group, scale))
     int16 = {name: symmetric(reach(ranges, [name]) * MARGIN, 32767) for name in ranges}
-    int16.update({n.output: Scale(PROBABILITY) for n in graph.nodes if isinstance(n.op, Softmax)})
+    int16.update({n.output: Scale(PROBABILITY) for n in graph.nodes if n.op.shares})
     coarse, bits = coarse_tensors(graph, ranges), assignment.of(graph)
     few = {n.inputs[0] for n in graph.nodes if bits.get(n.outputs[0], Bits()).activations == 4}
     int4 = {name: asymmetric(*ranges[name].clip(16), 16) for name in few}

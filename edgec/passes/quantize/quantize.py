@@ -14,11 +14,9 @@ from typing import Any, ClassVar
 from edgec.errors import PassError, join_problems, option
 from edgec.ir.graph import Graph, Node, Value
 from edgec.ir.types import DType
+from edgec.ops.base import Reads
 from edgec.ops.integer.build import Builder
 from edgec.ops.integer.numbers import Refusal, Scale
-from edgec.ops.scaler import StdScale, StdUnscale
-from edgec.ops.shape import Permute, Reshape, Slice
-from edgec.ops.signal.log_mel import LogMel
 from edgec.passes.base import Pass
 from edgec.passes.quantize.assign_precision import Assignment
 from edgec.passes.quantize.calibrate import Statistics, calibrate
@@ -75,30 +73,20 @@ HINT = f"replace these ops in the model, or compile it with {option('precision',
 def add_input(b: Builder, graph: Graph, v: Value, pcm: bool) -> None:
     """What a front end reads, or was calibrated with int16 samples, arrives as int16 PCM, a series that is scaled
     window by window in int16 of its own unit, anything else as int8."""
-    users = graph.consumers(v.name)
-    if feeds_scaler(graph, v.name):
+    if only_reads(graph, v.name, Reads.SERIES):
         b.input(v, DType.I16, b.plan.int16[v.name])
-    elif pcm or (users and all(isinstance(n.op, LogMel) for n in users)):
+    elif pcm or only_reads(graph, v.name, Reads.PCM):
         b.input(v, DType.I16, Scale(PCM_SCALE))
     else:
         b.input(v, DType.I8, b.plan.int8[v.name])
 
 
-def feeds_scaler(graph: Graph, name: str) -> bool:
-    """Whether everything that reads the tensor is a scaler, or only moves it for one."""
+def only_reads(graph: Graph, name: str, way: Reads) -> bool:
+    """Whether whatever reads a tensor reads it so, as it is or with its elements moved."""
     readers = graph.consumers(name)
     return bool(readers) and all(
-        isinstance(n.op, StdScale) or (isinstance(n.op, (Permute, Reshape, Slice)) and feeds_scaler(graph, n.output))
-        for n in readers
+        n.op.reads is way or (n.op.moves and len(n.inputs) == 1 and only_reads(graph, n.output, way)) for n in readers
     )
-
-
-def is_series(graph: Graph, name: str) -> bool:
-    """Whether the tensor is a forecast in the units of the window it was made from."""
-    node = graph.producer(name)
-    while node is not None and isinstance(node.op, (Permute, Reshape, Slice)):
-        node = graph.producer(node.inputs[0])
-    return node is not None and isinstance(node.op, StdUnscale)
 
 
 def apply(b: Builder, node: Node) -> str | None:
@@ -126,6 +114,6 @@ def store_output(b: Builder, graph: Graph, name: str) -> None:
         return
     b.node = graph.producer(name)
     source = b.sources[name]
-    if not is_series(graph, name) and not (b.dtype(source) is DType.BIT and source.stored_as(Scale(1.0))):
+    if name not in b.forecasts and not (b.dtype(source) is DType.BIT and source.stored_as(Scale(1.0))):
         source = b.labelled(name, b.store(name, DType.I8, b.plan.int8[name]))
     b.output_names[name] = source.tensor

@@ -11,7 +11,6 @@ import torch
 
 from edgec.ir.graph import Graph
 from edgec.ir.types import DType, TensorType
-from edgec.ops.neurons.lif import Lif
 from edgec.passes.judge import doubts
 from edgec.passes.quantize.calibrate import evaluate_batches
 from edgec.passes.quantize.compare import DIVERGED_DB, DIVERGED_FLIPS, Sums, dequantize, quantised_input
@@ -83,7 +82,7 @@ def is_scores(t: TensorType) -> bool:
 def observe(reference: Graph, whole: Graph, data: Mapping[str, Array] | None, compared: bool) -> Observed:
     """Run the first samples, as `samples.gather` returns them, through the graph that a network became, and where the
     two are to be compared through the float graph it comes from."""
-    spiking = [n.outputs[0] for n in whole.nodes if n.types[0].dtype is DType.BIT or isinstance(n.op, Lif)]
+    spiking = [n.outputs[0] for n in whole.nodes if n.types[0].dtype is DType.BIT or n.op.spikes]
     if data is None or not (spiking or compared):
         return Observed({})
     samples = first_samples(whole.inputs, data, SAMPLES)
