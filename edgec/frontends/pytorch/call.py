@@ -180,6 +180,10 @@ class Call(calls.Call):
         return int(self[key]) % rank
 
 
+#: name of a call -> an expression of its arguments (`Call.map`), or a function
+Converters = dict[str, str | Callable[[Call], Any]]
+
+
 def schema_of(target: Any) -> calls.Schema:
     """The parameters of an operator; torch itself has checked that what is required is there."""
     if not isinstance(target, torch._ops.OpOverload):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edgec.frontends.pytorch.call import Call, Padded
+from edgec.frontends.pytorch.call import Call, Converters, Padded
 from edgec.frontends.pytorch.masks import attention_mask
 from edgec.ops.activation import Softmax
 from edgec.ops.arithmetic import Affine, Mul
@@ -222,3 +222,24 @@ def mean_over(call: Call, x: str, axes: tuple[int, ...], keepdim: bool, of_sum: 
         for axis in sorted(axes, reverse=True):
             y = call.emit(Mean(axis, shape[axis] if of_sum else 0), y)
     return call.reshape(y, kept if keepdim else call.type_of(y).shape)
+
+
+CONVERTERS: Converters = {
+    "aten::_native_batch_norm_legit_no_training": batch_norm,
+    "aten::adaptive_avg_pool1d": adaptive_avg_pool,
+    "aten::adaptive_avg_pool2d": adaptive_avg_pool,
+    "aten::addmm": addmm,
+    "aten::avg_pool1d": pool,
+    "aten::avg_pool2d": pool,
+    "aten::batch_norm": batch_norm,
+    "aten::bmm": matmul,
+    "aten::conv1d": convolution,
+    "aten::conv2d": convolution,
+    "aten::layer_norm": layer_norm,
+    "aten::linear": linear,
+    "aten::matmul": matmul,
+    "aten::max_pool1d": pool,
+    "aten::max_pool2d": pool,
+    "aten::mm": matmul,
+    "aten::scaled_dot_product_attention": attention,
+}

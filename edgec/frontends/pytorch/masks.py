@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from edgec.frontends.pytorch.call import MASKED, Call, Constant, to_array
+from edgec.frontends.pytorch.call import MASKED, Call, Constant, Converters, to_array
 from edgec.ir.graph import Graph
 from edgec.ops.activation import only_softmax
 from edgec.ops.arithmetic import Add, Mul
@@ -75,3 +75,9 @@ def mask_problems(graph: Graph, masks: frozenset[str]) -> list[str]:
         elif (graph.consts[name].data <= MASKED).all(-1).any() and graph.consts[name].data.shape[-1] > 1:
             problems.append(f"constant {name} masks whole rows, for which a softmax gives no numbers")
     return problems
+
+
+CONVERTERS: Converters = {
+    "aten::masked_fill": masked_fill,
+    "aten::where": where,
+}

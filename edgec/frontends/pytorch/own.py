@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from edgec.frontends.pytorch.call import Call
+from edgec.frontends.pytorch.call import Call, Converters
 from edgec.ops.neurons.lif import Lif
 from edgec.ops.recurrent import LmuMemory
 from edgec.ops.signal.log_mel import LogMel
@@ -64,3 +64,11 @@ def running_mean(call: Call) -> str:
     perm = (*rest[:-1], axis, *rest[-1:])
     y = call.emit(RunningMean(int(call["window"])), call.permute(x, perm))
     return call.permute(y, tuple(int(k) for k in np.argsort(perm)))
+
+
+CONVERTERS: Converters = {
+    "edgec::lif": lif,
+    "edgec::lmu_memory": lmu_memory,
+    "edgec::log_mel": log_mel,
+    "edgec::running_mean": running_mean,
+}

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from edgec.frontends.pytorch.call import Call, Constant
+from edgec.frontends.pytorch.call import Call, Constant, Converters
 from edgec.frontends.pytorch.layers import mean_over
 from edgec.frontends.pytorch.simple import cut, reduced_axes, scalar
 from edgec.ops.arithmetic import Mul, Sub
@@ -68,3 +68,11 @@ def correction_of(call: Call) -> float:
 def deviation(call: Call) -> str:
     """The square root of the variance."""
     return call.emit(Sqrt(), variance(call))
+
+
+CONVERTERS: Converters = {
+    "aten::index": index,
+    "aten::std": deviation,
+    "aten::unfold": unfold,
+    "aten::var": variance,
+}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from edgec.frontends.pytorch.call import Call, Constant, Expanded, Padded
+from edgec.frontends.pytorch.call import Call, Constant, Converters, Expanded, Padded
 from edgec.frontends.pytorch.layers import mean_over
 from edgec.ops.activation import Softmax
 from edgec.ops.arithmetic import Add, Div, Mul, Sub
@@ -316,3 +316,68 @@ def cast(call: Call) -> Any:
         raise ValueError(f"conversion to {call.dtype}")
     value = call["self"]
     return Constant(value.name, value.value.float()) if isinstance(value, Constant) else value
+
+
+CONVERTERS: Converters = {
+    "_operator::getitem": getitem,
+    "aten::_softmax": softmax,
+    "aten::_to_copy": cast,
+    "aten::_unsafe_view": to_result_shape,
+    "aten::add": binary(Add()),
+    "aten::alias": same,
+    "aten::cat": cat,
+    "aten::chunk": split,
+    "aten::clamp": clamp,
+    "aten::clamp_min": clamp,
+    "aten::clone": same,
+    "aten::concat": cat,
+    "aten::constant_pad_nd": pad,
+    "aten::contiguous": same,
+    "aten::detach": same,
+    "aten::div": div,
+    "aten::dropout": dropout,
+    "aten::expand": expand,
+    "aten::expand_as": expand,
+    "aten::feature_dropout": dropout,
+    "aten::flatten": to_result_shape,
+    "aten::full_like": filled,
+    "aten::gelu": gelu,
+    "aten::hardtanh": clamp,
+    "aten::lift_fresh_copy": same,
+    "aten::log_sigmoid": log_sigmoid,
+    "aten::mean": mean,
+    "aten::mul": binary(Mul()),
+    "aten::narrow": narrow,
+    "aten::neg": neg,
+    "aten::new_zeros": filled,
+    "aten::numpy_T": transpose,
+    "aten::ones_like": filled,
+    "aten::pad": pad,
+    "aten::permute": permute,
+    "aten::pow": power,
+    "aten::prelu": prelu,
+    "aten::reciprocal": reciprocal,
+    "aten::reshape": to_result_shape,
+    "aten::reshape_as": to_result_shape,
+    "aten::rsqrt": rsqrt,
+    "aten::rsub": rsub,
+    "aten::select": select,
+    "aten::slice": slice_,
+    "aten::softmax": softmax,
+    "aten::softplus": softplus,
+    "aten::split": split,
+    "aten::split_with_sizes": split,
+    "aten::squeeze": to_result_shape,
+    "aten::stack": stack,
+    "aten::sub": binary(Sub()),
+    "aten::sum": total,
+    "aten::t": transpose,
+    "aten::to": cast,
+    "aten::transpose": transpose,
+    "aten::unbind": unbind,
+    "aten::unflatten": to_result_shape,
+    "aten::unsqueeze": to_result_shape,
+    "aten::view": to_result_shape,
+    "aten::view_as": to_result_shape,
+    "aten::zeros_like": filled,
+}

@@ -11,6 +11,7 @@ from torch import nn
 
 from edgec.errors import FrontendError
 from edgec.frontends import load
+from edgec.frontends.pytorch import aten, layers, masks, own, series, simple
 from edgec.frontends.pytorch.aten import CONVERTERS
 from edgec.ir.evaluate import evaluate
 
@@ -87,6 +88,11 @@ def test_an_argument_that_its_converter_forgets_is_refused(monkeypatch: pytest.M
     monkeypatch.setitem(CONVERTERS, "aten::softplus", "softplus(self, beta=1)")
     with pytest.raises(FrontendError, match=r"aten::softplus at test_binding.py:\d+: beta 2 is not supp.*: 1"):
         load(module, (torch.randn(1, 4),))
+
+
+def test_no_call_stands_in_two_tables() -> None:
+    tables = [aten.EXPRESSIONS, *(m.CONVERTERS for m in (layers, masks, own, series, simple))]
+    assert sum(map(len, tables)) == len(CONVERTERS)
 
 
 def test_a_row_is_an_expression_of_arguments_by_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
