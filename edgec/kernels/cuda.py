@@ -189,7 +189,7 @@ def cut(op: Op, site: Site) -> Kernel | None:
     assert isinstance(op, Slice)
     (x,), (y,) = site.inputs, site.outputs
     axis = op.axis % len(x.shape)
-    if x.dtype is DType.BIT:
+    if x.dtype is DType.BIT or op.step != 1:
         return None
     outer, inner, kind = prod(x.shape[:axis]), prod(x.shape[axis + 1 :]), ctype(x.dtype)
     whole, part = x.shape[axis] * inner, y.shape[axis] * inner

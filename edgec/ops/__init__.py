@@ -9,8 +9,8 @@ from importlib import import_module
 from edgec.ops.base import Op
 
 FAMILIES = (
-    "activation", "arithmetic", "conv", "dense", "eca", "elementwise", "norm", "pool", "recurrent", "scaler", "shape",
-    "timeline", "neurons.lif", "neurons.snntorch", "signal.log_mel",
+    "activation", "arithmetic", "conv", "cumulative", "dense", "eca", "elementwise", "gather", "norm", "pool",
+    "recurrent", "reduce", "scaler", "shape", "taps", "timeline", "neurons.lif", "neurons.snntorch", "signal.log_mel",
     "integer.conv", "integer.elementwise", "integer.linear", "integer.neuron", "integer.norm", "integer.pool",
     "integer.product", "integer.requantize", "integer.scaler", "integer.softmax", "integer.spiking", "integer.tflite",
 )  # fmt: skip

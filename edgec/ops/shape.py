@@ -35,14 +35,14 @@ def place(b: Builder, node: Node, inputs: tuple[str, ...]) -> None:
         raise Refusal(str(err)) from err
 
 
-def moved(op: Op, b: Builder, node: Node) -> None:
-    """Reshape, permute, slice: the same integers elsewhere."""
+def moved(op: Op, b: Builder, node: Node, others: tuple[str, ...] = ()) -> None:
+    """Reshape, permute, slice: the same integers elsewhere. `others` are operands beside the first, an index."""
     name, source = node.inputs[0], b.sources[node.inputs[0]]
     if not b.is_plain(source) or b.dtype(source) is DType.I32:
         source = b.store(name, *b.plan.stored(name))
     if b.dtype(source) is DType.BIT and not takes(b, node, [source]):
         source = b.store(name, DType.I8, Scale(1.0))
-    place(b, node, (source.tensor,))
+    place(b, node, (source.tensor, *others))
     for kind in (b.features, b.forecasts):
         if name in kind:
             kind.add(node.output)
@@ -255,50 +255,65 @@ class Concat(Op):
 
 @dataclass(frozen=True)
 class Slice(Op):
-    """x[start:stop] along one axis that is not time."""
+    """x[start:stop:step] along one axis that is not time; a negative step runs backwards, at most to a stop of -1."""
 
     name: ClassVar[str] = "slice"
     moves: ClassVar[bool] = True
-    examples: ClassVar[tuple[str, ...]] = ("float32[2,3,6] {start=2,stop=5}", "int8[2,5,3] {axis=1,start=0,stop=2}")
+    examples: ClassVar[tuple[str, ...]] = (
+        "float32[2,3,6] {start=2,stop=5}",
+        "int8[2,5,3] {axis=1,start=0,stop=2}",
+        "float32[2,7,3] {axis=1,start=6,stop=-1,step=-3}",
+    )
     integer: ClassVar[Any] = moved
     axis: int = -1
     start: int = 0
     stop: int = 0
+    step: int = 1
+
+    @property
+    def indices(self) -> range:
+        """The elements that are kept."""
+        return range(self.start, self.stop, self.step)
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         (x,) = types
-        axis = self.axis % len(x.shape)
-        need(0 <= self.start < self.stop <= x.shape[axis], f"slice {self.start}:{self.stop} of {x.shape}")
+        axis, step = self.axis % len(x.shape), f":{self.step}" * (self.step != 1)
+        inside = 0 <= self.start < x.shape[axis] and -1 <= self.stop <= x.shape[axis]
+        need(inside and self.step != 0 and len(self.indices) > 0, f"slice {self.start}:{self.stop}{step} of {x.shape}")
         need(x.time_axis != axis, "the time axis is cut")
         packed = x.dtype is DType.BIT and axis == len(x.shape) - 1
         need(not packed or self.start % 32 == 0, "packed spikes are cut at multiples of 32 channels")
-        return (replace(x, shape=tuple(self.stop - self.start if k == axis else n for k, n in enumerate(x.shape))),)
+        need(not packed or self.step == 1, "packed spikes are cut in one piece")
+        return (replace(x, shape=tuple(len(self.indices) if k == axis else n for k, n in enumerate(x.shape))),)
 
     def axes(self, types: Sequence[TensorType]) -> str:
         rank = len(types[0].shape)
         return f"{along(rank, self.axis, '({})')}->{LETTERS[:rank]}"
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
-        return tensors[0].narrow(self.axis, self.start, self.stop - self.start)
+        return tensors[0].index_select(self.axis, torch.tensor(self.indices))
 
     def equals(self, site: Site) -> int | None:
-        return 0
+        return 0 if self.step > 0 or len(self.indices) == 1 else None
 
     def following(self, before: Op, x: TensorType, alone: bool) -> Op | None:
         if not isinstance(before, Slice) or (before.axis - self.axis) % len(x.shape):
             return None
-        return replace(self, start=before.start + self.start, stop=before.start + self.stop)
+        kept = before.indices[self.start : None if self.stop < 0 else self.stop : self.step]
+        return replace(self, start=kept.start, stop=max(kept.stop, -1), step=kept.step)
 
     def lower(self, site: Site) -> Kernel:
         (x,), (y,) = site.inputs, site.outputs
         axis = self.axis % len(x.shape)
         unit = 32 if x.dtype is DType.BIT and axis == len(x.shape) - 1 else 1
-        inner = prod(x.storage_shape[axis + 1 :])
+        inner, kind = prod(x.storage_shape[axis + 1 :]), ctype(x.dtype)
         outer, whole, part = prod(x.storage_shape[:axis]), x.storage_shape[axis] * inner, y.storage_shape[axis] * inner
-        body = f"""for r in T.parallel({outer}):
-    for i in T.serial({part}):
+        loops = f"""    for i in T.serial({part}):
         y[r, i] = x[r, i + {self.start // unit * inner}]"""
-        kind = ctype(x.dtype)
+        if self.step != 1:
+            loops = f"""    for k, i in T.grid({len(self.indices)}, {inner}):
+        y[r, k * {inner} + i] = x[r, ({self.start} + k * {self.step}) * {inner} + i]"""
+        body = f"for r in T.parallel({outer}):\n{loops}"
         return Kernel(body, (("x", (outer, whole), kind), ("y", (outer, part), kind)))
 
 

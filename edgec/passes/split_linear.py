@@ -78,7 +78,7 @@ def features_of(node: Node, view: Node | None, reader: Node) -> Array | None:
     if lead is None or axis < lead:
         return None
     index = np.arange(node.type.shape[-1]).reshape(shape[lead:])
-    return np.take(index, range(reader.op.start, reader.op.stop), axis - lead).reshape(-1)
+    return np.take(index, reader.op.indices, axis - lead).reshape(-1)
 
 
 def layer(graph: Graph, node: Node, cut: Cut, consts: dict[str, Const]) -> list[Node]:

@@ -74,12 +74,12 @@ def prepare(case: Case, rng: np.random.Generator) -> Case:
     op, types = case.op, case.types
     outputs = op.infer(types)
     state_types = op.state_types(types)
-    states = [rng.normal(size=t.shape).astype(np.float32) for t, _ in state_types]
+    states = [draw(t, rng) for t, _ in state_types]
     site = Site(tuple(types), outputs, tuple(t for t, _ in state_types), dict(enumerate(case.values)))
     lowered = op.lower(site)
     tensors = [as_tensor(v, t) for v, t in zip(case.values, types, strict=True)]
     with torch.no_grad():
-        outs, new = op.run(tensors, [torch.from_numpy(s) for s in states])
+        outs, new = op.run(tensors, [as_tensor(s, t) for s, (t, _) in zip(states, state_types, strict=True)])
     params = [p[0] for p in lowered.params]
     inputs = [v for k, v in enumerate(case.values) if k not in lowered.drops]
     arrays: Arrays = dict(zip(params, inputs, strict=False)) | {n: np.asarray(a) for n, a in lowered.consts.items()}
