@@ -245,8 +245,23 @@ def _operand_levels(prec: int) -> tuple[int, int]:
     return UNARY, UNARY
 
 
+#: stands before a loop and says how many turns are one in machine code, where a compiler's own choice costs much flash
+UNROLL = "EDGEC_UNROLL"
+_UNROLL_TEXT = f"""#define EDGEC_PRAGMA(text) _Pragma(#text)
+#if defined(__clang__) && !defined(__CUDACC__)
+#define {UNROLL}(turns) EDGEC_PRAGMA(clang loop unroll_count(turns))
+#elif defined(__GNUC__) && __GNUC__ >= 8 && !defined(__CUDACC__)
+#define {UNROLL}(turns) EDGEC_PRAGMA(GCC unroll turns)
+#else
+#define {UNROLL}(turns)
+#endif
+"""
+
+
 def helper_text(name: str, qualifier: str) -> str:
-    """Definition of a min or max helper. The first operand wins ties and passes a NaN on."""
+    """Definition of what kernels share: a min or max, whose first operand wins ties and passes a NaN on, or UNROLL."""
+    if name == UNROLL:
+        return _UNROLL_TEXT
     _, which, kind = name.split("_")
     c = {v: C_TYPES[k] for k, v in _HELPER_TYPES.items()}[kind]
     test = "a < b" if which == "max" else "b < a"

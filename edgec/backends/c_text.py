@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgec.backends.c_expr import NARROW, ExprPrinter, Externs, Unsupported, call_name, dtype_of, kind_of
+from edgec.backends.c_expr import NARROW, UNROLL, ExprPrinter, Externs, Unsupported, call_name, dtype_of, kind_of
 from edgec.backends.kernel import NamedKernel
 from edgec.backends.names import KEYWORDS
 from edgec.ir.graph import numbered
@@ -251,6 +251,9 @@ class FunctionPrinter:
         kind, var = self.printer.ctype(dtype_of(s.loop_var)), self.declare(s.loop_var)
         unit = s.step is None or (kind_of(s.step) == "IntImm" and s.step.value == 1)
         step = f"++{var}" if unit else f"{var} += {self.printer.text(s.step)}"
+        if (turns := s.annotations.get("unroll")) is not None:
+            self.emit(f"{UNROLL}({int(turns)})")
+            self.printer.helpers.add(UNROLL)
         self.block(f"for ({kind} {var} = {start}; {var} < {stop}; {step})", s.body)
         self.scopes.pop()
 

@@ -98,18 +98,17 @@ def emit_cuda(kernels: Sequence[NamedKernel]) -> CudaKernels:
 def split(body: Any) -> list[list[Any]]:
     """Top-level statements in groups, one launch each: a parallel loop alone, the others together.
 
-    A local buffer or binding at top level ties everything to one thread.
+    A local buffer or binding at top level ties all that follows to one thread.
     """
     parts = [s for s in statements(body) if kind_of(s) != "DeclBuffer"]
-    if any(kind_of(s) in ("AllocBuffer", "Bind") for s in parts):
-        return [parts]
+    local = next((k for k, s in enumerate(parts) if kind_of(s) in ("AllocBuffer", "Bind")), len(parts))
     groups: list[list[Any]] = []
-    for s in parts:
+    for s in parts[:local]:
         alone = is_parallel(s)
         if alone or not groups or is_parallel(groups[-1][0]):
             groups.append([])
         groups[-1].append(s)
-    return groups
+    return [*groups, parts[local:]] if local < len(parts) else groups
 
 
 def is_parallel(s: Any) -> bool:

@@ -15,7 +15,7 @@ from edgec.ops.arithmetic import Add, Binary, Div, Mul, Sub
 from edgec.ops.base import Kernel, Op, Site, ctype, params_of
 from edgec.ops.conv import Conv2d
 from edgec.ops.dense import Linear, MatMul
-from edgec.ops.elementwise import activation_text
+from edgec.ops.elementwise import activation_lines
 from edgec.ops.loops import strides_for
 from edgec.ops.norm import LayerNorm
 from edgec.ops.shape import Concat, Permute, Slice
@@ -44,7 +44,7 @@ def product(
     body += [f"for k in T.serial({inner}):"]
     body += [f"    {a}[0] = {a}[0] + {x(j)} * {w}" for j, a in enumerate(acc)]
     for j, a in enumerate(acc):
-        body += activation_text(activation, f"{a}[0]", "").strip("\n").splitlines()
+        body += activation_lines(activation, f"{a}[0]")
         body.append(f"y[(i0 * {rows} + r + {j}) * {columns} + i2] = {a}[0]")
     return threads((batch, -(-rows // count), columns), body)
 
@@ -93,7 +93,7 @@ def conv2d(op: Op, site: Site) -> Kernel | None:
         "acc[0] = bias[i3]",
         f"for p, q, c in T.grid({kh}, {kw}, {group}):",
         f"    acc[0] = acc[0] + {load} * w[p, q, c, i3]",
-        *activation_text(op.activation, "acc[0]", "").strip("\n").splitlines(),
+        *activation_lines(op.activation, "acc[0]"),
         "y[i0, i1, i2, i3] = acc[0]",
     ]
     return Kernel("\n".join(threads(y.shape, body)), params_of(site, ["x", "w", "bias", "y"]))

@@ -43,16 +43,18 @@ class Softmax(Op):
         n = x.shape[-1]
         rows, f32 = x.size // n, "float32"
         body = f"""for r in T.serial({rows}):
-    stat[0] = x[r, 0]
+    top = T.alloc_buffer((1,), "float32")
+    total = T.alloc_buffer((1,), "float32")
+    top[0] = x[r, 0]
     for i in T.serial({n}):
-        stat[0] = T.max(stat[0], x[r, i])
-    stat[1] = T.float32(0)
+        top[0] = T.max(top[0], x[r, i])
+    total[0] = T.float32(0)
     for i in T.serial({n}):
-        y[r, i] = T.call_extern("float32", "edgec_expf", x[r, i] - stat[0])
-        stat[1] = stat[1] + y[r, i]
+        y[r, i] = T.call_extern("float32", "edgec_expf", x[r, i] - top[0])
+        total[0] = total[0] + y[r, i]
     for i in T.serial({n}):
-        y[r, i] = y[r, i] / stat[1]"""
-        return Kernel(body, (("x", (rows, n), f32), ("y", (rows, n), f32), ("stat", (2,), f32)), scratch=8)
+        y[r, i] = y[r, i] / total[0]"""
+        return Kernel(body, (("x", (rows, n), f32), ("y", (rows, n), f32)))
 
     def integer(self, b: Builder, node: Node) -> None:
         """Logits as they are stored, accumulators of one scale included; probabilities in int16."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import ClassVar
 
 import numpy as np
@@ -18,6 +19,7 @@ from edgec.ops.expression import Term, parse
 from edgec.ops.integer.arithmetic import added, described, multiplied
 from edgec.ops.integer.build import Builder
 from edgec.ops.integer.numbers import Refusal
+from edgec.ops.loops import loop_nest
 
 
 def along_axis(values: Array, like: TensorType) -> tuple[int, Array] | None:
@@ -199,21 +201,10 @@ class Affine(Op):
     def lower(self, site: Site) -> Kernel:
         x, scale, _ = site.inputs
         axis = self.axis % len(x.shape)
-        inner = 1
-        for extent in x.shape[axis + 1 :]:
-            inner *= extent
-        c = f"(i // {inner}) % {scale.size}"
-        body = f"for i in T.parallel({x.size}):\n    y[i] = x[i] * scale[{c}] + shift[{c}]"
-        vec = ("float32",)
-        return Kernel(
-            body,
-            (
-                ("x", (x.size,), *vec),
-                ("scale", scale.shape, *vec),
-                ("shift", scale.shape, *vec),
-                ("y", (x.size,), *vec),
-            ),
-        )
+        shape = (prod(x.shape[:axis]), scale.size, prod(x.shape[axis + 1 :]))
+        body, _ = loop_nest(shape, "y[i0, i1, i2] = x[i0, i1, i2] * scale[i1] + shift[i1]")
+        shapes = {"x": shape, "scale": scale.shape, "shift": scale.shape, "y": shape}
+        return Kernel(body, tuple((name, extents, "float32") for name, extents in shapes.items()))
 
     def equals(self, site: Site) -> int | None:
         scale, shift = site.consts.get(1), site.consts.get(2)

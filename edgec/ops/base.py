@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import torch
 
 Array = npt.NDArray[Any]
+#: a kernel's buffer: name, shape, element type
+Param = tuple[str, tuple[int, ...], str]
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Kernel:
     """
 
     body: str
-    params: tuple[tuple[str, tuple[int, ...], str], ...]
+    params: tuple[Param, ...]
     consts: Mapping[str, Array] = field(default_factory=dict)
     drops: tuple[int, ...] = ()
     scratch: int = 0
@@ -232,6 +234,11 @@ def need(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
+def indent(lines: Sequence[str], by: int = 1) -> list[str]:
+    """Lines of a kernel's text, so many levels further in."""
+    return ["    " * by + line for line in lines]
+
+
 def same_time(types: Sequence[TensorType]) -> int | None:
     """The time axis all operands that have one agree on."""
     axes = {t.time_axis for t in types if t.time_axis is not None}
@@ -250,7 +257,7 @@ def ctype(dtype: DType) -> str:
     return dtype.storage
 
 
-def params_of(site: Site, names: Sequence[str]) -> tuple[tuple[str, tuple[int, ...], str], ...]:
+def params_of(site: Site, names: Sequence[str]) -> tuple[Param, ...]:
     """Buffer parameters for all inputs, states and outputs of a node, under the given names in that order."""
     types = [*site.inputs, *site.states, *site.outputs]
     return tuple((n, t.storage_shape or (1,), ctype(t.dtype)) for n, t in zip(names, types, strict=True))

@@ -12,13 +12,27 @@ import torch.nn.functional as F
 from edgec.ir.graph import Node
 from edgec.ir.types import DType, TensorType
 from edgec.ops.base import Cost, Kernel, Reads, Site, need
-from edgec.ops.elementwise import activate, activation_text, check_activation
+from edgec.ops.elementwise import activate, activation_lines, check_activation
 from edgec.ops.integer.build import Builder
 from edgec.ops.integer.conv import QConv2d
 from edgec.ops.integer.layer import layer, read
 from edgec.ops.integer.requantize import QConv1d
 from edgec.ops.layer import FloatLayer
+from edgec.ops.sums import Axis, Filter, Window, line_of, window_of
 from edgec.ops.window import conv_axes, out_extent
+
+
+def float_convolution(window: Window, weights: tuple[int, ...], groups: int, activation: str) -> Kernel:
+    """The kernel of a float convolution with weights [KH,KW,C/groups,O]."""
+    kh, kw, inputs, outputs = weights
+    element, y = f"x[{{row}}, {{col}} * {window.channels} + {{c}}]", f"y[{window.position}, {{o}}]"
+    products = Filter(window, (kh, kw, inputs, outputs), groups, element, "w[p, {k}, {o}]")
+    lines = products.nest("float32", "bias[{o}]", y + " = {acc}", activation_lines(activation, y))
+    params = (
+        ("x", window.x_shape, "float32"), ("w", (kh, kw * inputs, outputs), "float32"),
+        ("bias", (outputs,), "float32"), ("y", (window.count, outputs), "float32"),
+    )  # fmt: skip
+    return Kernel("\n".join(lines), params)
 
 
 @dataclass(frozen=True)
@@ -70,24 +84,9 @@ class Conv1d(FloatLayer):
 
     def lower(self, site: Site) -> Kernel:
         (b, t, c), (k, cg, o) = site.inputs[0].shape, site.inputs[1].shape
-        frames, og = site.outputs[0].shape[1], o // self.groups
-        at = f"t * {self.stride} + k * {self.dilation} - {self.pad[0]}"
-        inside = f"T.if_then_else(({at}) >= 0 and ({at}) < {t}, x[n, {at}, (o // {og}) * {cg} + c], T.float32(0))"
-        load = inside if self.pad != (0, 0) else f"x[n, {at}, (o // {og}) * {cg} + c]"
-        body = f"""for o in T.parallel({o}):
-    for n, t in T.grid({b}, {frames}):
-        y[n, t, o] = bias[o]
-        for k, c in T.grid({k}, {cg}):
-            y[n, t, o] = y[n, t, o] + {load} * w[k, c, o]{activation_text(self.activation, "y[n, t, o]", "        ")}"""
-        return Kernel(
-            body,
-            (
-                ("x", (b, t, c), "float32"),
-                ("w", (k, cg, o), "float32"),
-                ("bias", (o,), "float32"),
-                ("y", (b, frames, o), "float32"),
-            ),
-        )
+        frames = site.outputs[0].shape[1]
+        window = line_of(b, Axis(t, frames, k, self.stride, self.pad[0], self.dilation), c)
+        return float_convolution(window, (1, k, cg, o), self.groups, self.activation)
 
     def cost(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
         k, cg, _ = inputs[1].shape
@@ -145,25 +144,8 @@ class Conv2d(FloatLayer):
         return activate(y.permute(0, 2, 3, 1), self.activation)
 
     def lower(self, site: Site) -> Kernel:
-        (b, h, v, c), (kh, kw, cg, o) = site.inputs[0].shape, site.inputs[1].shape
-        _, oh, ov, _ = site.outputs[0].shape
-        row = f"i * {self.stride[0]} + p * {self.dilation[0]} - {self.pad[0]}"
-        col = f"j * {self.stride[1]} + q * {self.dilation[1]} - {self.pad[2]}"
-        load = f"x[n, {row}, {col}, (o // {o // self.groups}) * {cg} + c]"
-        if any(self.pad):
-            inside = f"({row}) >= 0 and ({row}) < {h} and ({col}) >= 0 and ({col}) < {v}"
-            load = f"T.if_then_else({inside}, {load}, T.float32(0))"
-        activation = activation_text(self.activation, "y[n, i, j, o]", "        ")
-        body = f"""for o in T.parallel({o}):
-    for n, i, j in T.grid({b}, {oh}, {ov}):
-        y[n, i, j, o] = bias[o]
-        for p, q, c in T.grid({kh}, {kw}, {cg}):
-            y[n, i, j, o] = y[n, i, j, o] + {load} * w[p, q, c, o]{activation}"""
-        f32 = "float32"
-        return Kernel(
-            body,
-            (("x", (b, h, v, c), f32), ("w", (kh, kw, cg, o), f32), ("bias", (o,), f32), ("y", (b, oh, ov, o), f32)),
-        )
+        window = window_of(site, site.inputs[1].shape[:2], self.stride, self.pad, self.dilation)
+        return float_convolution(window, site.inputs[1].shape, self.groups, self.activation)
 
     def cost(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
         kh, kw, cg, _ = inputs[1].shape

@@ -12,13 +12,14 @@ import torch
 from edgec.ir.graph import Graph, Node
 from edgec.ir.types import DType, TensorType
 from edgec.ops.base import Cost, Kernel, Op, Reads, Site, need, same_time
-from edgec.ops.elementwise import activate, activation_text, check_activation
+from edgec.ops.elementwise import activate, activation_lines, check_activation
 from edgec.ops.integer.build import Builder, Source
 from edgec.ops.integer.layer import layer, read
 from edgec.ops.integer.linear import QLinear
 from edgec.ops.integer.numbers import INT32_MAX, Refusal, symmetric
 from edgec.ops.integer.product import QMatMul
 from edgec.ops.layer import FloatLayer
+from edgec.ops.sums import ROWS, Sum
 
 
 @dataclass(frozen=True)
@@ -47,20 +48,13 @@ class Linear(FloatLayer):
         x, w, _ = site.inputs
         i, o = w.shape
         rows = x.size // i
-        body = f"""for o in T.parallel({o}):
-    for r in T.serial({rows}):
-        y[r, o] = bias[o]
-        for i in T.serial({i}):
-            y[r, o] = y[r, o] + x[r, i] * w[i, o]{activation_text(self.activation, "y[r, o]", "        ")}"""
-        return Kernel(
-            body,
-            (
-                ("x", (rows, i), "float32"),
-                ("w", (i, o), "float32"),
-                ("bias", (o,), "float32"),
-                ("y", (rows, o), "float32"),
-            ),
-        )
+        products = Sum(
+            "float32", "bias[{o}]", "{acc} + xi * w[i, {o}]", "y[r, {o}] = {acc}", [("i", str(i))],
+            ["xi: T.let[T.float32] = x[r, i]"], after=activation_lines(self.activation, "y[r, {o}]"),
+        )  # fmt: skip
+        lines = products.blocks(o, inner=[("r", rows)])
+        shapes = {"x": (rows, i), "w": (i, o), "bias": (o,), "y": (rows, o)}
+        return Kernel("\n".join(lines), tuple((name, shape, "float32") for name, shape in shapes.items()))
 
     def cost(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
         return Cost(outputs[0].size * inputs[1].shape[0])
@@ -98,13 +92,15 @@ class MatMul(Op):
         a = site.inputs[0]
         m, k, n = a.shape[-2], a.shape[-1], site.outputs[0].shape[-1]
         rows = a.size // (m * k)
-        b_shape, b_at = ((rows, n, k), "b[r, n, k]") if self.transpose_b else ((rows, k, n), "b[r, k, n]")
-        body = f"""for m in T.parallel({m}):
-    for r, n in T.grid({rows}, {n}):
-        y[r, m, n] = T.float32(0)
-        for k in T.serial({k}):
-            y[r, m, n] = y[r, m, n] + a[r, m, k] * {b_at}"""
-        return Kernel(body, (("a", (rows, m, k), "float32"), ("b", b_shape, "float32"), ("y", (rows, m, n), "float32")))
+        b_shape, b_at = ((rows, n, k), "b[r, {o}, k]") if self.transpose_b else ((rows, k, n), "b[r, k, {o}]")
+        products = Sum(
+            "float32", "T.float32(0)", f"{{acc}} + left * {b_at}", "y[r, m, {o}] = {acc}", [("k", str(k))],
+            ["left: T.let[T.float32] = a[r, m, k]"],
+        )  # fmt: skip
+        most = ROWS if self.transpose_b else 0
+        lines = products.blocks(n, most, [("r", rows)], [("m", m)])
+        shapes = {"a": (rows, m, k), "b": b_shape, "y": (rows, m, n)}
+        return Kernel("\n".join(lines), tuple((name, shape, "float32") for name, shape in shapes.items()))
 
     def cost(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
         return Cost(outputs[0].size * inputs[0].shape[-1])

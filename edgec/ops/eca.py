@@ -16,9 +16,10 @@ import torch.nn.functional as F
 
 from edgec.ir.graph import Node
 from edgec.ir.types import DType, QuantParams, TensorType
-from edgec.ops.base import Array, Cost, Kernel, Op, Site, need
+from edgec.ops.base import Array, Cost, Kernel, Op, Site, indent, need
 from edgec.ops.integer.build import Builder
 from edgec.ops.integer.numbers import INT32_MAX, Refusal
+from edgec.ops.sums import Sum
 
 
 def check_operands(x: TensorType, w: TensorType) -> None:
@@ -46,6 +47,12 @@ def tap(channels: int, taps: int, value: str, zero: str) -> str:
     return f"T.if_then_else({at} >= 0 and {at} < {channels}, {value.format(at=at)}, {zero})"
 
 
+def totals_text(pixels: int, channels: int, kind: str, start: str, element: str) -> str:
+    """TVMScript for the sums of the channels of image n to the first part of scratch."""
+    sums = Sum(kind, start, f"{{acc}} + {element}", "scratch[{o}] = {acc}", [("p", str(pixels))])
+    return "\n".join(indent(sums.blocks(channels)))
+
+
 @dataclass(frozen=True)
 class Eca(Op):
     """y = x * sigmoid(filter over the channels of the mean of x over H and W); x [B,H,W,C], w [k], no bias."""
@@ -70,11 +77,9 @@ class Eca(Op):
         x, w = site.inputs
         (b, h, v, c), taps = x.shape, w.shape[0]
         term = tap(c, taps, "scratch[{at}] * w[k]", "T.float32(0)")
+        totals = totals_text(h * v, c, "float32", "T.float32(0)", "x[n, p, {o}]")
         body = f"""for n in T.serial({b}):
-    for c in T.serial({c}):
-        scratch[c] = T.float32(0)
-    for p, c in T.grid({h * v}, {c}):
-        scratch[c] = scratch[c] + x[n, p, c]
+{totals}
     for c in T.serial({c}):
         scratch[{c} + c] = T.float32(0)
         for k in T.serial({taps}):
@@ -192,6 +197,7 @@ class QEca(Op):
         x, w, _ = site.inputs
         (b, h, v, c), taps = x.shape, w.shape[0]
         lo, hi = DType(self.dtype).range
+        totals = totals_text(h * v, c, "int32", str(-h * v * self.x_zero), 'T.cast(x[n, p, {o}], "int32")')
         term = tap(c, taps, 'T.cast(scratch[{at}], "int64") * T.cast(w[k], "int64")', "T.int64(0)")
         added = (self.zero_point << self.shift) + (1 << (self.shift - 1))
         offset, finish = f"T.int32({added})", ""
@@ -200,10 +206,7 @@ class QEca(Op):
             finish = f"\n        {offset} = {added} - scratch[{c} + c] * {self.x_zero}"
         pixel = f'T.shift_right(T.cast(x[n, p, c], "int32") * scratch[{c} + c] + {offset}, {self.shift})'
         body = f"""for n in T.serial({b}):
-    for c in T.serial({c}):
-        scratch[c] = {-h * v * self.x_zero}
-    for p, c in T.grid({h * v}, {c}):
-        scratch[c] = scratch[c] + T.cast(x[n, p, c], "int32")
+{totals}
     for c in T.serial({c}):
         total = T.alloc_buffer((1,), "int64")
         total[0] = T.int64({1 << (self.logit_shift - 1)})

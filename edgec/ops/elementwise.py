@@ -168,12 +168,12 @@ def activate(t: torch.Tensor, activation: str) -> torch.Tensor:
     return ACTIVATIONS[activation]().reference(t) if activation else t
 
 
-def activation_text(activation: str, element: str, indent: str) -> str:
-    """The statement that applies it to one finished element; empty for none."""
+def activation_lines(activation: str, element: str) -> list[str]:
+    """The statement that applies it to one finished element; none for none."""
     if not activation:
-        return ""
+        return []
     term = typed(ACTIVATIONS[activation]().expression(), [DType.F32])
-    return f"\n{indent}{element} = {kernel_text(term, [element])}"
+    return [f"{element} = {kernel_text(term, [element])}"]
 
 
 def check_activation(activation: str) -> None:

@@ -47,24 +47,26 @@ class LayerNorm(Op):
         n = x.shape[-1]
         rows, f32 = x.size // n, "float32"
         body = f"""for r in T.serial({rows}):
-    stat[0] = T.float32(0)
+    mean = T.alloc_buffer((1,), "float32")
+    inverse = T.alloc_buffer((1,), "float32")
+    mean[0] = T.float32(0)
     for i in T.serial({n}):
-        stat[0] = stat[0] + x[r, i]
-    stat[0] = stat[0] / T.float32({n})
-    stat[1] = T.float32(0)
+        mean[0] = mean[0] + x[r, i]
+    mean[0] = mean[0] / T.float32({n})
+    inverse[0] = T.float32(0)
     for i in T.serial({n}):
-        stat[1] = stat[1] + (x[r, i] - stat[0]) * (x[r, i] - stat[0])
-    stat[1] = T.float32(1) / T.call_extern("float32", "edgec_sqrtf", stat[1] / T.float32({n}) + T.float32({self.eps!r}))
+        inverse[0] = inverse[0] + (x[r, i] - mean[0]) * (x[r, i] - mean[0])
+    variance: T.let[T.float32] = inverse[0] / T.float32({n})
+    inverse[0] = T.float32(1) / T.call_extern("float32", "edgec_sqrtf", variance + T.float32({self.eps!r}))
     for i in T.serial({n}):
-        y[r, i] = (x[r, i] - stat[0]) * stat[1] * scale[i] + shift[i]"""
+        y[r, i] = (x[r, i] - mean[0]) * inverse[0] * scale[i] + shift[i]"""
         params = (
             ("x", (rows, n), f32),
             ("scale", (n,), f32),
             ("shift", (n,), f32),
             ("y", (rows, n), f32),
-            ("stat", (2,), f32),
         )
-        return Kernel(body, params, scratch=8)
+        return Kernel(body, params)
 
     def integer(self, b: Builder, node: Node) -> None:
         """int16 (or stored int8) in, int8 out, or int16 where the sum it enters or its readers want that."""

@@ -19,6 +19,7 @@ from edgec.ops.integer.build import EVERYTHING, Builder, Source
 from edgec.ops.integer.numbers import Refusal, Scale, fixed_point
 from edgec.ops.integer.pool import MEAN_FRAMES, QAvgPool2d, QMaxPool2d, QMean, limit_of, mean_ratio
 from edgec.ops.shape import Permute, Reshape
+from edgec.ops.sums import Sum, Window, apart, nest, window_of
 from edgec.ops.timeline import RunningMean
 from edgec.ops.window import Sides, check_counted, count_text, counts_of, out_extent
 
@@ -71,13 +72,10 @@ class Mean(Op):
     def lower(self, site: Site) -> Kernel:
         shape = site.inputs[0].shape
         outer, n, inner = prod(shape[: self.axis]), shape[self.axis], prod(shape[self.axis + 1 :])
-        body = f"""for i in T.parallel({inner}):
-    for r in T.serial({outer}):
-        y[r, i] = T.float32(0)
-        for k in T.serial({n}):
-            y[r, i] = y[r, i] + x[r, k, i]
-        y[r, i] = y[r, i] * T.float32({1.0 / (self.divisor or n)!r})"""
-        return Kernel(body, (("x", (outer, n, inner), "float32"), ("y", (outer, inner), "float32")))
+        mean = f"{{acc}} * T.float32({1.0 / (self.divisor or n)!r})"
+        total = Sum("float32", "T.float32(0)", "{acc} + x[r, k, {o}]", f"y[r, {{o}}] = {mean}", [("k", str(n))])
+        params = (("x", (outer, n, inner), "float32"), ("y", (outer, inner), "float32"))
+        return Kernel("\n".join(total.blocks(inner, outer=[("r", outer)])), params)
 
     def integer(self, b: Builder, node: Node) -> None:
         """Over time it reads what its streaming form does; over another axis accumulators or int8."""
@@ -162,19 +160,21 @@ class Pool2d(Op):
         )
         return step.emit(replace(self, stride=(1, 1), pad=(0, 0, *self.pad[2:])), window)  # type: ignore[no-any-return]
 
-    def nest(self, site: Site, update: str, finish: str = "") -> Kernel:
-        """Loops over outputs and window; {v} in update is the element under the window or the fill value."""
-        (b, h, w, c), (_, oh, ow, _) = site.inputs[0].shape, site.outputs[0].shape
-        row = f"i * {self.stride[0]} + p - {self.pad[0]}"
-        col = f"j * {self.stride[1]} + q - {self.pad[2]}"
-        load, fill = f"x[n, {row}, {col}, o]", f"T.float32({self.fill!r})"
-        if any(self.pad):
-            load = f"T.if_then_else(({row}) >= 0 and ({row}) < {h} and ({col}) >= 0 and ({col}) < {w}, {load}, {fill})"
-        body = f"""for n, i, j, o in T.grid({b}, {oh}, {ow}, {c}):
-    y[n, i, j, o] = {fill}
-    for p, q in T.grid({self.kernel[0]}, {self.kernel[1]}):
-        y[n, i, j, o] = {update.format(v=load)}{finish}"""
-        return Kernel(body, (("x", (b, h, w, c), "float32"), ("y", (b, oh, ow, c), "float32")))
+    def sum(self, w: Window, update: str, result: str) -> Sum:
+        """Of a kernel: {v} in update is an element, {acc} the value of its window so far."""
+        row, loops = f"n * {w.rows.extent} + {w.rows.at('i', 'p')}", [("p", w.span(w.rows)), ("q", w.span(w.cols))]
+        update = update.replace("{v}", f"x[{row}, {w.cols.at('j', 'q')}, {{o}}]")
+        return Sum("float32", f"T.float32({self.fill!r})", update, f"y[{w.position}, {{o}}] = {result}", loops)
+
+    def sums(self, w: Window) -> Sum:
+        """Of a kernel: the values of the windows meant by `w`."""
+        raise NotImplementedError
+
+    def lower(self, site: Site) -> Kernel:
+        w = window_of(site, self.kernel, self.stride, self.pad)
+        x = (w.batch * w.rows.extent, w.cols.extent, w.channels)
+        params = (("x", x, "float32"), ("y", (w.count, w.channels), "float32"))
+        return Kernel("\n".join(nest(w.positions, apart(w, w.channels, self.sums))), params)
 
 
 @dataclass(frozen=True)
@@ -188,8 +188,8 @@ class MaxPool2d(Pool2d):
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
         return F.max_pool2d(self.padded(tensors[0]), self.kernel, self.stride).permute(0, 2, 3, 1)
 
-    def lower(self, site: Site) -> Kernel:
-        return self.nest(site, "T.max(y[n, i, j, o], {v})")
+    def sums(self, w: Window) -> Sum:
+        return self.sum(w, "T.max({acc}, {v})", "{acc}")
 
     def integer(self, b: Builder, node: Node) -> None:
         """The order of integers is that of the reals, so the scale stays."""
@@ -220,12 +220,12 @@ class AvgPool2d(Pool2d):
         counts = counts_of(tuple(tensors[0].shape[1:3]), self.kernel, self.stride, self.pad, self.counted)
         return sums.permute(0, 2, 3, 1) / torch.from_numpy(counts).unsqueeze(-1)
 
-    def lower(self, site: Site) -> Kernel:
+    def sums(self, w: Window) -> Sum:
         divisor = f"T.float32({prod(self.kernel)})"
-        if self.counted:
-            n = count_text(site.inputs[0].shape[1:3], self.kernel, self.stride, self.pad, self.counted)
+        if self.counted and w.clipped:
+            n = count_text((w.rows.extent, w.cols.extent), self.kernel, self.stride, self.pad, self.counted)
             divisor = f'T.cast({n}, "float32")'
-        return self.nest(site, "y[n, i, j, o] + {v}", f"\n    y[n, i, j, o] = y[n, i, j, o] / {divisor}")
+        return self.sum(w, "{acc} + {v}", f"{{acc}} / {divisor}")
 
     def integer(self, b: Builder, node: Node) -> None:
         """Sums in int32 and one fixed-point factor."""

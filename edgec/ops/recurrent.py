@@ -17,6 +17,7 @@ from edgec.ops.base import Cost, Kernel, Op, Reads, Site, need
 from edgec.ops.integer.build import Builder, Source
 from edgec.ops.integer.linear import QLmuFir
 from edgec.ops.integer.numbers import Refusal, bounds
+from edgec.ops.sums import ROWS, Sum
 
 
 @dataclass(frozen=True)
@@ -77,12 +78,15 @@ class LmuMemory(Op):
         need(site.states != (), "the recurrent memory is lowered one frame at a time: make the graph streaming first")
         a, b = lmu_matrices(self.order, self.theta)
         q = self.order
+        sums = Sum(
+            "float32", "b[{o}] * u[0]", "{acc} + a[{o}, j] * last", "m[{o}] = {acc}", [("j", str(q))],
+            ["last: T.let[T.float32] = old[j]"],
+        )  # fmt: skip
+        products = "\n".join(sums.blocks(q, ROWS))
         body = f"""for i in T.serial({q}):
     old[i] = m[i]
-for i in T.parallel({q}):
-    m[i] = b[i] * u[0]
-    for j in T.serial({q}):
-        m[i] = m[i] + a[i, j] * old[j]
+{products}
+for i in T.serial({q}):
     y[i] = m[i]"""
         f32 = "float32"
         params = (
@@ -140,10 +144,11 @@ class LmuTaps(Op):
 
     def lower(self, site: Site) -> Kernel:
         theta, q = site.inputs[1].shape
-        body = f"""for o in T.parallel({q}):
-    y[o] = T.float32(0)
-    for k in T.serial({theta}):
-        y[o] = y[o] + u[k] * taps[k, o]"""
+        products = Sum(
+            "float32", "T.float32(0)", "{acc} + now * taps[k, {o}]", "y[{o}] = {acc}", [("k", str(theta))],
+            ["now: T.let[T.float32] = u[k]"],
+        )  # fmt: skip
+        body = "\n".join(products.blocks(q))
         return Kernel(body, (("u", (theta,), "float32"), ("taps", (theta, q), "float32"), ("y", (q,), "float32")))
 
     def cost(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:

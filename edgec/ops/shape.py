@@ -13,7 +13,7 @@ import torch
 from edgec.ir.graph import Node
 from edgec.ir.types import DType, TensorType
 from edgec.ops.axes import LETTERS, along
-from edgec.ops.base import Kernel, Op, Site, ctype, need, params_of, same_time
+from edgec.ops.base import Kernel, Op, Site, ctype, indent, need, params_of, same_time
 from edgec.ops.integer.build import Builder, Source
 from edgec.ops.integer.numbers import Refusal, Scale
 
@@ -359,12 +359,20 @@ class Pad(Op):
 
     def lower(self, site: Site) -> Kernel:
         (x,), (y,) = site.inputs, site.outputs
-        names = [f"i{k}" for k in range(len(y.shape))]
-        spans = zip(names, x.shape, self.pairs, strict=True)
-        inside = [f"{i} >= {p[0]} and {i} < {p[0] + n}" for i, n, p in spans if p != (0, 0)] or ["T.bool(True)"]
-        source = ", ".join(f"{i} - {p[0]}" for i, p in zip(names, self.pairs, strict=True))
-        fill = f"T.float32({self.value})" if x.dtype is DType.F32 else f"T.{x.dtype.storage}({int(self.value)})"
-        loop = "T.grid" if len(names) > 1 else "T.serial"
-        body = f"""for {", ".join(names)} in {loop}({", ".join(map(str, y.shape))}):
-    y[{", ".join(names)}] = T.if_then_else({" and ".join(inside)}, x[{source}], {fill})"""
-        return Kernel(body, params_of(site, ["x", "y"]))
+        kind = ctype(x.dtype)
+        fill = f"T.float32({self.value})" if x.dtype is DType.F32 else f"T.{kind}({int(self.value)})"
+
+        def filled(at: str, count: int) -> list[str]:
+            return [f"for e in T.serial({count}):", f"    y[{at} + e] = {fill}"] if count else []
+
+        def level(k: int, source: str, at: str) -> list[str]:
+            """Lines for axes k and on of what begins at these places of x and y."""
+            (before, after), n, step = self.pairs[k], x.shape[k], prod(y.shape[k + 1 :])
+            head, tail = filled(at, before * step), filled(f"{at} + {(before + n) * step}", after * step)
+            if any(map(sum, self.pairs[k + 1 :])):
+                places = f"{source} + i{k} * {prod(x.shape[k + 1 :])}", f"{at} + (i{k} + {before}) * {step}"
+                return [*head, f"for i{k} in T.serial({n}):", *indent(level(k + 1, *places)), *tail]
+            copy = f"    y[{at} + {before * step} + e] = x[{source} + e]"
+            return [*head, f"for e in T.serial({n * step}):", copy, *tail]
+
+        return Kernel("\n".join(level(0, "0", "0")), (("x", (x.size,), kind), ("y", (y.size,), kind)))

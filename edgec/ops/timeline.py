@@ -17,6 +17,7 @@ from edgec.ops.integer.build import Builder
 from edgec.ops.integer.numbers import Refusal
 from edgec.ops.integer.pool import MEAN_FRAMES, limit_of, mean_ratio
 from edgec.ops.integer.spiking import QRunningMean
+from edgec.ops.sums import Sum
 
 
 def storage_around(t: TensorType) -> tuple[int, int]:
@@ -236,14 +237,14 @@ class RunningMean(Op):
         need(site.states != () and site.inputs[0].frames == 1, "a running mean is lowered one frame at a time")
         f32 = "float32"
         if self.window:
+            loops = [("k", str(self.window))]
+            sums = Sum(f32, "T.float32(0)", "{acc} + ring[k, {o}]", "y[{o}] = {acc} / count[0]", loops)
+            means = "\n".join(sums.blocks(n))
             body = f"""count[0] = T.min(count[0] + T.float32(1), T.float32({self.window}))
 at: T.let[T.int32] = position[0]
 for i in T.parallel({n}):
     ring[at, i] = x[i]
-    y[i] = T.float32(0)
-    for k in T.serial({self.window}):
-        y[i] = y[i] + ring[k, i]
-    y[i] = y[i] / count[0]
+{means}
 position[0] = T.if_then_else(at + 1 == {self.window}, 0, at + 1)"""
             params = (
                 ("x", (n,), f32),

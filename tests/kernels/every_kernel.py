@@ -21,6 +21,7 @@ from edgec.ir.types import DType, TensorType
 from edgec.ops import (
     Pad,
     QAdd,
+    QAvgPool2d,
     QConv1d,
     QConv2d,
     QConv2dRequantize,
@@ -31,6 +32,7 @@ from edgec.ops import (
     QLinearRequantize,
     QLut,
     QMatMul,
+    QMaxPool2d,
     QMean,
     QMul,
     QRunningMean,
@@ -84,6 +86,22 @@ def add_products(b: Builder) -> None:
         ):  # fmt: skip
             w = (b.int8(3, c // op.groups, 20), "int8")
             b.add(op, (frame_type(dtype, 1, frames, c), 128), w, (b.ints(-999, 999, 20), "int32"))
+
+
+def add_pools(b: Builder) -> None:
+    """Windows on the image, into padding and wholly on it, and with more taps than compilers copy."""
+    for shape, kernel, stride, pad in (
+        ((1, 7, 6, 13), (3, 2), (2, 1), (1, 1, 1, 1)), ((2, 5, 5, 8), (3, 5), (1, 3), (3, 2, 2, 4)),
+        ((1, 9, 8, 21), (9, 8), (9, 8), (0, 0, 0, 0)),
+    ):  # fmt: skip
+        x = (TensorType(shape, DType.I8), 128)
+        mean = QAvgPool2d(kernel, stride, pad, -5, 1.0, 3, -5, 1000, 16)
+        b.add(QMaxPool2d(kernel, stride, pad), x)
+        b.add(mean, x)
+        b.add(dataclasses.replace(mean, pad_value=7), x)
+        if pad != (3, 2, 2, 4):  # windows of which nothing counts have no mean
+            b.add(TfliteAvgPool2d(kernel, stride, pad), x)
+            b.add(dataclasses.replace(mean, multiplier=60000, half_even=True, counted=(0, 0, 0, 0)), x)
 
 
 def add_rows(b: Builder) -> None:
@@ -215,6 +233,7 @@ def add_images(b: Builder) -> None:
         b.add(TfliteAdd(1.0, 4, -128, 9, 1 << 30, 0, 1234567890, 2, 2000000000, 19, sign), a, a)
     for pad in ((0, 0, 0, 0), (1, 0, 1, 1)):
         b.add(TfliteAvgPool2d((3, 2), (2, 1), pad), a)
+    add_pools(b)
     row = (TensorType((1, 1, 1, 3), DType.I8), 128)
     for right, multiplier, shift in ((a, 1234567890, 38), (row, 2**31 - 1, 33), (a, 0, 31), (row, 1 << 30, 30)):
         b.add(TfliteMul(1.0, 4, -128, 9, multiplier, shift, -100, 120), a, right)

@@ -57,7 +57,7 @@ def test_variants_are_used(host: Bench) -> None:
         "generic",
     }
     if "linear_mve" in found:
-        mve = {"spikes_mve", "windows_mve", "depth_mve", "add_mve", "requantize_mve", "product_mve"}
+        mve = {"spikes_mve", "windows_mve", "depth_mve", "add_mve", "requantize_mve", "product_mve", "pool_mve"}
         assert found >= mve | both
     elif "dense_neon" in found:
         assert found >= {"windows_neon", "dense", "event", "requantize_neon", "generic"}

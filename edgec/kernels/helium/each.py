@@ -8,9 +8,13 @@ import numpy as np
 
 from edgec.ir.types import DType
 from edgec.ops.base import Array, Kernel, Op, Site
+from edgec.ops.integer.pool import QPool2d
 from edgec.ops.integer.product import QMul
 from edgec.ops.integer.requantize import QLut, Requantize
 from edgec.ops.integer.tflite import LEFT_SHIFT, TfliteAdd, TfliteMul
+from edgec.ops.sums import nest
+
+TAPS = 64  # of windows that compilers copy tap by tap, and then make vectors of outputs by themselves
 
 
 def half_up(x: Array, multiplier: int, shift: int) -> Array:
@@ -65,6 +69,17 @@ def mul(op: Op, site: Site) -> Kernel | None:
         ("a", (n,), a.dtype.value), ("b", (n,), b.dtype.value), ("factors", factors.shape, "int32"), ("y", (n,), dtype),
     )  # fmt: skip
     return Kernel(body, params, {"factors": factors})
+
+
+def pool(op: Op, site: Site) -> Kernel | None:
+    """Large windows on no padding: sums of all channels in memory, of which the compiler makes vectors."""
+    assert isinstance(op, QPool2d)
+    window = op.window(site)
+    if window.clipped or prod(op.kernel) <= TAPS or getattr(op, "counted", None):
+        return None
+    lines = nest(window.positions, op.sums(window).in_memory(window.channels, "total"), 0, "serial")
+    total = ("total", (window.channels,), "int32")
+    return Kernel("\n".join(lines), (*op.params(site), total), scratch=4 * window.channels)
 
 
 def requantize(op: Op, site: Site) -> Kernel | None:

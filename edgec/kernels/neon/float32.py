@@ -13,11 +13,11 @@ from math import prod
 
 import numpy as np
 
-from edgec.kernels.neon.rows import LANES, VECTOR_ACTIVATIONS, indent, is_float
-from edgec.ops.base import Array, Kernel, Op, Site
+from edgec.kernels.neon.rows import LANES, VECTOR_ACTIVATIONS, is_float
+from edgec.ops.base import Array, Kernel, Op, Site, indent
 from edgec.ops.conv import Conv2d
 from edgec.ops.dense import Linear, MatMul
-from edgec.ops.elementwise import activation_text
+from edgec.ops.elementwise import activation_lines
 
 ROWS = 8  # at most; with 8 columns the sums of a block fill 16 of the 32 registers
 
@@ -87,7 +87,7 @@ def finish(block: Block, count: int, y: str, activation: str) -> list[str]:
         lines += [f"for i in T.unroll({block.rows}):", f"    for c in T.unroll({count}):", store]
     if activation and activation not in VECTOR_ACTIVATIONS:
         head = [f"for i in T.serial({block.rows}):", f"    for c in T.serial({count}):"]
-        lines += [*head, *activation_text(activation, f"y[{y} + c]", "        ").strip("\n").splitlines()]
+        lines += [*head, *indent(activation_lines(activation, f"y[{y} + c]"), 2)]
     return lines
 
 

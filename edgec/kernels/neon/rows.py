@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from edgec.ir.types import DType
-from edgec.ops.base import Kernel, Op, Site
+from edgec.ops.base import Kernel, Op, Site, indent
 from edgec.ops.norm import LayerNorm
 
 LANES = 4
@@ -24,11 +24,6 @@ EXP = (5.0e-01, 1.666651815e-01, 4.166620597e-02, 8.368887939e-03, 1.395048341e-
 def is_float(site: Site) -> bool:
     """Whether every operand and result is float32."""
     return all(t.dtype is DType.F32 for t in (*site.inputs, *site.outputs))
-
-
-def indent(lines: Sequence[str], by: int = 1) -> list[str]:
-    """The lines, `by` levels deeper."""
-    return ["    " * by + line for line in lines]
 
 
 def polynomial(x: str, coefficients: Sequence[float]) -> str:

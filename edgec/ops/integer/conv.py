@@ -11,17 +11,15 @@ import torch
 import torch.nn.functional as F
 
 from edgec.ir.types import DType, TensorType
-from edgec.ops.base import Array, Cost, Kernel, Part, Site, ctype, need
+from edgec.ops.base import Array, Cost, Kernel, Param, Part, Site, indent, need
 from edgec.ops.integer.requantize import (
     IntegerLayer,
     Requantizing,
     accumulator,
-    element,
     exact,
-    rows_of,
-    weight,
-    weight_array,
+    integer_filter,
 )
+from edgec.ops.sums import Filter, window_of
 from edgec.ops.window import conv_axes, in_extent, out_extent
 
 
@@ -96,39 +94,21 @@ class QConv2d(IntegerLayer):
         along, (left, right) = in_extent(cols, v, kw, self.stride[1], self.pad[2], self.dilation[1])
         return Part(replace(op, pad=(top, bottom, left, right)), down, along, top)
 
-    def bias_operand(self, bias: TensorType) -> tuple[str, tuple[str, tuple[int, ...], str], dict[str, Array]]:
-        """Of a kernel: the bias of output o at (i, j), its parameter, and the tables that it needs."""
-        param = ("bias", bias.shape, "int32")
+    def filter(self, site: Site) -> tuple[Filter, str, tuple[Param, ...], dict[str, Array]]:
+        """Of a kernel: its sums, the bias of output {o} at (i, j), its parameters up to the bias' zones, its tables."""
+        window = window_of(site, site.inputs[1].shape[:2], self.stride, self.pad, self.dilation)
+        products, params, consts = integer_filter(site, window, self.groups, self.pad_value)
         if not self.row_zone:
-            return "bias[o]", param, {}
-        tables = {n: np.array(getattr(self, n), np.int32) for n in ("row_zone", "col_zone")}
-        return "bias[row_zone[i], col_zone[j], o]", param, tables
-
-    def tap(self, site: Site) -> str:
-        """Of a kernel: the product of weight (p, q, c) of output o with the input that it meets at pixel (n, i, j)."""
-        x, w = site.inputs[:2]
-        (_, h, v, _), (_, _, cg, o) = x.shape, w.shape
-        row = f"i * {self.stride[0]} + p * {self.dilation[0]} - {self.pad[0]}"
-        col = f"j * {self.stride[1]} + q * {self.dilation[1]} - {self.pad[2]}"
-        load = element(x, f"(n * {h} + {row}) * {v} + {col}", f"o // {o // self.groups} * {cg} + c")
-        if any(self.pad):
-            inside = f"{row} >= 0 and {row} < {h} and {col} >= 0 and {col} < {v}"
-            load = f"T.if_then_else({inside}, {load}, {self.pad_value})"
-        return f"{load} * {weight(w, 'p', 'q', 'c', 'o')}"
+            return products, "bias[{o}]", params, consts
+        zones = {n: np.array(getattr(self, n), np.int32) for n in ("row_zone", "col_zone")}
+        params = (*params, *((name, t.shape, "int32") for name, t in zones.items()))
+        return products, "bias[row_zone[i], col_zone[j], {o}]", params, consts | zones
 
     def lower(self, site: Site) -> Kernel:
-        x, w, bias = site.inputs
-        (kh, kw, cg, o), (b, oh, ov, _) = w.shape, site.outputs[0].shape
-        start, bias_param, tables = self.bias_operand(bias)
-        body = f"""for o in T.parallel({o}):
-    for n, i, j in T.grid({b}, {oh}, {ov}):
-        y[n, i, j, o] = {start}
-        for p, q, c in T.grid({kh}, {kw}, {cg}):
-            y[n, i, j, o] = y[n, i, j, o] + {self.tap(site)}"""
-        weights, packed = weight_array(site)
-        zones = tuple((name, t.shape, "int32") for name, t in tables.items())
-        params = (("x", rows_of(x), ctype(x.dtype)), weights, bias_param, *zones)
-        return Kernel(body, (*params, ("y", (b, oh, ov, o), "int32")), packed | tables)
+        products, start, params, consts = self.filter(site)
+        window, o = products.window, products.weights[3]
+        lines = products.nest("int32", start, f"y[{window.position}, {{o}}] = {{acc}}")
+        return Kernel("\n".join(lines), (*params, ("y", (window.count, o), "int32")), consts)
 
     def cost(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
         kh, kw, cg, _ = inputs[1].shape
@@ -150,21 +130,11 @@ class QConv2dRequantize(Requantizing, QConv2d):
     )
 
     def lower(self, site: Site) -> Kernel:
-        x, w, bias, multiplier, _ = site.inputs
-        (kh, kw, cg, o), (b, oh, ov, _) = w.shape, site.outputs[0].shape
-        start, bias_param, tables = self.bias_operand(bias)
-        lines = self.requantization.element_lines("total[o]", "o" if multiplier.size > 1 else "0", "y[n, i, j, o]")
-        finish = "\n".join(f"        {line}" for line in lines)
-        body = f"""for n, i, j in T.grid({b}, {oh}, {ov}):
-    for o in T.serial({o}):
-        total[o] = {start}
-        for p, q, c in T.grid({kh}, {kw}, {cg}):
-            total[o] = total[o] + {self.tap(site)}
-    for o in T.serial({o}):
-{finish}"""
+        products, start, params, consts = self.filter(site)
+        window, o, multiplier = products.window, products.weights[3], site.inputs[3]
+        y, channel = f"y[{window.position}, o]", "o" if multiplier.size > 1 else "0"
+        finish = [f"for o in T.serial({o}):", *indent(self.requantization.element_lines("total[o]", channel, y))]
+        lines = products.nest_by_position("int32", start, "total[{o}] = {acc}", finish)
         scales = tuple((name, multiplier.shape, "int32") for name in ("multiplier", "shift"))
-        weights, packed = weight_array(site)
-        zones = tuple((name, t.shape, "int32") for name, t in tables.items())
-        params = (("x", rows_of(x), ctype(x.dtype)), weights, bias_param, *scales, *zones)
-        y = ("y", (b, oh, ov, o), self.dtype)
-        return Kernel(body, (*params, y, ("total", (o,), "int32")), packed | tables, scratch=4 * o)
+        params = (*params[:3], *scales, *params[3:], ("y", (window.count, o), self.dtype), ("total", (o,), "int32"))
+        return Kernel("\n".join(lines), params, consts, scratch=4 * o)

@@ -13,6 +13,7 @@ from edgec.ir.types import DType, QuantParams, TensorType
 from edgec.ops.axes import LETTERS, along
 from edgec.ops.base import Cost, Kernel, Op, Part, Site, need
 from edgec.ops.integer.requantize import within
+from edgec.ops.loops import loop_nest
 
 
 @dataclass(frozen=True)
@@ -65,16 +66,15 @@ class QAffine(Op):
 
     def lower(self, site: Site) -> Kernel:
         x, multiplier, _ = site.inputs
-        n, c = x.size, multiplier.size
-        inner = prod(x.shape[self.axis % len(x.shape) + 1 :])
-        at = "0" if c == 1 else f"i % {c}" if inner == 1 else f"i // {inner} % {c}"
+        axis, c = self.axis % len(x.shape), multiplier.size
+        shape = (prod(x.shape[:axis]), c, prod(x.shape[axis + 1 :])) if c > 1 else (1, 1, x.size)
         half = f"T.int32({1 << (self.shift - 1)})"
-        value = f'T.cast(x[i], "int32") * multiplier[{at}] + offset[{at}] + {half}'
+        value = f'T.cast(x[i0, i1, i2], "int32") * multiplier[i1] + offset[i1] + {half}'
         moved = f"T.shift_right({value}, T.int32({self.shift})) + T.int32({self.zero_point})"
         clamped = f"T.min(T.max({moved}, T.int32({self.lo})), T.int32({self.hi}))"
-        body = f'for i in T.parallel({n}):\n    y[i] = T.cast({clamped}, "{self.dtype}")'
+        body, _ = loop_nest(shape, f'y[i0, i1, i2] = T.cast({clamped}, "{self.dtype}")')
         vec = ((c,), "int32")
-        params = (("x", (n,), x.dtype.value), ("multiplier", *vec), ("offset", *vec), ("y", (n,), self.dtype))
+        params = (("x", shape, x.dtype.value), ("multiplier", *vec), ("offset", *vec), ("y", shape, self.dtype))
         return Kernel(body, params)
 
     def cost(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:

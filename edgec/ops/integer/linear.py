@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import prod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from edgec.ir.types import DType, TensorType
-from edgec.ops.base import Cost, Kernel, Op, Site, ctype, need
+from edgec.ops.base import Array, Cost, Kernel, Op, Param, Site, ctype, indent, need
 from edgec.ops.integer.requantize import (
     IntegerLayer,
     Requantizing,
@@ -24,6 +23,7 @@ from edgec.ops.integer.requantize import (
     weight_array,
 )
 from edgec.ops.shape import Reshape
+from edgec.ops.sums import Sum, nest
 from edgec.ops.timeline import HistoryToFeatures
 
 
@@ -49,16 +49,19 @@ class QLinear(IntegerLayer):
         return (exact(x) @ exact(w)).to(torch.int64) + bias
 
     def lower(self, site: Site) -> Kernel:
-        x, w, _ = site.inputs
-        (inputs, outputs), (rows, units) = w.shape, rows_of(x)
-        body = f"""for o in T.parallel({outputs}):
-    for r in T.serial({rows}):
-        y[r, o] = bias[o]
-        for i in T.serial({inputs}):
-            y[r, o] = y[r, o] + {element(x, "r", "i")} * {weight(w, "i", "o")}"""
-        weights, packed = weight_array(site)
-        params = (("x", (rows, units), ctype(x.dtype)), weights, ("bias", (outputs,), "int32"))
-        return Kernel(body, (*params, ("y", (rows, outputs), "int32")), packed)
+        lines, params, consts = self.products(site, "y[r, {o}]")
+        rows, outputs = params[0][1][0], site.inputs[1].shape[1]
+        body = "\n".join(nest([("r", rows)], lines))
+        return Kernel(body, (*params, ("y", (rows, outputs), "int32")), consts)
+
+    def products(self, site: Site, total: str) -> tuple[list[str], tuple[Param, ...], dict[str, Array]]:
+        """Of a kernel: the lines for row r of x, whose sum of output {o} goes to `total`, and what it takes."""
+        x, w = site.inputs[:2]
+        shared, update = f"xi: T.let[T.int32] = {element(x, 'r', 'i')}", f"{{acc}} + xi * {weight(w, 'i', '{o}')}"
+        sums = Sum("int32", "bias[{o}]", update, total + " = {acc}", [("i", str(w.shape[0]))], [shared])
+        weights, consts = weight_array(site)
+        params = (("x", rows_of(x), ctype(x.dtype)), weights, ("bias", (w.shape[1],), "int32"))
+        return sums.blocks(w.shape[1]), params, consts
 
     def cost(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
         return Cost(outputs[0].size * inputs[1].shape[0])
@@ -83,22 +86,14 @@ class QLinearRequantize(Requantizing, QLinear):
         return super().infer(types)
 
     def lower(self, site: Site) -> Kernel:
-        x, w, _, multiplier, _ = site.inputs
-        (inputs, outputs), rows = w.shape, prod(x.shape[:-1])
-        lines = self.requantization.element_lines("total[o]", "o" if multiplier.size > 1 else "0", "y[r, o]")
-        finish = "\n".join(f"        {line}" for line in lines)
-        body = f"""for r in T.serial({rows}):
-    for o in T.serial({outputs}):
-        total[o] = bias[o]
-        for i in T.serial({inputs}):
-            total[o] = total[o] + T.cast(x[r, i], "int32") * {weight(w, "i", "o")}
-    for o in T.serial({outputs}):
-{finish}"""
+        lines, params, consts = self.products(site, "total[{o}]")
+        rows, outputs, multiplier = params[0][1][0], site.inputs[1].shape[1], site.inputs[3]
+        channel = "o" if multiplier.size > 1 else "0"
+        finish = self.requantization.element_lines("total[o]", channel, "y[r, o]")
+        body = nest([("r", rows)], [*lines, f"for o in T.serial({outputs}):", *indent(finish)], order="serial")
         scales = tuple((name, multiplier.shape, "int32") for name in ("multiplier", "shift"))
-        weights, packed = weight_array(site)
-        params = (("x", (rows, inputs), "int8"), weights, ("bias", (outputs,), "int32"), *scales)
-        y = ("y", (rows, outputs), self.dtype)
-        return Kernel(body, (*params, y, ("total", (outputs,), "int32")), packed, scratch=4 * outputs)
+        params = (*params, *scales, ("y", (rows, outputs), self.dtype), ("total", (outputs,), "int32"))
+        return Kernel("\n".join(body), params, consts, scratch=4 * outputs)
 
 
 @dataclass(frozen=True)

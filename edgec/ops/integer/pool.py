@@ -14,11 +14,12 @@ import torch.nn.functional as F
 
 from edgec.ir.types import DType, QuantParams, TensorType
 from edgec.ops.axes import LETTERS, along
-from edgec.ops.base import Array, Kernel, Op, Site, ctype, need
+from edgec.ops.base import Array, Kernel, Op, Param, Site, ctype, need
 from edgec.ops.integer.build import Source
 from edgec.ops.integer.numbers import Refusal, Scale, ratio
 from edgec.ops.integer.requantize import element, exact, rows_of
 from edgec.ops.integer.spiking import DIFFERENCE, QRunningMean
+from edgec.ops.sums import Sum, Window, apart, nest, window_of
 from edgec.ops.window import Sides, check_counted, count_text, counts_of, out_extent
 
 
@@ -56,23 +57,29 @@ class QPool2d(Op):
         window = step.delay_line(x, length=size, left=top, right=bottom, stride=stride, fill=self.pad_value)
         return step.emit(replace(self, stride=(1, 1), pad=(0, 0, *self.pad[2:])), window)  # type: ignore[no-any-return]
 
-    def nest(self, site: Site, start: str, update: str, finish: str) -> Kernel:
-        """Loops over outputs and window; {v} in update is the element as int32, `total` the running value."""
-        (b, h, w, c), (_, oh, ow, _) = site.inputs[0].shape, site.outputs[0].shape
-        row, col = f"i * {self.stride[0]} + p - {self.pad[0]}", f"j * {self.stride[1]} + q - {self.pad[2]}"
-        value = f'T.cast(x[n, {row}, {col}, o], "int32")'
-        if any(self.pad):
-            inside = f"{row} >= 0 and {row} < {h} and {col} >= 0 and {col} < {w}"
-            value = f"T.if_then_else({inside}, {value}, {self.pad_value})"
-        body = f"""for n, i, j in T.grid({b}, {oh}, {ow}):
-    for o in T.serial({c}):
-        total[o] = {start}
-    for p, q, o in T.grid({self.kernel[0]}, {self.kernel[1]}, {c}):
-        total[o] = {update.format(v=value)}
-    for o in T.serial({c}):
-        y[n, i, j, o] = {finish}"""
-        params = (("x", (b, h, w, c), "int8"), ("y", (b, oh, ow, c), "int8"), ("total", (c,), "int32"))
-        return Kernel(body, params, scratch=4 * c)
+    def window(self, site: Site) -> Window:
+        """What slides over the image."""
+        return window_of(site, self.kernel, self.stride, self.pad)
+
+    def sum(self, w: Window, start: str, update: str, result: str) -> Sum:
+        """Of a kernel: {v} in update is an element as int32, {acc} the value of its window so far."""
+        row, loops = f"n * {w.rows.extent} + {w.rows.at('i', 'p')}", [("p", w.span(w.rows)), ("q", w.span(w.cols))]
+        value = f'T.cast(x[{row}, {w.cols.at("j", "q")}, {{o}}], "int32")'
+        return Sum("int32", start, update.replace("{v}", value), f"y[{w.position}, {{o}}] = {result}", loops)
+
+    def sums(self, w: Window) -> Sum:
+        """Of a kernel: the values of the windows meant by `w`."""
+        raise NotImplementedError
+
+    def params(self, site: Site) -> tuple[Param, Param]:
+        """Of a kernel: x and y."""
+        w = self.window(site)
+        x = (w.batch * w.rows.extent, w.cols.extent, w.channels)
+        return ("x", x, "int8"), ("y", (w.count, w.channels), "int8")
+
+    def lower(self, site: Site) -> Kernel:
+        w = self.window(site)
+        return Kernel("\n".join(nest(w.positions, apart(w, w.channels, self.sums))), self.params(site))
 
 
 @dataclass(frozen=True)
@@ -85,8 +92,8 @@ class QMaxPool2d(QPool2d):
         y = F.max_pool2d(self.padded(tensors[0]), self.kernel, self.stride)
         return y.permute(0, 2, 3, 1).to(torch.int64)
 
-    def lower(self, site: Site) -> Kernel:
-        return self.nest(site, "-128", "T.max(total[o], {v})", 'T.cast(total[o], "int8")')
+    def sums(self, w: Window) -> Sum:
+        return self.sum(w, "-128", "T.max({acc}, {v})", 'T.cast({acc}, "int8")')
 
 
 @dataclass(frozen=True)
@@ -136,20 +143,25 @@ class QAvgPool2d(QPool2d):
         n = np.arange(1, prod(self.kernel) + 1)
         return np.asarray((2 * self.multiplier + n) // (2 * n), np.int64)
 
-    def lower(self, site: Site) -> Kernel:
-        scaled = f"total[o] * {self.multiplier}"
+    def sums(self, w: Window) -> Sum:
+        n, scaled = prod(self.kernel), f"{{acc}} * {self.multiplier}"
         if self.counted:
-            n = count_text(site.inputs[0].shape[1:3], self.kernel, self.stride, self.pad, self.counted)
-            scaled = f"total[o] * factors[{n} - 1]"
+            count = str(n)
+            if w.clipped:
+                count = count_text((w.rows.extent, w.cols.extent), self.kernel, self.stride, self.pad, self.counted)
+            scaled = f"{{acc}} * factors[{count} - 1]"
         odd = f" + (T.shift_right({scaled}, {self.shift}) & 1) - 1" if self.half_even else ""
         scaled = f"T.shift_right({scaled} + {1 << (self.shift - 1)}{odd}, {self.shift})"
-        finish = f'T.cast(T.max(T.min({scaled} + {self.zero_point}, 127), -128), "int8")'
-        kernel = self.nest(site, str(-prod(self.kernel) * self.x_zero), "total[o] + {v}", finish)
+        mean = f'T.cast(T.max(T.min({scaled} + {self.zero_point}, 127), -128), "int8")'
+        start = f"{(self.pad_value - self.x_zero) * n} - {self.pad_value} * ({w.inside})"
+        return self.sum(w, start, "{acc} + {v}", mean)
+
+    def lower(self, site: Site) -> Kernel:
+        kernel = super().lower(site)
         if self.counted is None:
             return kernel
-        x, *others = kernel.params
-        factors = self.factors().astype(np.int32)
-        return replace(kernel, params=(x, ("factors", factors.shape, "int32"), *others), consts={"factors": factors})
+        (x, y), factors = kernel.params, self.factors().astype(np.int32)
+        return replace(kernel, params=(x, ("factors", factors.shape, "int32"), y), consts={"factors": factors})
 
 
 @dataclass(frozen=True)
@@ -219,29 +231,27 @@ class QMean(Op):
         outer, n, inner = prod(shape[: self.axis]), shape[self.axis], prod(shape[self.axis + 1 :])
         assert self.divisor in (0, n), "a sum's mean is lowered on all its positions"
         c = f"i % {multiplier.size}" if multiplier.size > 1 else "0"
-        product = f'total[i] * T.cast(multiplier[{c}], "int64")'
+        product = f'T.cast(total[i], "int64") * T.cast(multiplier[{c}], "int64")'
         units: tuple[int, ...] = (outer, n, inner)
-        load = "x[r, k, i]"
+        load = 'T.cast(x[r, k, {o}], "int32")'
         if x.dtype is DType.BIT:  # rows of packed channels
-            load = element(x, f"(r * {n} + k) * {inner // channels} + i // {channels}", f"i % {channels}")
+            load = element(x, f"(r * {n} + k) * {inner // channels} + {{o}} // {channels}", f"{{o}} % {channels}")
             units = rows_of(x)
-        body = f"""for r in T.serial({outer}):
-    for i in T.serial({inner}):
-        total[i] = T.int64({-n * self.x_zero})
-    for k, i in T.grid({n}, {inner}):
-        total[i] = total[i] + T.cast({load}, "int64")
-    for i in T.serial({inner}):
-        t: T.let[T.int64] = T.shift_right({product}, T.cast(shift[{c}] - 8, "int64"))
-        eighth: T.let[T.int64] = T.shift_right(t + T.int64({128 * n}), T.int64(8))
-        bounded: T.let[T.int64] = T.max(T.min(eighth, T.int64({256 * n})), T.int64({-256 * n}))
-        quotient: T.let[T.int32] = T.floordiv(T.cast(bounded, "int32"), {n})
-        y[r, i] = T.cast(T.max(T.min(quotient + {self.zero_point}, 127), -128), "int8")"""
-        params: list[tuple[str, tuple[int, ...], str]] = [
-            ("x", units, ctype(x.dtype)),
-            ("multiplier", multiplier.shape, "int32"),
-        ]
-        params += [("shift", multiplier.shape, "int32"), ("y", (outer, inner), "int8"), ("total", (inner,), "int64")]
-        return Kernel(body, tuple(params), scratch=8 * inner)
+        reach = n * max(abs(v - self.x_zero) for v in x.dtype.range)
+        kind = "int32" if reach < 1 << 31 else "int64"
+        value = load if kind == "int32" else f'T.cast({load}, "int64")'
+        start, store = f"T.{kind}({-n * self.x_zero})", "total[{o}] = {acc}"
+        sums = Sum(kind, start, f"{{acc}} + {value}", store, [("k", str(n))]).blocks(inner)
+        finish = f"""for i in T.serial({inner}):
+    t: T.let[T.int64] = T.shift_right({product}, T.cast(shift[{c}] - 8, "int64"))
+    eighth: T.let[T.int64] = T.shift_right(t + T.int64({128 * n}), T.int64(8))
+    bounded: T.let[T.int64] = T.max(T.min(eighth, T.int64({256 * n})), T.int64({-256 * n}))
+    quotient: T.let[T.int32] = T.floordiv(T.cast(bounded, "int32"), {n})
+    y[r, i] = T.cast(T.max(T.min(quotient + {self.zero_point}, 127), -128), "int8")"""
+        body = nest([("r", outer)], [*sums, *finish.splitlines()], order="serial")
+        scales = tuple((name, multiplier.shape, "int32") for name in ("multiplier", "shift"))
+        params = (("x", units, ctype(x.dtype)), *scales, ("y", (outer, inner), "int8"), ("total", (inner,), kind))
+        return Kernel("\n".join(body), params, scratch=(8 if kind == "int64" else 4) * inner)
 
 
 #: frames after which QRunningMean halves its total

@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 
 from edgec.ir.types import DType, QuantParams, TensorType
-from edgec.ops.base import Array, Cost, Kernel, Op, Part, Site, ctype, need, same_time
+from edgec.ops.base import Array, Cost, Kernel, Op, Param, Part, Site, ctype, need, same_time
 from edgec.ops.interval import Interval, corners, weighted
 from edgec.ops.loops import broadcast_shape, loop_nest, position
+from edgec.ops.sums import Axis, Filter, Window, line_of
 from edgec.ops.window import conv_axes, out_extent
 
 ROUNDINGS = ("single", "tflite")
@@ -150,6 +151,35 @@ def scaled_lines(rounding: str, x: str, multiplier: str, shift: str) -> list[str
     return (_SINGLE if rounding == "single" else _TFLITE).format(x=x, m=multiplier, s=shift).splitlines()
 
 
+def integer_filter(
+    site: Site, window: Window, groups: int, pad_value: int
+) -> tuple[Filter, tuple[Param, ...], dict[str, Array]]:
+    """Sums of a convolution of integers with operands x, w, bias [..., O], its parameters for them, and constants.
+
+    Inputs count from the padding's value, which then adds nothing; what that takes from each sum is in the bias. No sum
+    leaves the range that it has for some inputs, so none overflows.
+    """
+    x, w, bias = site.inputs[:3]
+    *kernel, inputs, outputs = w.shape
+    kh, kw = (1, *kernel)[-2:]
+    packed = x.dtype is DType.BIT
+    value = element(x, "{row}", f"{{col}} * {window.channels} + {{c}}")
+    if packed:
+        value = element(x, f"({{row}}) * {window.cols.extent} + {{col}}", "{c}")
+    weights, consts = weight_array(site)
+    if not w.dtype.is_narrow:
+        weights = ("w", (kh, kw * inputs, outputs), "int8")
+    if window.clipped and pad_value:
+        need({1, 2} <= set(site.consts), f"padding of {pad_value} around weights that are computed, not constant")
+        value = f"({value} - {pad_value})"
+        sums = site.consts[1].astype(np.int64).reshape(-1, outputs).sum(0)
+        consts = consts | {"bias": (site.consts[2] + pad_value * sums).astype(np.int32)}
+    factor = weight(replace(w, shape=(kh, kw * inputs, outputs)), "p", "{k}", "{o}")
+    products = Filter(window, (kh, kw, inputs, outputs), groups, value, factor, flat=not packed)
+    shape = rows_of(x) if packed else window.x_shape
+    return products, (("x", shape, ctype(x.dtype)), weights, ("bias", bias.shape, "int32")), consts
+
+
 class IntegerLayer(Op):
     """A layer of integers; its sums are exact."""
 
@@ -219,20 +249,12 @@ class QConv1d(IntegerLayer):
         return weighted(sums, x, w, bias)
 
     def lower(self, site: Site) -> Kernel:
-        x, w, _ = site.inputs
-        (b, t, _), (k, cg, o), frames = x.shape, w.shape, site.outputs[0].shape[1]
-        at = f"t * {self.stride} + k * {self.dilation} - {self.pad[0]}"
-        load = element(x, f"n * {t} + {at}", f"o // {o // self.groups} * {cg} + c")
-        if self.pad != (0, 0):
-            load = f"T.if_then_else({at} >= 0 and {at} < {t}, {load}, {self.pad_value})"
-        body = f"""for o in T.parallel({o}):
-    for n, t in T.grid({b}, {frames}):
-        y[n, t, o] = bias[o]
-        for k, c in T.grid({k}, {cg}):
-            y[n, t, o] = y[n, t, o] + {load} * {weight(w, "k", "c", "o")}"""
-        weights, packed = weight_array(site)
-        params = (("x", rows_of(x), ctype(x.dtype)), weights, ("bias", (o,), "int32"))
-        return Kernel(body, (*params, ("y", (b, frames, o), "int32")), packed)
+        (b, t, c), taps, frames = site.inputs[0].shape, site.inputs[1].shape[0], site.outputs[0].shape[1]
+        window = line_of(b, Axis(t, frames, taps, self.stride, self.pad[0], self.dilation), c)
+        products, params, consts = integer_filter(site, window, self.groups, self.pad_value)
+        o = products.weights[3]
+        lines = products.nest("int32", "bias[{o}]", f"y[{window.position}, {{o}}] = {{acc}}")
+        return Kernel("\n".join(lines), (*params, ("y", (window.count, o), "int32")), consts)
 
     def stream(self, step: Any, x: str, w: str, bias: str) -> str:
         if step.type_of(x).time_axis != 1:  # the filter runs along another axis: frames do not mix

@@ -12,12 +12,13 @@ import torch
 
 from edgec.ir.types import DType, QuantParams, TensorType
 from edgec.ops.axes import LETTERS, along
-from edgec.ops.base import Array, Cost, Kernel, Op, Site, ctype, need, same_time
+from edgec.ops.base import Array, Cost, Kernel, Op, Site, ctype, indent, need, same_time
 from edgec.ops.integer.pool import QPool2d
 from edgec.ops.integer.requantize import Requantize, clamped, requantize, scaled_lines
 from edgec.ops.linear_form import LEVELS, LinearForm, linear_form
 from edgec.ops.loops import broadcast_shape, loop_nest, position
-from edgec.ops.window import count_text, counts_of
+from edgec.ops.sums import Sum, Window, nest
+from edgec.ops.window import counts_of
 
 LEFT_SHIFT = 20  # of the operands of an add, before they meet at a common scale
 ACCUMULATOR_BITS = 12  # integer bits of a softmax's sum
@@ -234,18 +235,13 @@ class TfliteMean(Op):
     def lower(self, site: Site) -> Kernel:
         shape = site.inputs[0].shape
         outer, n, inner = prod(shape[: self.axis]), shape[self.axis], prod(shape[self.axis + 1 :])
-        lines = self.requantization.element_lines("total[i]", "0", "y[r, i]")
-        finish = "\n".join(f"        {line}" for line in lines)
-        body = f"""for r in T.serial({outer}):
-    for i in T.serial({inner}):
-        total[i] = {-n * self.x_zero}
-    for k, i in T.grid({n}, {inner}):
-        total[i] = total[i] + T.cast(x[r, k, i], "int32")
-    for i in T.serial({inner}):
-{finish}"""
+        update, start = '{acc} + T.cast(x[r, k, {o}], "int32")', str(-n * self.x_zero)
+        sums = Sum("int32", start, update, "total[{o}] = {acc}", [("k", str(n))]).blocks(inner)
+        finish = indent(self.requantization.element_lines("total[i]", "0", "y[r, i]"))
+        body = nest([("r", outer)], [*sums, f"for i in T.serial({inner}):", *finish], order="serial")
         scales = tuple((name, (1,), "int32") for name in ("multiplier", "shift"))
         params = (("x", (outer, n, inner), "int8"), *scales, ("y", (outer, inner), "int8"))
-        return Kernel(body, (*params, ("total", (inner,), "int32")), scratch=4 * inner)
+        return Kernel("\n".join(body), (*params, ("total", (inner,), "int32")), scratch=4 * inner)
 
 
 @dataclass(frozen=True)
@@ -264,13 +260,11 @@ class TfliteAvgPool2d(QPool2d):
         half = torch.div(n, 2, rounding_mode="floor")
         return torch.div(torch.where(total > 0, total + half, total - half), n, rounding_mode="trunc")
 
-    def lower(self, site: Site) -> Kernel:
-        plain, n = replace(self, pad_value=0), str(prod(self.kernel))
-        if any(self.pad):
-            n = count_text(site.inputs[0].shape[1:3], self.kernel, self.stride, self.pad, NONE_COUNTS)
+    def sums(self, w: Window) -> Sum:
+        n = f"({w.inside})" if w.clipped else str(prod(self.kernel))
         half = f"T.truncdiv({n}, 2)"
-        rounded = f"T.if_then_else(total[o] > 0, total[o] + {half}, total[o] - {half})"
-        return plain.nest(site, "0", "total[o] + {v}", f'T.cast(T.truncdiv({rounded}, {n}), "int8")')
+        rounded = f"T.if_then_else({{acc}} > 0, {{acc}} + {half}, {{acc}} - {half})"
+        return self.sum(w, "0", "{acc} + {v}", f'T.cast(T.truncdiv({rounded}, {n}), "int8")')
 
 
 @dataclass(frozen=True)

@@ -13,17 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgec.ir.types import TensorType
-from edgec.ops.base import Array, Kernel
+from edgec.ops.base import Array, Kernel, indent
 from edgec.ops.signal import tables
 from edgec.ops.signal.front_end import FrontEnd
 from edgec.signal_math import hann_window
 
 Pair = tuple[str, str]  # real and imaginary part
-
-
-def indent(lines: Sequence[str]) -> list[str]:
-    """The lines, one level further in."""
-    return ["    " + line for line in lines]
 
 
 def extern(name: str, *args: str) -> str:

@@ -8,7 +8,7 @@ from math import gcd
 import numpy as np
 
 from edgec.ir.types import TensorType
-from edgec.ops.base import Array, Kernel
+from edgec.ops.base import Array, Kernel, indent
 from edgec.ops.signal import tables
 from edgec.ops.signal.front_end import IntegerFrontEnd
 from edgec.ops.signal.tables import EMPHASIS
@@ -23,7 +23,6 @@ from edgec.ops.signal.text import (
     fft_stages,
     first_stage,
     frame_loop,
-    indent,
     make_kernel,
     sample_text,
     scratch_elements,

@@ -41,6 +41,15 @@ static const float fill_0[3] EDGEC_ALIGN(8) = {
 };
 
 /* ---- kernels ---- */
+#define EDGEC_PRAGMA(text) _Pragma(#text)
+#if defined(__clang__) && !defined(__CUDACC__)
+#define EDGEC_UNROLL(turns) EDGEC_PRAGMA(clang loop unroll_count(turns))
+#elif defined(__GNUC__) && __GNUC__ >= 8 && !defined(__CUDACC__)
+#define EDGEC_UNROLL(turns) EDGEC_PRAGMA(GCC unroll turns)
+#else
+#define EDGEC_UNROLL(turns)
+#endif
+
 EDGEC_INLINE float edgec_max_f32(float a, float b) {
     return a < b ? b : a;
 }
@@ -65,14 +74,26 @@ static void k1_conv1d(
     const float *restrict w,
     const float *restrict bias,
     float *restrict y) {
-    for (int32_t o = 0; o < 4; ++o) {
-        y[o] = bias[o];
-        for (int32_t k = 0; k < 3; ++k) {
-            for (int32_t c = 0; c < 3; ++c) {
-                y[o] += x[k * 3 + c] * w[k * 12 + c * 4 + o];
-            }
-        }
+    float acc0;
+    float acc1;
+    float acc2;
+    float acc3;
+    acc0 = bias[0];
+    acc1 = bias[1];
+    acc2 = bias[2];
+    acc3 = bias[3];
+    EDGEC_UNROLL(2)
+    for (int32_t k = 0; k < 9; ++k) {
+        const float xi = x[k];
+        acc0 += xi * w[k * 4];
+        acc1 += xi * w[k * 4 + 1];
+        acc2 += xi * w[k * 4 + 2];
+        acc3 += xi * w[k * 4 + 3];
     }
+    y[0] = acc0;
+    y[1] = acc1;
+    y[2] = acc2;
+    y[3] = acc3;
 }
 
 /* relu, generic */
@@ -107,12 +128,26 @@ static void k4_running_mean(
     const int32_t at = position[0];
     for (int32_t i = 0; i < 4; ++i) {
         ring[at * 4 + i] = x[i];
-        y[i] = 0.0f;
-        for (int32_t k = 0; k < 4; ++k) {
-            y[i] += ring[k * 4 + i];
-        }
-        y[i] = y[i] / count[0];
     }
+    float acc0;
+    float acc1;
+    float acc2;
+    float acc3;
+    acc0 = 0.0f;
+    acc1 = 0.0f;
+    acc2 = 0.0f;
+    acc3 = 0.0f;
+    EDGEC_UNROLL(2)
+    for (int32_t k = 0; k < 4; ++k) {
+        acc0 += ring[k * 4];
+        acc1 += ring[k * 4 + 1];
+        acc2 += ring[k * 4 + 2];
+        acc3 += ring[k * 4 + 3];
+    }
+    y[0] = acc0 / count[0];
+    y[1] = acc1 / count[0];
+    y[2] = acc2 / count[0];
+    y[3] = acc3 / count[0];
     position[0] = at == 3 ? 0 : at + 1;
 }
 
