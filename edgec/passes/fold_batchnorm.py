@@ -17,13 +17,10 @@ import numpy as np
 
 from edgec.ir.graph import Const, Graph, Node, numbered
 from edgec.ir.types import TensorType
-from edgec.ops.arithmetic import Add, Affine, Binary, Mul
+from edgec.ops.arithmetic import Add, Affine, Mul
 from edgec.ops.base import Array, LinearMap, Op, Site
-from edgec.ops.conv import Conv1d, Conv2d
-from edgec.ops.dense import Linear
+from edgec.ops.layer import FloatLayer
 from edgec.passes.base import Pass
-
-LAYERS = (Linear, Conv1d, Conv2d)
 
 #: x - m is exact near m, x * s - m * s is off by the rounding of m * s: left apart where that is more than this
 REACH = 16.0
@@ -110,8 +107,6 @@ class Folder:
 
     def linear_map(self, node: Node) -> LinearMap | None:
         """The node as a map over one axis that does not count frames; None where it is no such."""
-        if not isinstance(node.op, (Affine, Binary)):
-            return None
         consts = {k: self.consts[i].data for k, i in enumerate(node.inputs) if i in self.consts}
         types = tuple(self.consts[i].type if i in self.consts else self.graph.type_of(i) for i in node.inputs)
         found = node.op.linear_map(Site(types, node.types, consts=consts))
@@ -125,7 +120,7 @@ class Folder:
     def is_layer(self, node: Node) -> bool:
         """Whether a node is a layer whose weights are constants and whose output is the sum itself."""
         constant = all(i in self.consts for i in node.inputs[1:])
-        return type(node.op) in LAYERS and constant and not node.op.activation
+        return isinstance(node.op, FloatLayer) and constant and not node.op.activation
 
     def on_last(self, node: Node, found: LinearMap) -> bool:
         return found.axis == len(node.type.shape) - 1 or not self.is_vector(found)
@@ -159,7 +154,7 @@ class Folder:
 
     def is_layer_input(self, name: str, layer: Node) -> bool:
         constant = all(i in self.consts for i in layer.inputs[1:])
-        return type(layer.op) in LAYERS and layer.inputs[0] == name and constant
+        return isinstance(layer.op, FloatLayer) and layer.inputs[0] == name and constant
 
     def data(self, name: str) -> Array:
         values: Array = self.consts[name].data.astype(np.float64)

@@ -7,12 +7,9 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from edgec.ir.graph import Graph, Node
-from edgec.ops.conv import Conv1d, Conv2d
-from edgec.ops.dense import Linear
 from edgec.ops.elementwise import ACTIVATIONS
+from edgec.ops.layer import FloatLayer
 from edgec.passes.base import Pass
-
-HOSTS = (Conv1d, Conv2d, Linear)
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ class Fuse(Pass):
                     source=tuple(dict.fromkeys(before.source + node.source)),
                 )
                 continue
-            if isinstance(node.op, HOSTS) and not node.op.activation:
+            if isinstance(node.op, FloatLayer) and not node.op.activation:
                 at[node.output] = len(nodes)
             nodes.append(node)
         return replace(graph, nodes=tuple(nodes))

@@ -1,5 +1,8 @@
 """fold_batchnorm: the same numbers from fewer nodes."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
@@ -15,8 +18,10 @@ from edgec.ir.text import parse_graph, print_graph
 from edgec.ir.types import TensorType
 from edgec.ir.verify import verify
 from edgec.ops import OPS
+from edgec.ops.conv import Conv1d
 from edgec.passes.canonicalize import Canonicalize
 from edgec.passes.fold_batchnorm import FoldBatchnorm
+from edgec.passes.fuse import Fuse
 from edgec.stages import float_passes, transform
 
 
@@ -393,3 +398,25 @@ def test_constant_inputs_fold_away(graph):
     folded = Canonicalize().run(Graph("net", (), consts, graph.nodes, graph.outputs))
     assert {n.outputs[0] for n in folded.nodes} <= set(graph.outputs)
     same(Graph("net", (), consts, graph.nodes, graph.outputs), folded)
+
+
+@dataclass(frozen=True)
+class OwnConv(Conv1d):
+    """A layer that no pass names."""
+
+    name: ClassVar[str] = "own_conv"
+
+
+def test_a_layer_of_another_class_takes_in_maps_and_activations():
+    text = """\
+%a = affine(%x, %g, %h) : float32[1,3,1] t1  # net.py:1
+%c = own_conv(%a, %w, %b) : float32[1,2,2] t1  # net.py:2
+%m = affine(%c, %s, %t) : float32[1,2,2] t1  # net.py:3
+%y = relu(%m) : float32[1,2,2] t1  # net.py:4
+return %y
+"""
+    more = "const %g : float32[1] = [3.0]\nconst %h : float32[1] = [-1.0]\n"
+    before = parse_graph(HEAD + more + text, OPS | {"own_conv": OwnConv})
+    after = Fuse().run(FoldBatchnorm().run(before))
+    assert [n.op for n in after.nodes] == [OwnConv(activation="relu")]
+    same(before, after)
