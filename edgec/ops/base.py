@@ -154,14 +154,17 @@ class Op:
     # What quantisation asks before it decides how tensors are stored
     #: how it reads its computed operands, where it is no `linear_map`
     reads: ClassVar[Reads] = Reads.INT8
-    #: every element of the result is some element of an operand; which one depends on their values
-    picks: ClassVar[bool] = False
     #: the first result is spikes, 0 or 1: it is a neuron
     spikes: ClassVar[bool] = False
     #: the elements of each row of the result are parts of 1, as probabilities are: in int16 their scale is PROBABILITY
     shares: ClassVar[bool] = False
     #: what the result's int8 ranges over whatever calibration held, as TFLite has it too
     fixed_range: ClassVar[tuple[float, float] | None] = None
+
+    @property
+    def picks(self) -> bool:
+        """Whether every element of the result is some element of the first operand; which one depends on values."""
+        return False
 
     @property
     def varies(self) -> tuple[float, float]:

@@ -47,6 +47,7 @@ class Gather(Op):
     """y[..., index, ...] along one axis of x, which the axes of the index replace: an embedding, picked channels."""
 
     name: ClassVar[str] = "gather"
+    picks: ClassVar[bool] = True
     examples: ClassVar[tuple[str, ...]] = (
         "float32[2,3,4], int32[5] {axis=1}",
         "float32[6,4], int32[2,3] {axis=0}",
@@ -110,6 +111,7 @@ class GatherElements(Op):
     """y[i, j] = x[index[i, j], j] along one axis; the other axes of the index are those of x."""
 
     name: ClassVar[str] = "gather_elements"
+    picks: ClassVar[bool] = True
     examples: ClassVar[tuple[str, ...]] = (
         "float32[2,3,4], int32[2,5,4] {axis=1}",
         "float32[2,3], int32[2,1] {axis=-1}",

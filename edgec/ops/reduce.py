@@ -186,9 +186,13 @@ class Reduce(Op):
         body = nested(outer, lines, parallel=True)
         return Kernel("\n".join(body), (("x", (x.size,), x.dtype.storage), ("y", (y.size,), y.dtype.storage)))
 
+    @property
+    def picks(self) -> bool:
+        return self.kind in ("max", "min")
+
     def integer(self, b: Builder, node: Node) -> None:
         """The order of integers is that of the reals, so the largest and the smallest keep their scale."""
-        if self.kind not in ("max", "min"):
+        if not self.picks:
             raise Refusal(f"the {self.kind} of integers is not built", "a mean over one axis at a time is")
         x = int8(b, node.inputs[0])
         b.emit(self, (x.tensor,), node.outputs)

@@ -172,8 +172,8 @@ def int8_scales(graph: Graph, ranges: Mapping[str, Statistics]) -> dict[str, Sca
         if node.op.moves and node.type.size == sum(graph.type_of(i).size for i in node.inputs):  # all elements stay
             found.update({i: found[node.output] for i in node.inputs if i in found})
     for node in graph.nodes:
-        if (node.op.moves or node.op.picks) and len(node.inputs) == 1:
-            found[node.output] = found[node.inputs[0]]
+        if node.op.picks or (node.op.moves and len(node.inputs) == 1):
+            found[node.output] = found.get(node.inputs[0], found[node.output])
     for name in {i for n in graph.nodes if n.op.reads is Reads.HISTORY for i in n.inputs}:
         found[name] = symmetric(ranges[name].clip(255, symmetric=True)[1], 127)
     return found

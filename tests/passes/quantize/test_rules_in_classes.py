@@ -14,7 +14,7 @@ import torch
 from edgec.errors import PassError
 from edgec.ir.graph import Node
 from edgec.ir.types import DType, QuantParams, TensorType
-from edgec.ops import MatMul, Relu, Slice
+from edgec.ops import MatMul, Reduce, Relu, Slice
 from edgec.ops.base import Op, Reads
 from edgec.ops.elementwise import Elementwise
 from edgec.ops.expression import Term, parse
@@ -148,6 +148,14 @@ def test_what_a_move_from_outside_passes_on_keeps_its_grid() -> None:
     right = result.type_of(product.inputs[1]).quant
     assert right is not None
     assert right.zero_point == 0
+
+
+@pytest.mark.parametrize("op", [Reduce("max", (2,)), Reduce("min", (-1,), False), Slice(-1, 0, 7, 3)])
+def test_what_picks_elements_keeps_their_grid(op: Op) -> None:
+    b = Builder()
+    result = quantized(b.build(b.emit(op, b.input("x", 1, 6, 8))))
+    assert [n.op for n in result.nodes] == [op]
+    assert result.type_of(result.outputs[0]).quant == result.inputs[0].type.quant
 
 
 @pytest.mark.parametrize(
