@@ -79,13 +79,17 @@ class Sum:
         first = [*each, *indent([f"{total}[o] = {self.start.format(**names)}"])]
         return [*first, *inner, *each, *indent([self.store.format(**names)])]
 
-    def blocks(self, outputs: int, most: int = 0, outer: Loops = (), inner: Loops = (), base: str = "") -> list[str]:
+    def blocks(
+        self, outputs: int, most: int = 0, outer: Loops = (), inner: Loops = (), base: str = "", step: int = 1
+    ) -> list[str]:
         """Loops over `outer`, blocks of at most so many outputs (as many as there are registers for) and `inner`; then
-        the same for the outputs that fill no block. The blocks are about equally large; `base` is added to {o}."""
-        size = -(-outputs // -(-outputs // (most or REGISTERS[self.kind])))
+        the same for the outputs that fill no block. The blocks are about equally large, multiples of `step`; `base` is
+        added to {o}."""
+        most = (most or REGISTERS[self.kind]) // step * step
+        size = -(-outputs // -(-outputs // most) // step) * step
         (full, rest), turns = divmod(outputs, size), int(size > self.free)
         whole = [*outer, ("block", full), *inner]
-        lines = nest(whole, self.lines(f"{base}block * {size}", size), turns)
+        lines = nest(whole, self.lines(f"{base}block * {size}", size), turns) if full else []
         return lines + (nest([*outer, *inner], self.lines(f"{base}{full * size}", rest), turns) if rest else [])
 
 
@@ -225,7 +229,7 @@ def apart(window: Window, outputs: int, sum_of: Callable[[Window], Sum]) -> list
 class Filter:
     """A convolution's sums over a window: weights [KH,KW,C/groups,O]. `element`: text of the input in {row} (of all the
     batch's) and {col}, channel {c}; `weight`: of weight {k} = (column, channel) in filter row p of output {o}. `flat`:
-    the channels of a row's positions lie one after another."""
+    the channels of a row's positions lie one after another. A block begins at a multiple of `step`."""
 
     window: Window
     weights: tuple[int, int, int, int]
@@ -233,6 +237,7 @@ class Filter:
     element: str
     weight: str
     flat: bool = True
+    step: int = 1
 
     def loops(self, w: Window) -> tuple[list[tuple[str, str]], str, str]:
         """The loops over a window, and text of an input and a weight in them."""
@@ -259,8 +264,8 @@ class Filter:
         """Loops over groups, blocks of a group's outputs and `inner`."""
         each = self.weights[3] // self.groups
         if self.groups == 1:
-            return sums.blocks(each, inner=inner)
-        return sums.blocks(each, outer=[("g", self.groups)], inner=inner, base=f"g * {each} + ")
+            return sums.blocks(each, step=self.step, inner=inner)
+        return sums.blocks(each, step=self.step, outer=[("g", self.groups)], inner=inner, base=f"g * {each} + ")
 
     @property
     def _apart(self) -> bool:

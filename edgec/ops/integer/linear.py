@@ -19,6 +19,7 @@ from edgec.ops.integer.requantize import (
     element,
     exact,
     rows_of,
+    to_an_octet,
     weight,
     weight_array,
 )
@@ -61,7 +62,7 @@ class QLinear(IntegerLayer):
         sums = Sum("int32", "bias[{o}]", update, total + " = {acc}", [("i", str(w.shape[0]))], [shared])
         weights, consts = weight_array(site)
         params = (("x", rows_of(x), ctype(x.dtype)), weights, ("bias", (w.shape[1],), "int32"))
-        return sums.blocks(w.shape[1]), params, consts
+        return sums.blocks(w.shape[1], step=to_an_octet(w)), params, consts
 
     def cost(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
         return Cost(outputs[0].size * inputs[1].shape[0])

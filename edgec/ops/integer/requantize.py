@@ -74,6 +74,11 @@ def weight_array(site: Site) -> tuple[tuple[str, tuple[int, ...], str], dict[str
     return ("w", packed.shape, "uint8"), {"w": packed}
 
 
+def to_an_octet(w: TensorType) -> int:
+    """How many weights share a byte: kernels that compute so many outputs at a time know where in it each lies."""
+    return {DType.I4: 2, DType.I2: 4}.get(w.dtype, 1)
+
+
 def element(x: TensorType, row: str, index: str) -> str:
     """TVMScript for one input element as int32; a spike is a bit of its row's words."""
     if x.dtype is not DType.BIT:
@@ -175,7 +180,7 @@ def integer_filter(
         sums = site.consts[1].astype(np.int64).reshape(-1, outputs).sum(0)
         consts = consts | {"bias": (site.consts[2] + pad_value * sums).astype(np.int32)}
     factor = weight(replace(w, shape=(kh, kw * inputs, outputs)), "p", "{k}", "{o}")
-    products = Filter(window, (kh, kw, inputs, outputs), groups, value, factor, flat=not packed)
+    products = Filter(window, (kh, kw, inputs, outputs), groups, value, factor, not packed, to_an_octet(w))
     shape = rows_of(x) if packed else window.x_shape
     return products, (("x", shape, ctype(x.dtype)), weights, ("bias", bias.shape, "int32")), consts
 
