@@ -1,4 +1,4 @@
-"""Fewer bits for some layers or all: a trained network, the choice of scales, and what is refused."""
+"""Fewer bits for some layers or all: a trained network, and what is refused."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from edgec import frontends
 from edgec.bits import read_bits
@@ -20,7 +18,6 @@ from edgec.ir.evaluate import evaluate
 from edgec.ir.graph import Graph
 from edgec.ir.types import DType
 from edgec.ops.conv import Conv2d
-from edgec.ops.integer.numbers import Scale, least_error_scale, quantize_weights
 from edgec.passes.quantize.assign_precision import Assignment, is_layer, kept_wide
 from edgec.passes.quantize.quantize import Quantize
 from edgec.pipeline import compile_model
@@ -197,24 +194,3 @@ def test_bits_are_read_from_pairs_and_files(tmp_path: Path) -> None:
         read_bits([str(text)])
     with pytest.raises(InputError, match=r"none.toml: no such file"):
         read_bits([str(tmp_path / "none.toml")])
-
-
-@given(limit=st.sampled_from((7, 1)), seed=st.integers(0, 99), heavy=st.booleans())
-def test_no_share_of_the_largest_weight_does_better(limit: int, seed: int, heavy: bool) -> None:
-    rng = np.random.default_rng(seed)
-    w = rng.standard_t(3, (50, 4)) if heavy else rng.normal(size=(50, 4))
-    scale = least_error_scale(w, limit)
-
-    def error(s: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        q = np.clip(np.floor(w / s + 0.5), -limit, limit)
-        return ((w - q * s) ** 2).sum(0)
-
-    for share in (1.0, 0.8, 0.6, 0.4, 0.25):
-        assert (error(scale) <= error(np.abs(w).max(0) * share / limit) + 1e-9).all()
-
-
-def test_integers_of_few_bits_are_symmetric() -> None:
-    w = np.random.default_rng(0).normal(size=(30, 5))
-    for bits, limit in ((4, 7), (2, 1)):
-        q = quantize_weights(w, np.zeros(5), Scale(0.1, 3), (-128, 127), bits).w
-        assert (q.min(), q.max()) == (-limit, limit)
