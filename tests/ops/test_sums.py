@@ -1,6 +1,7 @@
 """Windows and sums of generic kernels: their bounds against a count tap by tap, their C against torch."""
 
 import itertools
+import shutil
 
 import numpy as np
 import pytest
@@ -9,13 +10,18 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgec.backends.emit import write_folder
+from edgec.device import open_device
 from edgec.errors import CodegenError
+from edgec.frontends.builder import GraphBuilder
 from edgec.ir.types import DType, TensorType
 from edgec.kernels import select
 from edgec.ops import OPS
 from edgec.ops.base import Site
 from edgec.ops.sums import Axis
 from edgec.ops.window import out_extent
+from edgec.target import load_target
+from edgec.toolchain.manifest import read_manifest
 from tests.backends.kernel_tools import Case, build_c, prepare
 
 SMALL = st.integers(0, 9)
@@ -116,6 +122,27 @@ def test_convolutions_of_odd_shapes_give_what_torch_gives(make, seed, tmp_path):
             np.testing.assert_array_equal(got, expected, err_msg=str(case.op))
         else:
             np.testing.assert_allclose(got, expected, rtol=2e-5, atol=1e-5, err_msg=str(case.op))
+
+
+@pytest.mark.parametrize("target", ["cortex-m4", "cortex-m0plus", "cortex-m55"])
+def test_emulated_cores_give_what_torch_gives(target, tmp_path):
+    if target == "cortex-m55" and shutil.which("qemu-system-arm") is None:
+        pytest.skip("qemu-system-arm is not installed")
+    pytest.importorskip("unicorn")
+    rng, build = np.random.default_rng(5), GraphBuilder("sums")
+    cases, outputs = [*float_cases(rng)[:9], *integer_cases(rng)[:9]], []
+    for case, _ in cases:
+        x, *consts = zip(case.types, case.values, strict=True)
+        names = [build.const(f"{case.symbol}_{k}", v.astype(t.dtype.storage)) for k, (t, v) in enumerate(consts)]
+        outputs.append(build.emit(case.op, build.input("x", x[0]), *names))
+    part = load_target(target)
+    write_folder(build.build(tuple(outputs)), part, tmp_path)
+    frame = [case.values[0].astype(case.types[0].dtype.storage) for case, _ in cases]
+    with open_device(part.devices[0], tmp_path, read_manifest(tmp_path), part) as device:
+        found = device.step(frame)
+    for (case, expected), got in zip(cases, found, strict=True):
+        close = {"rtol": 2e-5, "atol": 1e-5} if got.dtype == np.float32 else {"rtol": 0, "atol": 0}
+        np.testing.assert_allclose(got.reshape(expected.shape), expected, **close, err_msg=str(case.op))
 
 
 @pytest.mark.parametrize("kind", ["max_pool2d", "avg_pool2d"])
