@@ -42,8 +42,10 @@ def to_device(x: Array, spec: TensorSpec) -> Array:
         raise InputError(
             f"input {spec.name!r}: expected {spec.dtype}{list(spec.shape)}, found {x.dtype}{list(x.shape)}"
         )
-    if x.dtype == wanted and x.dtype.kind in "iu":
+    if x.dtype == wanted and x.dtype.kind in "iub":
         return x.reshape(spec.shape)
+    if wanted.kind in "iub" and spec.scale is None:
+        return as_data(x, spec).reshape(spec.shape)
     takes_pcm = wanted.kind == "f" and len(long_axes(spec.shape)) == 1  # a row of samples; pixels are never PCM
     if takes_pcm and x.dtype == np.int16:
         x = x * np.float32(PCM_SCALE)
@@ -56,6 +58,18 @@ def to_device(x: Array, spec: TensorSpec) -> Array:
     if not np.isfinite(x).all():
         raise InputError(f"input {spec.name!r}: expected finite values, found NaN or infinity")
     return (quantised(x, spec) if wanted.kind in "iu" else x.astype(wanted)).reshape(spec.shape)
+
+
+def as_data(x: Array, spec: TensorSpec) -> Array:
+    """Whole numbers, or truth values, in the type of an input that is no quantised one: int64, as torch has them, are
+    int32 on a device. InputError where one does not fit."""
+    wanted = np.dtype(spec.dtype)
+    fits = x.dtype.kind in ("b" if wanted.kind == "b" else "iub")
+    low, high = (0, 1) if wanted.kind == "b" else (int(np.iinfo(wanted).min), int(np.iinfo(wanted).max))
+    if not fits or int(x.min()) < low or int(x.max()) > high:
+        found = f" in [{x.min()}, {x.max()}]" if fits else ""
+        raise InputError(f"input {spec.name!r}: expected {spec.dtype}, found {x.dtype}{found}")
+    return x.astype(wanted)
 
 
 def long_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -78,11 +92,11 @@ def quantised(x: Array, spec: TensorSpec) -> Array:
 
 
 def to_real(x: Array, spec: TensorSpec) -> Array:
-    """An output in real values, float32: of spikes 0 or 1 each."""
+    """An output in real values, float32: of spikes 0 or 1 each. Data, an index or a truth value, stays as it is."""
     if spec.spikes is not None and x.dtype == np.uint32:
         octets = np.ascontiguousarray(x, "<u4").view(np.uint8)
         return np.unpackbits(octets, axis=-1, count=spec.spikes, bitorder="little").astype(np.float32)
-    if not np.issubdtype(x.dtype, np.integer):
+    if not np.issubdtype(x.dtype, np.integer) or spec.scale is None:
         return x
     return ((x.astype(np.float32) - (spec.zero_point or 0)) * np.float32(spec.scale or 1.0)).astype(np.float32)
 

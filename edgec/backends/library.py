@@ -75,9 +75,11 @@ class Port:
     def manifest(self) -> dict[str, Any]:
         q = self.type.quant
         return {
-            "name": self.field, "parameter": self.field, "ctype": self.ctype, "dtype": memory_dtype(self.type),
+            "name": self.field, "parameter": self.field, "ctype": self.ctype,
+            "dtype": "bool" if self.type.dtype is DType.BOOL else memory_dtype(self.type),
             "shape": list(self.type.storage_shape), "bytes": self.type.bytes,
-            "scale": q.scale[0] if q else 1.0, "zero_point": q.zero_point if q else 0, "time_axis": self.type.time_axis,
+            "scale": q.scale[0] if q else None if self.type.dtype.is_data else 1.0,
+            "zero_point": q.zero_point if q else 0, "time_axis": self.type.time_axis,
             "spikes": self.type.shape[-1] if self.type.dtype is DType.BIT else None,
         }  # fmt: skip
 

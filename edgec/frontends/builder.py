@@ -12,7 +12,10 @@ from edgec.errors import FrontendError
 from edgec.ir.graph import Const, Graph, Node, Value, numbered
 from edgec.ir.types import DType, TensorType
 
-_DTYPES = {"float32": DType.F32, "int8": DType.I8, "int16": DType.I16, "int32": DType.I32, "int64": DType.I64}
+_DTYPES = {
+    "float32": DType.F32, "int8": DType.I8, "int16": DType.I16, "int32": DType.I32, "int64": DType.I64,
+    "uint8": DType.U8, "bool": DType.BOOL,
+}  # fmt: skip
 
 
 MAX_ELEMENTS = 1 << 28  # of one tensor, beyond any device edgec compiles for
@@ -67,11 +70,12 @@ class GraphBuilder:
         data = np.array(data, order="C")  # a copy: the weights of a module may change or be read-only
         if data.dtype.name not in _DTYPES:
             raise ValueError(f"constant {stem} has element type {data.dtype.name}; edgec computes in float32")
+        t = TensorType(data.shape, _DTYPES[data.dtype.name])
+        data = data.astype(t.dtype.storage)
         old = self._consts.get(safe_name(stem))
-        if old is not None and old.data.dtype == data.dtype and np.array_equal(old.data, data):
+        if old is not None and old.type == t and np.array_equal(old.data, data):
             return safe_name(stem)
         name = self.fresh(stem)
-        t = TensorType(data.shape, _DTYPES[data.dtype.name])
         self._consts[name], self._types[name] = Const(data, t), t
         return name
 

@@ -35,6 +35,11 @@ class DType(StrEnum):
         return self in (DType.U8, DType.I8, DType.I16, DType.I32, DType.I64)
 
     @property
+    def is_data(self) -> bool:
+        """Whether a tensor of it that has no scale holds data: an index, a truth value."""
+        return self.is_integer or self is DType.BOOL
+
+    @property
     def is_narrow(self) -> bool:
         """Whether it is an integer of fewer than 8 bits that lies in a byte."""
         return self in (DType.I2, DType.I4)

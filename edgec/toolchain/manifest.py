@@ -89,7 +89,7 @@ class Manifest:
 
 
 #: how the step function's C stores an element, and its bytes
-ELEMENTS = {"int8": 1, "uint8": 1, "int16": 2, "int32": 4, "uint32": 4, "float32": 4}
+ELEMENTS = {"bool": 1, "int8": 1, "uint8": 1, "int16": 2, "int32": 4, "uint32": 4, "float32": 4}
 STORAGES = ("arena", "state", "output")
 _NAME = re.compile(r"[^\W\d]\w*")
 _SOURCE = re.compile(r"[\w.+-]+\.(c|S|o|cu)")

@@ -156,7 +156,7 @@ class Call(calls.Call):
     def mask(self, stem: str, data: npt.NDArray[Any]) -> str:
         """A constant whose -inf become MASKED; `mask_problems` looks at what reads it."""
         if data.dtype.kind != "f":
-            return self.build.const(stem, data)
+            return self.build.const(stem, narrowed(stem, data))
         infinite = np.isneginf(data)
         name = self.const(stem, np.where(infinite, np.float32(MASKED), data))
         if infinite.any():
@@ -178,6 +178,16 @@ class Call(calls.Call):
     def axis(self, key: str, rank: int) -> int:
         """An axis argument counted from the front."""
         return int(self[key]) % rank
+
+
+def narrowed(stem: str, data: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """int64, as torch has indices, as int32. ValueError where a number does not fit."""
+    if data.dtype != np.int64:
+        return data
+    info = np.iinfo(np.int32)
+    if data.size and (data.min() < info.min or data.max() > info.max):
+        raise ValueError(f"constant {stem} holds integers beyond 32 bits")
+    return data.astype(np.int32)
 
 
 #: name of a call -> an expression of its arguments (`Call.map`), or a function

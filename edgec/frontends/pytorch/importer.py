@@ -271,7 +271,8 @@ class Importer:
             axis = axes[node]
             axis = None if axis is None else axis % value.dim()
             try:
-                return self.builder.input(self.input_name(node), TensorType(tuple(value.shape), DType.F32, None, axis))
+                kind = TensorType(tuple(value.shape), ELEMENTS[value.dtype], None, axis)
+                return self.builder.input(self.input_name(node), kind)
             except ValueError as err:
                 problem = f": {err}"
         if not read:
@@ -357,13 +358,20 @@ class Importer:
         return tuple(names)
 
 
+#: element types of inputs; on a device int64 is int32, and what is given is checked against its range
+ELEMENTS = {
+    torch.float32: DType.F32, torch.int64: DType.I32, torch.int32: DType.I32, torch.int16: DType.I16,
+    torch.int8: DType.I8, torch.uint8: DType.U8, torch.bool: DType.BOOL,
+}  # fmt: skip
+
+
 def misfit(value: torch.Tensor, axis: int | None) -> str | None:
     """Why no graph has such an input, in words that follow its name; None where one may."""
     shape = tuple(value.shape)
     if not all(isinstance(n, int) for n in shape):
         return f" has dynamic shape {shape}; export it with fixed shapes"
-    if value.dtype != torch.float32:
-        return f" has element type {value.dtype}; expected torch.float32"
+    if value.dtype not in ELEMENTS:
+        return f" has element type {value.dtype}; expected {', '.join(map(str, ELEMENTS))}"
     if axis is not None and not -len(shape) <= axis < len(shape):
         return f": time axis {axis} is not an axis of shape {shape}"
     if (axis is None or axis % len(shape) != 0) and (not shape or shape[0] != 1):

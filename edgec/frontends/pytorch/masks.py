@@ -28,7 +28,9 @@ def masked_fill(call: Call) -> str:
 
 
 def where(call: Call) -> str:
-    """One of two operands by a constant condition, one of them constant."""
+    """One of two operands by a condition; by a constant one, where an operand is constant too, a sum."""
+    if not call.is_constant("condition") or all(isinstance(call[k], str) for k in ("self", "other")):
+        return call.map("where(condition, self, other)")
     chosen = call.constant("condition")
     for key, other, mask in (("self", "other", ~chosen), ("other", "self", chosen)):
         value = call[other]

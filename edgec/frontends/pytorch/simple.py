@@ -9,10 +9,15 @@ import torch
 
 from edgec.frontends.pytorch.call import Call, Constant, Converters, Expanded, Padded
 from edgec.frontends.pytorch.layers import mean_over
+from edgec.ir.types import DType
 from edgec.ops.activation import Softmax
 from edgec.ops.arithmetic import Add, Div, Mul, Sub
-from edgec.ops.elementwise import Clip, Relu, Relu6, Sqrt, function
-from edgec.ops.shape import Concat, Slice
+from edgec.ops.elementwise import Clip, Map, Relu, Relu6, Sqrt, function
+from edgec.ops.gather import Gather
+from edgec.ops.shape import Concat, Pad, Slice
+from edgec.ops.taps import outside
+
+Pads = tuple[tuple[int, int], ...]  # before and after, axis by axis
 
 #: beyond this beta * x, softplus is x but for the rounding of float32
 SOFTPLUS_LIMIT = 17.0
@@ -40,7 +45,7 @@ def binary(op: Any) -> Any:
     """A converter for arithmetic on two operands, one of which may be a number."""
 
     def convert(call: Call) -> str:
-        a, b = operand(call, "self"), operand(call, "other")
+        a, b = (promoted(call, operand(call, key)) for key in ("self", "other"))
         alpha = call.get("alpha", 1)
         if alpha != 1:
             b = call.emit(Mul(), b, scalar(call, alpha))
@@ -49,11 +54,20 @@ def binary(op: Any) -> Any:
     return convert
 
 
+def promoted(call: Call, x: str) -> str:
+    """An operand in the type of the result: torch computes integers and truth values with floats as floats."""
+    if call.dtype.is_floating_point and not call.type_of(x).dtype.is_float:
+        return call.emit(Map("float(a)"), x)
+    return call.emit(Map("int(a)"), x) if call.type_of(x).dtype is DType.BOOL and call.dtype != torch.bool else x
+
+
 def operand(call: Call, key: str) -> str:
     """An operand that may be a number, or expanded to the shape of the other one."""
     value = call[key]
     if isinstance(value, Expanded):
         return value.tensor
+    if isinstance(value, bool | int) and not call.dtype.is_floating_point:
+        return call.mask(f"{call.name}_scalar", np.array([value]))
     return scalar(call, float(value)) if isinstance(value, bool | int | float) else call.tensor(key)
 
 
@@ -86,11 +100,12 @@ def neg(call: Call) -> str:
 
 
 def power(call: Call) -> str:
-    """x squared."""
-    if call["exponent"] != 2:
-        raise ValueError(f"power with exponent {call['exponent']}; only 2 is supported")
-    x = call.tensor("self")
-    return call.emit(Mul(), x, x)
+    """x squared as a product, any other power of numbers or tensors."""
+    exponent = call["exponent"]
+    if exponent == 2 and not isinstance(exponent, str):
+        x = call.tensor("self")
+        return call.emit(Mul(), x, x)
+    return call.map("pow(self, exponent)")
 
 
 def gelu(call: Call) -> str:
@@ -215,18 +230,47 @@ def expand(call: Call) -> str | Expanded:
 
 
 def pad(call: Call) -> Any:
-    """Zero padding waits for the convolution behind it."""
-    if call.get("mode", "constant") != "constant" or (call.get("value") or 0) != 0:
-        raise ValueError("padding other than with zeros")
+    """Zero padding waits for the convolution behind it; any other picks elements, or puts a constant around them."""
+    mode, value = call.get("mode", "constant"), call.get("value") or 0
     widths = [int(p) for p in call["pad"]]
     x = call.tensor("self")
     if not any(widths):
         return x
-    rank = len(call.type_of(x).shape)
-    pairs = [(widths[2 * k], widths[2 * k + 1]) for k in range(len(widths) // 2)]
     if any(p < 0 for p in widths):
         raise ValueError("negative padding; slice instead")
-    return Padded(x, ((0, 0),) * (rank - len(pairs)) + tuple(reversed(pairs)))
+    shape = call.type_of(x).shape
+    pairs = [(widths[2 * k], widths[2 * k + 1]) for k in range(len(widths) // 2)]
+    every = ((0, 0),) * (len(shape) - len(pairs)) + tuple(reversed(pairs))
+    if mode != "constant":
+        return padded(call, x, every, mode)
+    if value == 0:
+        return Padded(x, every)
+    return call.emit(Pad(tuple(n for pair in every for n in pair), float(value)), x)
+
+
+#: modes of torch's padding, and what `taps.outside` calls them
+MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+
+
+def padded(call: Call, x: str, pairs: Pads, mode: str) -> str:
+    """Padding with elements of the tensor itself, axis by axis."""
+    for axis, (before, after) in enumerate(pairs):
+        if before or after:
+            index = outside(call.type_of(x).shape[axis], before, after, MODES[mode])
+            x = call.emit(Gather(axis), x, call.build.const(f"{call.name}_index", index))
+    return x
+
+
+def padding(mode: str) -> Any:
+    """A converter for a padding in one mode, of the last axes."""
+
+    def convert(call: Call) -> str:
+        x, widths = call.tensor("self"), [int(p) for p in call["padding"]]
+        pairs = [(widths[2 * k], widths[2 * k + 1]) for k in range(len(widths) // 2)]
+        rank = len(call.type_of(x).shape)
+        return padded(call, x, ((0, 0),) * (rank - len(pairs)) + tuple(reversed(pairs)), mode)
+
+    return convert
 
 
 def cat(call: Call) -> str:
@@ -250,14 +294,12 @@ def cut(call: Call, x: str, axis: int, start: int, stop: int) -> str:
 
 
 def slice_(call: Call) -> str:
-    """x[start:end] with step 1."""
+    """x[start:end:step]."""
     x = call.tensor("self")
     shape = call.type_of(x).shape
     axis = call.axis("dim", len(shape))
-    if call["step"] != 1:
-        raise ValueError(f"slicing with step {call['step']}")
-    start, stop, _ = slice(call["start"], call["end"]).indices(shape[axis])
-    return cut(call, x, axis, start, stop)
+    start, stop, step = slice(call["start"], call["end"], call["step"]).indices(shape[axis])
+    return cut(call, x, axis, start, stop) if step == 1 else call.emit(Slice(axis, start, stop, step), x)
 
 
 def narrow(call: Call) -> str:
@@ -310,12 +352,23 @@ def getitem(call: Call) -> Any:
 
 
 def cast(call: Call) -> Any:
-    """A change of element type that changes nothing in float32."""
+    """A change of element type: none between floats."""
     call.ignore("dtype", "other")
-    if call.dtype is None or not call.dtype.is_floating_point:
+    if call.dtype.is_complex or (call.dtype not in CASTS and not call.dtype.is_floating_point):
         raise ValueError(f"conversion to {call.dtype}")
     value = call["self"]
-    return Constant(value.name, value.value.float()) if isinstance(value, Constant) else value
+    if isinstance(value, Constant):
+        return Constant(value.name, value.value.to(torch.float32 if call.dtype.is_floating_point else call.dtype))
+    if not isinstance(value, str) or (call.dtype.is_floating_point and call.type_of(value).dtype.is_float):
+        return value
+    return call.emit(Map(CASTS.get(call.dtype, "float(a)")), value)
+
+
+#: element types that are not floats, and what converts to them
+CASTS = {
+    torch.bool: "bool(a)", torch.uint8: "uint8(a)", torch.int8: "int8(a)", torch.int16: "int16(a)",
+    torch.int32: "int(a)", torch.int64: "int(a)",
+}  # fmt: skip
 
 
 CONVERTERS: Converters = {
@@ -357,6 +410,8 @@ CONVERTERS: Converters = {
     "aten::pow": power,
     "aten::prelu": prelu,
     "aten::reciprocal": reciprocal,
+    **{f"aten::reflection_pad{n}d": padding("reflect") for n in (1, 2)},
+    **{f"aten::replication_pad{n}d": padding("replicate") for n in (1, 2)},
     "aten::reshape": to_result_shape,
     "aten::reshape_as": to_result_shape,
     "aten::rsqrt": rsqrt,

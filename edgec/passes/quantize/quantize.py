@@ -43,6 +43,7 @@ class Quantize(Pass):
     def run(self, graph: Graph) -> Graph:
         if self.calibration is None:
             raise PassError("quantisation needs calibration data, found none", hint="give about 64 typical inputs")
+        check_float(graph)
         graph, ranges = clamp_masks(graph, self._ranges(graph))
         builder = Builder(graph, make_plan(graph, ranges, self.assignment))
         for v in graph.inputs:
@@ -68,6 +69,15 @@ class Quantize(Pass):
 
 
 HINT = f"replace these ops in the model, or compile it with {option('precision', 'float32')}"
+
+
+def check_float(graph: Graph) -> None:
+    """PassError for tensors of integers or truth values as data: they have no scale."""
+    found = [(v.name, v.type, "") for v in graph.inputs]
+    found += [(o, t, "; ".join(n.source)) for n in graph.nodes for o, t in zip(n.outputs, n.types, strict=True)]
+    data = [f"%{o} is {t.dtype.value}" + (f" ({at})" if at else "") for o, t, at in found if t.dtype.is_data]
+    if data:
+        raise PassError(join_problems("these tensors hold data, no real values that have a scale:", data), hint=HINT)
 
 
 def add_input(b: Builder, graph: Graph, v: Value, pcm: bool) -> None:

@@ -130,7 +130,7 @@ def largest(values: torch.Tensor) -> float:
 def largest_difference(found: torch.Tensor, wanted: torch.Tensor) -> float:
     """NaN where only one of them is none; a network may well give NaN on random numbers, then both do."""
     same = (found == wanted) | ((found != found) & (wanted != wanted))
-    return float((found - wanted).abs().masked_fill(same, 0).max()) if wanted.numel() else 0.0
+    return float((found.double() - wanted.double()).abs().masked_fill(same, 0).max()) if wanted.numel() else 0.0
 
 
 def _same_channels(t: TensorType, whole: TensorType) -> bool:
