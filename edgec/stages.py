@@ -22,7 +22,6 @@ from edgec.passes.channels.drop_constant_channels import savings
 from edgec.passes.fold_batchnorm import FoldBatchnorm
 from edgec.passes.fold_transpose import FoldTranspose
 from edgec.passes.fuse import Fuse
-from edgec.passes.fuse_requantize import FuseRequantize
 from edgec.passes.judge import check_inputs
 from edgec.passes.own_outputs import OwnOutputs
 from edgec.passes.quantize.assign_precision import Assignment
@@ -90,7 +89,6 @@ def passes_for(
     if precision == "int8":
         # on the whole sequence: calibration data are whole clips
         passes.append(Quantize(calibration, assignment or Assignment()))
-        passes.append(FuseRequantize())
     passes.append(Fuse())  # after quantisation, whose rules know layers and activations apart
     return passes + late
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import edgec
+from edgec.ops import OPS
 
 ROOT = Path(edgec.__file__).parent
 ROOMS = [
@@ -87,3 +88,30 @@ def test_foreign_libraries_stay_in_their_rooms(library: str, allowed: set[str]) 
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             if any(n.split(".")[0] == library for n in names):
                 assert room_of(path) in allowed, f"{path.relative_to(ROOT)} imports {library}"
+
+
+#: passes that look for a structure that the user wrote out, and so name the ops it is made of
+RECOGNISERS = {"passes/recognize_eca.py", "passes/recognize_scaler.py"}
+
+
+def test_ops_are_asked_for_what_they_declare_and_not_for_their_class() -> None:
+    """Outside of the ops, their kernels, the converters that make them and the recognisers an op's class may be called,
+    which makes an op, and annotate; it is in no table and no comparison."""
+    kinds = {base.__name__ for op in OPS.values() for base in op.__mro__[:-1]} - {"Op"}
+    found = []
+    for path in FILES:
+        where = str(path.relative_to(ROOT))
+        if room_of(path) in ("ops", "kernels", "frontends", "nn") or where in RECOGNISERS:
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        made = {id(n.func) for n in ast.walk(tree) if isinstance(n, ast.Call)}
+        from_ops = [
+            n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and str(n.module).startswith("edgec.ops")
+        ]
+        own = {a.name for n in from_ops for a in n.names} & kinds
+        names = [n for n in ast.walk(tree) if isinstance(n, ast.Name) and n.id in own and id(n) not in made]
+        found += [f"{where}:{n.lineno}: {n.id}" for n in names]
+        asked = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and ast.unparse(n).endswith("op.name")]
+        compared = {id(c) for n in ast.walk(tree) if isinstance(n, ast.Compare) for c in (n.left, *n.comparators)}
+        found += [f"{where}:{n.lineno}: {ast.unparse(n)}" for n in asked if id(n) in compared]
+    assert not found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -145,6 +145,7 @@ class Div(Binary):
 
     name: ClassVar[str] = "div"
     symbol: ClassVar[str] = "/"
+    product: ClassVar[Any] = Mul
     neutral: ClassVar[float] = 1
 
     def simplified(self, site: Site) -> Form | None:
@@ -216,7 +217,7 @@ class Affine(Op):
         if set(site.consts) != {1, 2}:
             return None
         scale, shift = (site.consts[k].astype(np.float64) for k in (1, 2))
-        return LinearMap(0, self.axis % len(site.outputs[0].shape), scale, shift)
+        return LinearMap(0, self.axis % len(site.outputs[0].shape), scale, shift, given=True)
 
     def integer(self, b: Builder, node: Node) -> None:
         """Batch norm: folded into whatever reads it."""

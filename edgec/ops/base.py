@@ -100,6 +100,8 @@ class LinearMap:
     axis: int
     scale: Array
     shift: Array
+    #: the op takes scale and shift as they are, so another of the kind in its place rounds no more than it does
+    given: bool = False
 
 
 class Reads(Enum):
@@ -142,6 +144,8 @@ class Op:
     examples: ClassVar[tuple[str, ...]] = ()
     #: True when the node's output is its state: the planner gives both the same memory
     output_is_state: ClassVar[bool] = False
+    #: of a quotient, the op that makes the same of the reciprocal of its second operand
+    product: ClassVar[Any] = None
     #: True when a frame's result is the mean of the frames so far, or of the last ones: an any-time readout
     is_readout: ClassVar[bool] = False
     #: inputs whose memory the output may take: element i is read before element i of the same size is written
@@ -216,6 +220,15 @@ class Op:
     def lag(self) -> int:
         """Frames by which the result of a step is later than the operand."""
         return 0
+
+    def taking(self, after: Op, types: Sequence[TensorType]) -> Op | None:
+        """The op that does the work of the next one too, on its own operands and then those of the other beyond the
+        first; None where there is none. `types` are those of its operands."""
+        return None
+
+    def transposed(self, operand: int, perm: Sequence[int]) -> Op | None:
+        """The op that reads an operand as it lies before a permute; None where there is none."""
+        return None
 
     def with_shape(self, shape: Sequence[int]) -> Op:
         """The same op where its operands have other extents (of the batch, of time, fewer channels), so that its result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -74,6 +74,11 @@ class MatMul(Op):
         "float32[2,3,4], float32[2,5,4] {transpose_b=True}",
     )
     transpose_b: bool = False
+
+    def transposed(self, operand: int, perm: Sequence[int]) -> Op | None:
+        last = len(perm) - 1
+        exchanged = operand == 1 and tuple(perm) == (*range(last - 1), last, last - 1)
+        return replace(self, transpose_b=not self.transpose_b) if exchanged else None
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         a, b = types

@@ -9,7 +9,6 @@ from edgec.passes.channels.drop_constant_channels import DropConstantChannels
 from edgec.passes.fold_batchnorm import FoldBatchnorm
 from edgec.passes.fold_transpose import FoldTranspose
 from edgec.passes.fuse import Fuse
-from edgec.passes.fuse_requantize import FuseRequantize
 from edgec.passes.recognize_eca import RecognizeEca
 from edgec.passes.recognize_scaler import RecognizeScaler
 from edgec.passes.split_linear import SplitLinear
@@ -26,7 +25,6 @@ PASSES: dict[str, type[Pass]] = {
     "split_linear": SplitLinear,
     "fold_transpose": FoldTranspose,
     "fuse": Fuse,
-    "fuse_requantize": FuseRequantize,
     "make_streaming": MakeStreaming,
     "make_sliding": MakeSliding,
 }

@@ -19,7 +19,6 @@ from edgec.ir.graph import Const, Graph, Node, numbered
 from edgec.ir.types import TensorType
 from edgec.ops.arithmetic import Add, Affine, Mul
 from edgec.ops.base import Array, LinearMap, Op, Site
-from edgec.ops.layer import FloatLayer
 from edgec.passes.base import Pass
 
 #: x - m is exact near m, x * s - m * s is off by the rounding of m * s: left apart where that is more than this
@@ -93,7 +92,7 @@ class Folder:
                 self.into_layer_before(before, node, found)
                 return True
             first = self.linear_map(before)
-            if first is not None and (both := self.composed(before, first, node, found)) is not None:
+            if first is not None and (both := self.composed(first, node, found)) is not None:
                 self.into_map_before(before, before.inputs[first.operand], node, both)
                 return True
         after = self.readers(name)
@@ -120,18 +119,18 @@ class Folder:
     def is_layer(self, node: Node) -> bool:
         """Whether a node is a layer whose weights are constants and whose output is the sum itself."""
         constant = all(i in self.consts for i in node.inputs[1:])
-        return isinstance(node.op, FloatLayer) and constant and not node.op.activation
+        return bool(node.op.is_layer) and node.type.dtype.is_float and constant and not node.op.activation
 
     def on_last(self, node: Node, found: LinearMap) -> bool:
         return found.axis == len(node.type.shape) - 1 or not self.is_vector(found)
 
-    def composed(self, before: Node, first: LinearMap, node: Node, second: LinearMap) -> LinearMap | None:
+    def composed(self, first: LinearMap, node: Node, second: LinearMap) -> LinearMap | None:
         """Both maps as one; None where their axes differ or the rounding of the shift would show."""
         vectors = [m.axis for m in (first, second) if self.is_vector(m)]
         if len(set(vectors)) > 1:
             return None
         scale, shift = first.scale * second.scale, first.shift * second.scale
-        exact = isinstance(before.op, Affine) or (second.scale == 1).all()
+        exact = first.given or (second.scale == 1).all()
         if not exact and (np.abs(shift) > REACH).any():
             return None
         return LinearMap(0, (vectors or [self.thin_axis(node.type)])[0], scale, shift + second.shift)
@@ -144,7 +143,7 @@ class Folder:
         """Whether a layer can absorb the map in front of it."""
         if not self.is_layer_input(node.output, layer) or not self.on_last(node, found):
             return False
-        if not isinstance(node.op, Affine) and (np.abs(found.shift) > REACH).any():
+        if not found.given and (np.abs(found.shift) > REACH).any():
             return False
         groups = getattr(layer.op, "groups", 1)
         factors = np.abs(np.broadcast_to(found.scale, node.type.shape[-1:])).reshape(groups, -1)
@@ -154,7 +153,7 @@ class Folder:
 
     def is_layer_input(self, name: str, layer: Node) -> bool:
         constant = all(i in self.consts for i in layer.inputs[1:])
-        return isinstance(layer.op, FloatLayer) and layer.inputs[0] == name and constant
+        return bool(layer.op.is_layer) and layer.inputs[0] == name and constant
 
     def data(self, name: str) -> Array:
         values: Array = self.consts[name].data.astype(np.float64)

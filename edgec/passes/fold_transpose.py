@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from edgec.ir.graph import Graph, Node
-from edgec.ops.dense import MatMul
-from edgec.ops.shape import Permute
+from edgec.ops.axes import permutation
 from edgec.passes.base import Pass
 
 
@@ -18,16 +17,15 @@ class FoldTranspose(Pass):
     name: ClassVar[str] = "fold_transpose"
 
     def run(self, graph: Graph) -> Graph:
-        producers = {o: n for n in graph.nodes for o in n.outputs}
-        nodes = [self.folded(n, producers.get(n.inputs[1])) if isinstance(n.op, MatMul) else n for n in graph.nodes]
-        return replace(graph, nodes=tuple(nodes)).prune_unused()
+        return replace(graph, nodes=tuple(folded(graph, n) for n in graph.nodes)).prune_unused()
 
-    def folded(self, node: Node, before: Node | None) -> Node:
-        """The product that reads what `before` permuted, if it only exchanged the last two axes."""
-        if before is None or not isinstance(before.op, Permute):
-            return node
-        last = len(before.op.perm) - 1
-        if before.op.perm != (*range(last - 1), last, last - 1):
-            return node
-        op = replace(node.op, transpose_b=not node.op.transpose_b)
-        return replace(node, op=op, inputs=(node.inputs[0], before.inputs[0]))
+
+def folded(graph: Graph, node: Node) -> Node:
+    """The node that reads what a permute before one of its operands reads, if its op can."""
+    for k, name in enumerate(node.inputs):
+        before = graph.producer(name)
+        perm = permutation(before.op, graph.input_types(before)) if before is not None else None
+        op = node.op.transposed(k, perm) if perm is not None else None
+        if before is not None and op is not None:
+            return replace(node, op=op, inputs=(*node.inputs[:k], before.inputs[0], *node.inputs[k + 1 :]))
+    return node

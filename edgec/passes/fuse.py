@@ -1,4 +1,4 @@
-"""Move an activation into the float convolution or linear layer before it: one pass over memory and one buffer less."""
+"""Let an op do the work of the next one too: one pass over memory and one buffer less."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from edgec.ir.graph import Graph, Node
-from edgec.ops.elementwise import ACTIVATIONS
-from edgec.ops.layer import FloatLayer
 from edgec.passes.base import Pass
 
 
 @dataclass(frozen=True)
 class Fuse(Pass):
-    """Runs after quantisation: integer layers clamp in their requantisation and have nothing left to fuse."""
+    """An activation moves into the float layer before it, requantisation into the integer layer. Runs after
+    quantisation. What something else reads too stays."""
 
     name: ClassVar[str] = "fuse"
 
@@ -23,19 +22,19 @@ class Fuse(Pass):
         nodes: list[Node] = []
         at: dict[str, int] = {}
         for node in graph.nodes:
-            host = at.get(node.inputs[0]) if node.op.name in ACTIVATIONS else None
-            if host is not None and uses[node.inputs[0]] == 1 and nodes[host].when == node.when:
-                before = nodes[host]
-                # the fused node keeps both source lines and computes the activation's output
-                nodes[host] = replace(
-                    before,
-                    op=replace(before.op, activation=node.op.name),
-                    outputs=node.outputs,
-                    types=node.types,
-                    source=tuple(dict.fromkeys(before.source + node.source)),
-                )
+            host = at.get(node.inputs[0]) if node.inputs and uses[node.inputs[0]] == 1 else None
+            both = fused(graph, nodes[host], node) if host is not None else None
+            if host is not None and both is not None:
+                nodes[host] = both
                 continue
-            if isinstance(node.op, FloatLayer) and not node.op.activation:
-                at[node.output] = len(nodes)
+            at |= dict.fromkeys(node.outputs[:1], len(nodes))
             nodes.append(node)
         return replace(graph, nodes=tuple(nodes))
+
+
+def fused(graph: Graph, before: Node, node: Node) -> Node | None:
+    """A node and its only reader as one, which keeps both source lines; None where no op does the work of both."""
+    alone = len(before.outputs) == 1 and before.when == node.when and all(i in graph.consts for i in node.inputs[1:])
+    op = before.op.taking(node.op, graph.input_types(before)) if alone else None
+    inputs, source = before.inputs + node.inputs[1:], tuple(dict.fromkeys(before.source + node.source))
+    return None if op is None else replace(node, op=op, inputs=inputs, source=source)

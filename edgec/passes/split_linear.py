@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from edgec.ir.graph import Const, Graph, Node
 from edgec.ir.types import TensorType
-from edgec.ops.dense import Linear
-from edgec.ops.shape import Reshape, Slice
+from edgec.ops.moves import FILL, index_map
+from edgec.ops.shape import Reshape
 from edgec.passes.base import Pass
 
 Array = npt.NDArray[Any]
@@ -49,14 +49,15 @@ class SplitLinear(Pass):
 
 def cuts_of(graph: Graph, node: Node) -> list[Cut] | None:
     """The slices that a linear layer is read by; None where anything else reads it or features are taken twice."""
-    if not isinstance(node.op, Linear) or any(i not in graph.consts for i in node.inputs[1:]):
+    constant = len(node.inputs) > 1 and all(i in graph.consts for i in node.inputs[1:])
+    if not (node.op.is_layer and constant and len(graph.type_of(node.inputs[1]).shape) == 2):
         return None
     cuts = []
     for reader in graph.consumers(node.output):
-        is_view = isinstance(reader.op, Reshape)
+        is_view = reader.op.is_view
         slices = graph.consumers(reader.output) if is_view else (reader,)
         for s in slices:
-            features = features_of(node, reader if is_view else None, s)
+            features = features_of(graph, node, reader if is_view else None, s)
             if features is None:
                 return None
             cuts.append(Cut(s, reader if is_view else None, features))
@@ -68,17 +69,19 @@ def cuts_of(graph: Graph, node: Node) -> list[Cut] | None:
     return cuts
 
 
-def features_of(node: Node, view: Node | None, reader: Node) -> Array | None:
-    """The layer's features in a slice of its output; None where the slice does not take the same ones of every row."""
-    if not isinstance(reader.op, Slice):
+def features_of(graph: Graph, node: Node, view: Node | None, reader: Node) -> Array | None:
+    """The layer's features that a reader of its output, or of a view of it, takes out of every row; None where it takes
+    others of other rows, or does not only move them."""
+    if not reader.op.moves or reader.op.is_view or len(reader.inputs) != 1:
         return None
-    shape = node.type.shape if view is None else view.type.shape
-    axis, rows = reader.op.axis % len(shape), prod(node.type.shape[:-1])
-    lead = next((k for k in range(len(shape) + 1) if prod(shape[:k]) == rows), None)
-    if lead is None or axis < lead:
+    rows, width = prod(node.type.shape[:-1]), node.type.shape[-1]
+    taken = index_map(reader.op, graph.input_types(reader))
+    if taken.size % rows or (taken == FILL).any():
         return None
-    index = np.arange(node.type.shape[-1]).reshape(shape[lead:])
-    return np.take(index, reader.op.indices, axis - lead).reshape(-1)
+    by_row = taken.reshape(rows, -1) - np.arange(rows)[:, None] * width
+    same = (by_row == by_row[0]).all() and (by_row >= 0).all() and (by_row < width).all()
+    plain = view is not None or reader.type.shape[:-1] == node.type.shape[:-1]
+    return by_row[0] if same and plain else None
 
 
 def layer(graph: Graph, node: Node, cut: Cut, consts: dict[str, Const]) -> list[Node]:
@@ -93,7 +96,7 @@ def layer(graph: Graph, node: Node, cut: Cut, consts: dict[str, Const]) -> list[
     if cut.view is None:
         return [replace(cut.reader, op=node.op, inputs=(node.inputs[0], *names), types=(kind,), source=source)]
     flat = f"{node.output}_{cut.reader.output}"
-    view = Reshape(cut.reader.type.shape, cut.view.op.time_axis)
+    view = Reshape(cut.reader.type.shape, cut.reader.type.time_axis)
     return [
         replace(node, inputs=(node.inputs[0], *names), outputs=(flat,), types=(kind,)),
         replace(cut.reader, op=view, inputs=(flat,)),

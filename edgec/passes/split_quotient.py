@@ -9,7 +9,6 @@ import numpy as np
 
 from edgec.ir.graph import Const, Graph, Node
 from edgec.ir.types import TensorType
-from edgec.ops.arithmetic import Div, Mul
 from edgec.ops.base import Array
 from edgec.passes.base import Pass
 
@@ -29,7 +28,7 @@ class SplitQuotient(Pass):
             return name
 
         for node in graph.nodes:
-            if not isinstance(node.op, Div) or is_reciprocal(graph, node):
+            if node.op.product is None or is_reciprocal(graph, node):
                 nodes.append(node)
                 continue
             x, y = node.inputs
@@ -38,9 +37,9 @@ class SplitQuotient(Pass):
             else:
                 factor = next(graph.fresh(f"{node.output}_reciprocal"))
                 one = const(f"{node.output}_one", np.ones(1, np.float32))
-                types = Div().infer([consts[one].type, graph.type_of(y)])
-                nodes.append(Node(Div(), (one, y), (factor,), types, node.source))
-            nodes.append(replace(node, op=Mul(), inputs=(x, factor)))
+                types = node.op.infer([consts[one].type, graph.type_of(y)])
+                nodes.append(Node(node.op, (one, y), (factor,), types, node.source))
+            nodes.append(replace(node, op=node.op.product(), inputs=(x, factor)))
         return replace(graph, consts=consts, nodes=tuple(nodes)).prune_unused()
 
 

@@ -7,7 +7,7 @@ from edgec.ir.graph import Graph
 from edgec.ir.types import DType
 from edgec.ir.verify import verify
 from edgec.ops import QAdd, QConv2d, QLinear, Requantize
-from edgec.passes.fuse_requantize import FuseRequantize
+from edgec.passes.fuse import Fuse
 from tests.graphs import Builder
 
 
@@ -32,7 +32,7 @@ def net(dtype: DType) -> Graph:
 
 def test_pairs_become_one_node_with_the_same_output() -> None:
     graph = net(DType.I8)
-    fused = FuseRequantize().run(graph)
+    fused = Fuse().run(graph)
     verify(fused)
     assert [n.op.name for n in fused.nodes] == ["qconv2d_requantize", "qlinear_requantize"]
     assert fused.nodes[0].source == ("net.py:1", "net.py:2")
@@ -45,7 +45,7 @@ def test_sums_that_something_else_reads_stay() -> None:
     sums = layer(b, b.input("x", 1, 4, 6, dtype=DType.I8, time=None), QLinear(), 6, 8)
     narrow = b.emit(Requantize("int16", 1.0, 0, -32768, 32767), sums, *scales(b, 8))
     graph = b.build(b.emit(QAdd(), narrow, sums))
-    assert FuseRequantize().run(graph) == graph
+    assert Fuse().run(graph) == graph
 
 
 @pytest.mark.parametrize("dtype", [DType.BIT, DType.I16])
@@ -53,4 +53,4 @@ def test_spikes_and_int16_keep_their_own_kernels(dtype: DType) -> None:
     b = Builder()
     sums = layer(b, b.input("x", 1, 4, 6, dtype=dtype, time=None), QLinear(), 6, 8)
     graph = b.build(b.emit(Requantize(), sums, *scales(b, 8)))
-    assert FuseRequantize().run(graph) == graph
+    assert Fuse().run(graph) == graph

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -52,6 +52,10 @@ class QConv2d(IntegerLayer):
     pad_value: int = 0
     row_zone: tuple[int, ...] = field(default=(), kw_only=True)
     col_zone: tuple[int, ...] = field(default=(), kw_only=True)
+
+    @property
+    def requantizing(self) -> type[Any]:
+        return QConv2dRequantize
 
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         x, w, bias = types

@@ -40,6 +40,10 @@ class QLinear(IntegerLayer):
     examples: ClassVar[tuple[str, ...]] = ("int8[2,5,3] t1, int8[3,4], int32[4]", "bit[2,3], int4[3,2], int32[2]")
     spike_rate: float | None = field(default=None, kw_only=True)
 
+    @property
+    def requantizing(self) -> type[Any]:
+        return QLinearRequantize
+
     def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
         x, w, bias = types
         need(len(w.shape) == 2 and x.shape[-1] == w.shape[0], f"x [..., {x.shape[-1]}] does not fit w {w.shape}")

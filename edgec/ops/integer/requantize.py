@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from math import prod
 from typing import Any, ClassVar
 
@@ -189,6 +189,17 @@ class IntegerLayer(Op):
     """A layer of integers; its sums are exact."""
 
     is_layer: ClassVar[bool] = True
+    #: the op that requantises its sums too
+    requantizing: ClassVar[Any] = None
+
+    def taking(self, after: Op, types: Sequence[TensorType]) -> Op | None:
+        """Sums of int8 are requantised where they are made: the tensor of int32 sums then never exists. Those of spikes
+        have kernels of their own."""
+        if self.requantizing is None or not isinstance(after, Requantize) or types[0].dtype not in (DType.I4, DType.I8):
+            return None
+        both = {f.name: getattr(op, f.name) for op in (self, after) for f in fields(op)}
+        op: Op = self.requantizing(**both)
+        return op
 
     def sums(self, x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         """The accumulators, whatever becomes of them."""
@@ -342,6 +353,8 @@ class Requantize(Levels):
 @dataclass(frozen=True)
 class Requantizing(Levels):
     """Mixin before a layer with int32 accumulators: it requantises them; operands multiplier and shift come last."""
+
+    requantizing: ClassVar[Any] = None
 
     @property
     def requantization(self) -> Requantize:
