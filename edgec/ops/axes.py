@@ -18,6 +18,7 @@ from functools import lru_cache
 from typing import Any
 
 from edgec.ir.types import TensorType
+from edgec.ops.base import Part
 
 LETTERS = "abcdefghjklmnop"  # of the axes of a tensor of any rank
 Perm = tuple[int, ...]
@@ -112,6 +113,21 @@ def permuted(op: Any, types: Sequence[TensorType], perm: Perm) -> tuple[Any, tup
     axis = perm[at]
     left = perm if len(result) == len(perm) else tuple(p - (p > axis) for p in perm if p != axis)
     return replace(op, axis=axis), tuple(moving), left
+
+
+def part_of(op: Any, types: Sequence[TensorType], rows: tuple[int, int], cols: tuple[int, int]) -> Part | None:
+    """The op for these rows and columns of its output image [B,H,W,C]: by its own rule, or as it stands where each
+    pixel is made of the input's there; None where it has no such part."""
+    if op.part is not None:
+        part: Part | None = op.part(types, rows, cols)
+        return part
+    axes = axes_of(op, types)
+    if axes is None or op.is_view or len(axes.results[0]) != 4 or len(axes.operands[0]) != 4:
+        return None
+    place = axes.results[0][1:3]
+    others = [(o, t) for o, t in zip(axes.operands[1:], types[1:], strict=True) if t.size > 1]
+    alone = all(t.shape[o.index(c)] == 1 for o, t in others for c in place if c in o)
+    return Part(op, rows, cols) if axes.operands[0][1:3] == place and alone else None
 
 
 def is_framewise(op: Any, types: Sequence[TensorType]) -> bool:

@@ -11,6 +11,7 @@ from math import prod
 
 from edgec.ir.graph import Graph, Node
 from edgec.ir.types import DType
+from edgec.ops.axes import part_of
 from edgec.plan.arena import Buffer
 from edgec.plan.tiles import Fetch, Keep, Layer, Make, Schedule, Store, schedule
 
@@ -138,12 +139,14 @@ def pixel_bytes(layers: Sequence[Layer], tensor: int) -> int:
 
 def fits(graph: Graph, node: Node) -> bool:
     """Whether a node may be a layer of a chain: one image in, one out, all else constant."""
-    if node.op.part is None or len(node.outputs) != 1 or node.states or node.when.last:
+    if not node.inputs or len(node.outputs) != 1 or node.states or node.when.last:
         return False
     image, out = graph.type_of(node.inputs[0]), node.type
     plain = all(len(t.shape) == 4 and t.shape[0] == 1 and t.dtype is not DType.BIT for t in (image, out))
     alone = node.inputs[0] not in graph.consts and all(i in graph.consts for i in node.inputs[1:])
-    return plain and alone and node.op.part(graph.input_types(node), (0, out.shape[1]), (0, out.shape[2])) is not None
+    if not (plain and alone):
+        return False
+    return part_of(node.op, graph.input_types(node), (0, out.shape[1]), (0, out.shape[2])) is not None
 
 
 def chains(graph: Graph) -> list[tuple[int, int]]:

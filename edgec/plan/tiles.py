@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgec.ir.types import TensorType
+from edgec.ops.axes import part_of
+from edgec.ops.base import Part
 
 Span = tuple[int, int]  # [first, last)
 
@@ -80,12 +82,19 @@ class Schedule:
     cols: tuple[Span, ...]
 
 
+def part(layer: Layer, rows: Span, cols: Span) -> Part:
+    """A layer for some rows and columns of its output; every layer of a chain has that."""
+    found = part_of(layer.op, layer.inputs, rows, cols)
+    assert found is not None
+    return found
+
+
 def columns(layers: Sequence[Layer], strip: Span) -> tuple[Span, ...]:
     """The columns of each tensor that a strip of the output needs."""
     spans = [strip]
     for layer in reversed(layers):
         made = layer.output.shape[1]
-        spans.append(layer.op.part(layer.inputs, (0, made), spans[-1]).cols)
+        spans.append(part(layer, (0, made), spans[-1]).cols)
     return tuple(reversed(spans))
 
 
@@ -100,13 +109,13 @@ def schedule(layers: Sequence[Layer], rows: int, strip: Span | None = None) -> S
         made: list[Span] = [wanted]
         parts: list[Any] = []
         for at in range(count - 1, -1, -1):
-            part = None
+            found = None
             if wanted[0] < wanted[1]:
-                part = layers[at].op.part(layers[at].inputs, wanted, cols[at + 1])
-                wanted = max(done[at], part.rows[0]), part.rows[1]
+                found = part(layers[at], wanted, cols[at + 1])
+                wanted = max(done[at], found.rows[0]), found.rows[1]
             else:
                 wanted = (done[at], done[at])
-            parts.insert(0, part)
+            parts.insert(0, found)
             made.insert(0, wanted)
         steps.append(_step(layers, cols, parts, made, done, base, capacity, strip is not None))
         done = [max(d, m[1]) for d, m in zip(done, made, strict=True)]

@@ -18,7 +18,7 @@ from edgec.errors import BudgetError
 from edgec.ir.evaluate import evaluate, evaluate_all
 from edgec.ir.graph import Const, Graph, Node, Value
 from edgec.ir.types import DType, TensorType
-from edgec.ops import Permute, QAffine, QConv2dRequantize
+from edgec.ops import Permute, QAffine, QConv2dRequantize, QLut
 from edgec.plan import Plan, Tiling, regions
 from edgec.plan.regions import Region, chains, layer_of
 from edgec.plan.tiles import Fetch, Keep, Store
@@ -39,6 +39,8 @@ def chain(h: int, w: int, channels: int, layers: list[Spec]) -> Graph:
         if kernel == (0, 0):
             op = QAffine(shift=4, zero_point=2)
             arrays = [rng.integers(-30, 30, inside).astype(np.int32) for _ in range(2)]
+        elif kernel == (0, 1):
+            op, arrays = QLut(), [rng.integers(-128, 128, 256).astype(np.int8)]
         else:
             op = QConv2dRequantize(pad_value=-7, zero_point=3, **fields)
             arrays = [
@@ -169,6 +171,19 @@ def test_an_inverted_residual_without_its_wide_tensor(tmp_path: Path, graph: Gra
     assert set(inner) == plan.tiles
     assert all(n.outputs == () for n in read_manifest(tmp_path / "steps").nodes if n.id + 1 in inner)
     assert [c.index for c in plan.calls] == list(range(len(graph.nodes)))
+
+
+def test_a_table_between_convolutions_takes_part(tmp_path: Path) -> None:
+    """It has no rule for parts: that each pixel is made of the one at its place follows from its axes."""
+    pad = (1, 1, 1, 1)
+    table, middle = ((0, 1), {}, 24), ((3, 3), {"pad": pad, "groups": 24}, 24)
+    graph = chain(16, 12, 8, [((1, 1), {}, 24), table, middle, table, ((1, 1), {}, 8)])
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "steps").mkdir()
+    whole = write_folder(graph, load_target("host"), tmp_path / "whole")
+    plan = run(graph, tmp_path / "steps", 1)
+    assert [(r.first, r.last) for r in plan.regions] == [(1, 5)]
+    assert plan.arena_bytes < whole.arena_bytes / 2
 
 
 def test_on_the_emulated_core(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from edgec.ir.types import DType, QuantParams, TensorType
 from edgec.ops.axes import LETTERS, along
-from edgec.ops.base import Cost, Kernel, Op, Part, Site, need
+from edgec.ops.base import Cost, Kernel, Op, Site, need
 from edgec.ops.integer.requantize import within
 from edgec.ops.loops import loop_nest
 
@@ -60,9 +60,6 @@ class QAffine(Op):
         multiplier, offset = (v.view(view) for v in vectors)
         total = x * multiplier + offset + (1 << (self.shift - 1))
         return ((total >> self.shift) + self.zero_point).clamp(self.lo, self.hi)
-
-    def part(self, types: Sequence[TensorType], rows: tuple[int, int], cols: tuple[int, int]) -> Part | None:
-        return Part(self, rows, cols) if self.axis % len(types[0].shape) == len(types[0].shape) - 1 else None
 
     def lower(self, site: Site) -> Kernel:
         x, multiplier, _ = site.inputs

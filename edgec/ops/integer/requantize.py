@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from edgec.ir.types import DType, QuantParams, TensorType
-from edgec.ops.base import Array, Cost, Kernel, Op, Param, Part, Site, ctype, need, same_time
+from edgec.ops.base import Array, Cost, Kernel, Op, Param, Site, ctype, need, same_time
 from edgec.ops.interval import Interval, corners, weighted
 from edgec.ops.loops import broadcast_shape, loop_nest, position
 from edgec.ops.sums import Axis, Filter, Window, line_of
@@ -335,9 +335,6 @@ class Requantize(Levels):
         lines = scaled_lines(self.rounding, x, f"multiplier[{channel}]", f"shift[{channel}]")
         value = f"scaled + T.int64({self.zero_point})"
         return [*lines, f"{y} = {clamped(value, self.lo, self.hi, DType(self.dtype), 'int64')}"]
-
-    def part(self, types: Sequence[TensorType], rows: tuple[int, int], cols: tuple[int, int]) -> Part:
-        return Part(self, rows, cols)
 
     def lower(self, site: Site) -> Kernel:
         x, multiplier, _ = site.inputs
