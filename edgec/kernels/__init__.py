@@ -17,9 +17,9 @@ from edgec.kernels.neon import NEON
 from edgec.kernels.odd_outputs import apart, carried, settled
 from edgec.kernels.rule import Rule, Table
 from edgec.ops.base import Kernel, Op, Site
-from edgec.ops.integer.conv import QConv2dRequantize
+from edgec.ops.integer.conv import QConv1d, QConv2dRequantize
 from edgec.ops.integer.linear import QLinear, QLinearRequantize
-from edgec.ops.integer.requantize import QConv1d, Requantize
+from edgec.ops.integer.requantize import Requantize
 from edgec.ops.integer.spiking import QUnpack
 
 GENERIC: Table = {

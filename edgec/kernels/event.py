@@ -12,8 +12,9 @@ import numpy as np
 
 from edgec.ir.types import DType
 from edgec.ops.base import Array, Kernel, Op, Site
+from edgec.ops.integer.conv import QConv1d
 from edgec.ops.integer.linear import QLinear
-from edgec.ops.integer.requantize import QConv1d, rows_of
+from edgec.ops.integer.requantize import rows_of
 from edgec.ops.integer.spiking import QUnpack
 
 BLOCK, SMALL_BLOCK = 16, 4

@@ -8,8 +8,8 @@ import numpy as np
 
 from edgec.ir.types import DType
 from edgec.ops.base import Array, Kernel, Op, Site
+from edgec.ops.integer.conv import QConv1d
 from edgec.ops.integer.linear import QLinearRequantize
-from edgec.ops.integer.requantize import QConv1d
 
 OUTPUTS = 4
 

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 from edgec.kernels.rule import Rule
 from edgec.ops.base import Kernel, Op, Site
-from edgec.ops.integer.conv import QConv2d
-from edgec.ops.integer.requantize import QConv1d
+from edgec.ops.integer.conv import QConv1d, QConv2d
 
 
 def of_line(rule: Rule) -> Rule:

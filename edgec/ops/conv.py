@@ -14,9 +14,8 @@ from edgec.ir.types import DType, TensorType
 from edgec.ops.base import Cost, Kernel, Reads, Site, need
 from edgec.ops.elementwise import activate, activation_lines, check_activation
 from edgec.ops.integer.build import Builder
-from edgec.ops.integer.conv import QConv2d
+from edgec.ops.integer.conv import QConv1d, QConv2d
 from edgec.ops.integer.layer import layer, read
-from edgec.ops.integer.requantize import QConv1d
 from edgec.ops.layer import FloatLayer
 from edgec.ops.sums import Axis, Filter, Window, line_of, window_of
 from edgec.ops.window import conv_axes, out_extent

@@ -6,10 +6,10 @@ from edgec.kernels import event
 from edgec.kernels.cortex_m import conv, dense, depth, narrow, packed, rows, softmax
 from edgec.kernels.lines import of_line
 from edgec.kernels.rule import Table, Variants
-from edgec.ops.integer.conv import QConv2d, QConv2dRequantize
+from edgec.ops.integer.conv import QConv1d, QConv2d, QConv2dRequantize
 from edgec.ops.integer.linear import QLinear, QLinearRequantize
 from edgec.ops.integer.product import QMatMul
-from edgec.ops.integer.requantize import QConv1d, Requantize
+from edgec.ops.integer.requantize import Requantize
 from edgec.ops.integer.softmax import QSoftmax
 from edgec.ops.integer.spiking import QLif
 

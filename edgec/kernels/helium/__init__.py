@@ -5,12 +5,12 @@ from __future__ import annotations
 from edgec.kernels.helium import depth, each, image, mel, product, rows
 from edgec.kernels.lines import of_line
 from edgec.kernels.rule import Table, Variants
-from edgec.ops.integer.conv import QConv2d, QConv2dRequantize
+from edgec.ops.integer.conv import QConv1d, QConv2d, QConv2dRequantize
 from edgec.ops.integer.linear import QLinear, QLinearRequantize
 from edgec.ops.integer.norm import QLayerNorm
 from edgec.ops.integer.pool import QAvgPool2d, QMaxPool2d
 from edgec.ops.integer.product import QMatMul, QMul
-from edgec.ops.integer.requantize import QConv1d, QLut, Requantize
+from edgec.ops.integer.requantize import QLut, Requantize
 from edgec.ops.integer.softmax import QSoftmax
 from edgec.ops.integer.tflite import TfliteAdd, TfliteAvgPool2d, TfliteMul
 from edgec.ops.signal.log_mel import QLogMel

@@ -13,8 +13,8 @@ from edgec.kernels.cortex_m.zones import Zones, biases_of
 from edgec.kernels.event import Rows, cheapest, rows_of_window
 from edgec.kernels.generic import is_one_product
 from edgec.ops.base import Array, Kernel, Op, Site
-from edgec.ops.integer.conv import QConv2d
-from edgec.ops.integer.requantize import QConv1d, Requantize, accumulator_bounds
+from edgec.ops.integer.conv import QConv1d, QConv2d
+from edgec.ops.integer.requantize import Requantize, accumulator_bounds
 
 VECTOR = 16  # bytes
 SOME, ONE = 4, 8  # outputs of a block of two rows, of a block of one

@@ -9,9 +9,9 @@ from edgec.ops.activation import Softmax
 from edgec.ops.conv import Conv2d
 from edgec.ops.dense import Linear, MatMul
 from edgec.ops.elementwise import Gelu
-from edgec.ops.integer.conv import QConv2d, QConv2dRequantize
+from edgec.ops.integer.conv import QConv1d, QConv2d, QConv2dRequantize
 from edgec.ops.integer.linear import QLinear, QLinearRequantize
-from edgec.ops.integer.requantize import QConv1d, Requantize
+from edgec.ops.integer.requantize import Requantize
 from edgec.ops.norm import LayerNorm
 
 IMAGES: Variants = (("dense_neon", integer.linear), ("windows_neon", integer.convolution))

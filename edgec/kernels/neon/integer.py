@@ -12,8 +12,7 @@ from edgec.kernels.cortex_m.rows import requantization
 from edgec.kernels.generic import is_one_product
 from edgec.kernels.helium.image import Finish, finish_for
 from edgec.ops.base import Array, Kernel, Op, Site
-from edgec.ops.integer.conv import QConv2d
-from edgec.ops.integer.requantize import QConv1d
+from edgec.ops.integer.conv import QConv1d, QConv2d
 
 VECTOR, HALF = 16, 8  # bytes
 BLOCK, ROWS = 4, 4  # outputs and rows of a block

@@ -1,22 +1,20 @@
-"""Integer ops. Requantisation has its one home here; every reference is exact, on int64 tensors."""
+"""The one home of requantisation, and what the other integer ops share; references are exact, on int64 tensors."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from math import prod
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from edgec.ir.types import DType, QuantParams, TensorType
-from edgec.ops.base import Array, Cost, Kernel, Op, Param, Site, ctype, need, same_time
+from edgec.ops.base import Array, Kernel, Op, Param, Site, ctype, need, same_time
 from edgec.ops.interval import Interval, corners, weighted
 from edgec.ops.loops import broadcast_shape, loop_nest, position
-from edgec.ops.sums import Axis, Filter, Window, line_of
-from edgec.ops.window import conv_axes, out_extent
+from edgec.ops.sums import Filter, Window
 
 ROUNDINGS = ("single", "tflite")
 ACTIVATIONS = (DType.I4, DType.I8, DType.I16, DType.BIT)
@@ -211,78 +209,6 @@ class IntegerLayer(Op):
     def interval(self, types: Sequence[TensorType], operands: Sequence[Interval]) -> Interval | None:
         x, w, bias = operands
         return weighted(self.sums, x, w, bias)
-
-
-@dataclass(frozen=True)
-class QConv1d(IntegerLayer):
-    """Integer Conv1d: x [B,T,C], w [K,C/groups,O], bias int32 [O] -> int32 [B,T',O]; padding is `pad_value`.
-
-    `spike_rate` as in QLinear.
-    """
-
-    name: ClassVar[str] = "qconv1d"
-    examples: ClassVar[tuple[str, ...]] = (
-        "int8[2,6,3] t1, int8[3,3,4], int32[4] {pad=(2,1),stride=2,pad_value=5}",
-        "bit[2,7,4] t1, int8[2,1,4], int32[4] {groups=4,dilation=2}",
-        "int8[2,5,4], int8[2,2,6], int32[6] {groups=2}",
-    )
-    stride: int = 1
-    pad: tuple[int, int] = (0, 0)
-    dilation: int = 1
-    groups: int = 1
-    pad_value: int = 0
-    spike_rate: float | None = field(default=None, kw_only=True)
-
-    def infer(self, types: Sequence[TensorType]) -> tuple[TensorType, ...]:
-        x, w, bias = types
-        three = len(x.shape) == len(w.shape) == 3
-        need(three, f"expected x [B,T,C] and w [K,C,O], found {x.shape} and {w.shape}")
-        channels = w.shape[1] * self.groups
-        need(x.shape[2] == channels, f"x has {x.shape[2]} channels, w expects {channels}")
-        need(bias.shape == (w.shape[2],) and bias.dtype is DType.I32, f"expected int32 bias of shape ({w.shape[2]},)")
-        frames = out_extent(x.shape[1], w.shape[0], self.stride, self.pad, self.dilation)
-        return (accumulator((x.shape[0], frames, w.shape[2]), x, w),)
-
-    def axes(self, types: Sequence[TensorType]) -> str:
-        return conv_axes("t", self.groups, types[1])
-
-    def sums(self, x: torch.Tensor, w: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        padded = F.pad(exact(x).transpose(1, 2), self.pad, value=float(self.pad_value))
-        y = F.conv1d(padded, exact(w).permute(2, 1, 0), None, self.stride, 0, self.dilation, self.groups)
-        return y.transpose(1, 2).to(torch.int64) + bias
-
-    def interval(self, types: Sequence[TensorType], operands: Sequence[Interval]) -> Interval | None:
-        """Along time any frames, and padding, lie under every tap."""
-        if types[0].time_axis != 1:
-            return super().interval(types, operands)
-        (x, w, bias), op = operands, QConv1d(groups=self.groups)
-        if self.pad != (0, 0):
-            x = Interval(x.lo.clamp(max=self.pad_value), x.hi.clamp(min=self.pad_value))
-
-        def sums(a: torch.Tensor, taps: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
-            return op.sums(a, taps.sum(0, keepdim=True), start)
-
-        return weighted(sums, x, w, bias)
-
-    def lower(self, site: Site) -> Kernel:
-        (b, t, c), taps, frames = site.inputs[0].shape, site.inputs[1].shape[0], site.outputs[0].shape[1]
-        window = line_of(b, Axis(t, frames, taps, self.stride, self.pad[0], self.dilation), c)
-        products, params, consts = integer_filter(site, window, self.groups, self.pad_value)
-        o = products.weights[3]
-        lines = products.nest("int32", "bias[{o}]", f"y[{window.position}, {{o}}] = {{acc}}")
-        return Kernel("\n".join(lines), (*params, ("y", (window.count, o), "int32")), consts)
-
-    def stream(self, step: Any, x: str, w: str, bias: str) -> str:
-        if step.type_of(x).time_axis != 1:  # the filter runs along another axis: frames do not mix
-            return step.emit(self, x, w, bias)  # type: ignore[no-any-return]
-        span = self.dilation * (step.type_of(w).shape[0] - 1) + 1
-        left, right = self.pad
-        line = step.delay_line(x, length=span, left=left, right=right, stride=self.stride, fill=self.pad_value)
-        return step.emit(replace(self, pad=(0, 0), stride=1), line, w, bias)  # type: ignore[no-any-return]
-
-    def cost(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Cost:
-        k, cg, _ = inputs[1].shape
-        return Cost(outputs[0].size * k * cg)
 
 
 @dataclass(frozen=True)
