@@ -24,15 +24,15 @@ import torch
 from onnx import numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, quantize_static
 
+from edgec import frontends
 from edgec.device import open_device
-from edgec.frontends.builder import GraphBuilder
-from edgec.frontends.onnx.importer import Walker
+from edgec.frontends.builder import safe_name
 from edgec.frontends.onnx.model import read_model
-from edgec.frontends.onnx.values import Stored
 from edgec.ir.evaluate import run_node
 from edgec.ir.graph import Graph
 from edgec.pipeline import compile_model
 from edgec.profile.timing.frames import count_frames
+from edgec.stages import passes_for, transform
 from edgec.target import load_target
 from edgec.toolchain import image_sizes
 from edgec.toolchain.manifest import read_manifest
@@ -92,24 +92,23 @@ def images() -> np.ndarray:
 
 def agreement(name_of: str, path: Path, inputs: np.ndarray) -> str:
     """Levels compared, levels that differ, and by how much: each operator alone, and in depth."""
-    walker = Walker(read_model(path), GraphBuilder(name_of))
-    assert not walker.walk()
-    graph = walker.build.build(walker.outputs)
+    graph = transform(frontends.load(path), passes_for("int8", None, None, None), lambda stage: None)[-1]
     model = onnx.load(path)
-    tensors = [n.output[0] for n in model.graph.node if n.op_type == "QuantizeLinear" and n.output[0] in walker.values]
-    tensors = [t for t in tensors if isinstance(walker.values[t], Stored)]
+    held = {n.output[0]: integers_of(graph, n) for n in model.graph.node if n.op_type == "QuantizeLinear"}
+    tensors = [t for t, name in held.items() if name is not None]
     plain, fused = session_of(model, tensors, fused=False), session_of(model, tensors[-1:], fused=True)
     v = graph.inputs[0]
     counts = {mode: np.zeros((len(tensors), 3), np.int64) for mode in ("alone", "in depth", "fused", "theirs")}
     for x in inputs.reshape(-1, *v.type.shape):
         real = (x.astype(np.float32) - v.type.quant.zero_point) * np.float32(v.type.quant.scale[0])
         feed = {plain.get_inputs()[0].name: real}
-        wanted = {t: our_axes(walker.values[t], y) for t, y in zip(tensors, plain.run(tensors, feed), strict=True)}
-        last = our_axes(walker.values[tensors[-1]], fused.run(tensors[-1:], feed)[0])
-        theirs = {walker.values[t].name: y for t, y in wanted.items()}
+        shapes = {t: graph.type_of(held[t]).shape for t in tensors}
+        wanted = {t: our_axes(shapes[t], y) for t, y in zip(tensors, plain.run(tensors, feed), strict=True)}
+        last = our_axes(shapes[tensors[-1]], fused.run(tensors[-1:], feed)[0])
+        theirs = {held[t]: y for t, y in wanted.items()}
         alone, deep = levels_of(graph, x, theirs), levels_of(graph, x, {})
         for k, t in enumerate(tensors):
-            name = walker.values[t].name
+            name = held[t]
             add(counts["alone"][k], alone[name].numpy() - wanted[t])
             add(counts["in depth"][k], deep[name].numpy() - wanted[t])
         add(counts["fused"][-1], deep[name].numpy() - last)
@@ -139,10 +138,17 @@ def add(count: np.ndarray, error: np.ndarray) -> None:
     count[:] = count[0] + error.size, count[1] + (error != 0).sum(), max(count[2], np.abs(error).max())
 
 
-def our_axes(stored: Stored, levels: np.ndarray) -> np.ndarray:
-    """onnxruntime's levels as our int8, in the graph's order of axes."""
-    offset = 128 if levels.dtype == np.uint8 else 0
-    return (levels.astype(np.int64) - offset).transpose(stored.axes)
+def integers_of(graph: Graph, node: onnx.NodeProto) -> str | None:
+    """The graph's tensor for what a QuantizeLinear gives; None where it has none of its own."""
+    known = {o for n in graph.nodes for o in n.outputs} | {v.name for v in graph.inputs}
+    name = safe_name(node.input[0])
+    return next((n for n in (f"{name}_i8", name) if n in known), None)
+
+
+def our_axes(shape: tuple[int, ...], levels: np.ndarray) -> np.ndarray:
+    """onnxruntime's levels as our int8, images with their channels last."""
+    levels = levels.astype(np.int64) - (128 if levels.dtype == np.uint8 else 0)
+    return levels if levels.shape == shape else levels.transpose(0, 2, 3, 1)
 
 
 def levels_of(graph: Graph, x: np.ndarray, theirs: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:

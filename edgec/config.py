@@ -26,7 +26,7 @@ class Config:
 
     model: str | None = choice(
         None,
-        "a checkpoint (.pt), an exported program (.pt2), a quantised .tflite or .onnx (QDQ) file, or a shipped model's"
+        "a checkpoint (.pt), an exported program (.pt2), an .onnx file, a quantised .tflite file, or a shipped model's"
         " name",
         path="named",
     )

@@ -34,6 +34,7 @@ from edgec.kernels import takes_zones
 from edgec.options import DEFAULTS, Budget, Choices, Code, Form, Options, takes_choices
 from edgec.passes.channels.drop_constant_channels import DropConstantChannels
 from edgec.passes.quantize.assign_precision import kept_wide
+from edgec.passes.quantize.plan import has_grids
 from edgec.passes.quantize.quantize import Quantize
 from edgec.passes.quantize.ranges import (
     SYNTHETIC,
@@ -252,9 +253,9 @@ def calibrate_model(
 
 
 def read_calibration(source: Any, precision: str, graph: Graph) -> Samples | Ranges | None:
-    """Samples of every input of a graph, or their statistics; a graph that comes quantised needs none."""
+    """Samples of every input of a graph, or their statistics; a graph whose file gives scales may do without."""
     if source is None:
-        if precision == "int8":
+        if precision == "int8" and not has_grids(graph):
             raise no_calibration()
         return None
     if isinstance(source, (str, Path)):

@@ -168,7 +168,7 @@ def make_stages(
     if isinstance(streaming, MakeStreaming):
         progress("check_streaming")
         how["streaming"] = check_streaming(OwnOutputs().run(reference))
-    if kind == "int8":
+    if kind == "int8" and calibration is not None:
         progress("calibrate")
         statistics = statistics_of(reference, calibration)
         check_inputs(reference.inputs, statistics)

@@ -26,6 +26,7 @@ def dims(rng: np.random.Generator, count: int, largest: int = 7) -> tuple[int, .
 def elementwise(rng: np.random.Generator) -> Cases:
     for op in UNARY.values():
         yield op(), [f32(*dims(rng, 3))]
+    yield OPS["snap"](scale=float(rng.uniform(0.01, 0.5)), zero=int(rng.integers(-128, 128))), [f32(*dims(rng, 3))]
     for name in BINARY:
         shape = dims(rng, 3)
         other = tuple(n if rng.random() < 0.5 else 1 for n in shape)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from edgec.errors import FrontendError
 from edgec.ir.graph import Const, Graph, Node, Value, numbered
-from edgec.ir.types import DType, TensorType
+from edgec.ir.types import DType, QuantParams, TensorType
 
 _DTYPES = {
     "float32": DType.F32, "int8": DType.I8, "int16": DType.I16, "int32": DType.I32, "int64": DType.I64,
@@ -44,14 +44,14 @@ class GraphBuilder:
         self._consts: dict[str, Const] = {}
         self._nodes: list[Node] = []
         self._types: dict[str, TensorType] = {}
+        self._producers: dict[str, Node] = {}
 
     def type_of(self, name: str) -> TensorType:
         return self._types[name]
 
-    def constant(self, name: str) -> npt.NDArray[Any] | None:
-        """The value of a constant; None for another tensor."""
-        const = self._consts.get(name)
-        return None if const is None else const.data
+    def producer(self, name: str) -> Node | None:
+        """The node that computes a tensor; None for inputs and constants."""
+        return self._producers.get(name)
 
     def fresh(self, stem: str) -> str:
         """A name not used yet: the stem, or the stem with a number."""
@@ -65,13 +65,15 @@ class GraphBuilder:
         self._types[name] = t
         return name
 
-    def const(self, stem: str, data: npt.NDArray[Any]) -> str:
-        """A constant; the same data under the same name is stored once. ValueError for an element type the IR lacks."""
-        data = np.array(data, order="C")  # a copy: the weights of a module may change or be read-only
-        if data.dtype.name not in _DTYPES:
+    def const(self, stem: str, data: npt.NDArray[Any], grid: QuantParams | None = None) -> str:
+        """A constant, on a grid if one is given; the same data under the same name is stored once. ValueError for an
+        element type the IR lacks."""
+        # a copy: the weights of a module may change or be read-only
+        data = np.array(data, None if grid is None else np.float64, order="C")
+        if data.dtype.name not in _DTYPES and grid is None:
             raise ValueError(f"constant {stem} has element type {data.dtype.name}; edgec computes in float32")
-        t = TensorType(data.shape, _DTYPES[data.dtype.name])
-        data = data.astype(t.dtype.storage)
+        t = TensorType(data.shape, DType.F32 if grid else _DTYPES[data.dtype.name], grid)
+        data = data if grid else data.astype(t.dtype.storage)
         old = self._consts.get(safe_name(stem))
         if old is not None and old.type == t and np.array_equal(old.data, data):
             return safe_name(stem)
@@ -89,6 +91,7 @@ class GraphBuilder:
             outputs.append(self.fresh(name or op.name))
             self._types[outputs[-1]] = t
         self._nodes.append(Node(op, inputs, tuple(outputs), types, self.source))
+        self._producers.update(dict.fromkeys(outputs, self._nodes[-1]))
         return tuple(outputs)
 
     def emit(self, op: Any, *inputs: str, name: str | None = None) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from edgec.ir.types import TensorType
@@ -28,10 +29,16 @@ class Value:
 
 @dataclass(frozen=True)
 class Const:
-    """A constant tensor; BIT constants hold 0/1 as int8."""
+    """A constant tensor; BIT constants hold 0/1 as int8. Real numbers on a grid, `type.quant`, are held in float64:
+    their integers come back exactly."""
 
     data: npt.NDArray[Any]
     type: TensorType
+
+    @property
+    def elements(self) -> npt.NDArray[Any]:
+        """The data as kernels read them."""
+        return np.asarray(self.data, np.float32) if self.type.dtype.is_float else self.data
 
 
 @dataclass(frozen=True)

@@ -181,7 +181,7 @@ def parse_graph(text: str, ops: Mapping[str, Any], data: Mapping[str, np.ndarray
 def _const_data(text: str, t: TensorType) -> np.ndarray[Any, Any]:
     if text == "...":
         raise VerifyError("constant printed without its values; print the graph with them")
-    dtype = "int8" if t.dtype is DType.BIT else t.dtype.storage
+    dtype = "int8" if t.dtype is DType.BIT else "float64" if t.dtype.is_float and t.quant else t.dtype.storage
     data = np.array(ast.literal_eval(text), dtype=dtype)
     if data.size != t.size:
         raise VerifyError(f"expected {t.size} values for {print_type(t)}, found {data.size}")

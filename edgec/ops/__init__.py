@@ -10,7 +10,8 @@ from edgec.ops.base import Op
 
 FAMILIES = (
     "activation", "arithmetic", "conv", "cumulative", "dense", "eca", "elementwise", "gather", "norm", "pool",
-    "recurrent", "reduce", "scaler", "shape", "taps", "timeline", "neurons.lif", "neurons.snntorch", "signal.log_mel",
+    "recurrent", "reduce", "scaler", "shape", "snap", "taps", "timeline",
+    "neurons.lif", "neurons.snntorch", "signal.log_mel",
     "integer.conv", "integer.elementwise", "integer.linear", "integer.neuron", "integer.norm", "integer.pool",
     "integer.product", "integer.requantize", "integer.scaler", "integer.softmax", "integer.spiking", "integer.tflite",
 )  # fmt: skip

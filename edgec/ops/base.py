@@ -158,6 +158,10 @@ class Op:
     # What quantisation asks before it decides how tensors are stored
     #: how it reads its computed operands, where it is no `linear_map`
     reads: ClassVar[Reads] = Reads.INT8
+    #: every element of the result is that of the operand, or a bound that it exceeds
+    clamps: ClassVar[bool] = False
+    #: the `Scale` at whose integers the result lies, where a file says so
+    grid: ClassVar[Any] = None
     #: the first result is spikes, 0 or 1: it is a neuron
     spikes: ClassVar[bool] = False
     #: the elements of each row of the result are parts of 1, as probabilities are: in int16 their scale is PROBABILITY

@@ -143,7 +143,7 @@ def factor(b: Builder, name: str) -> Source:
     """An operand in int8: as it is stored, at whatever scale, else at its own."""
     values = b.data(name)
     if values is not None:
-        return b.constant(name, DType.I8, symmetric(float(np.abs(values).max(initial=0.0)), 127))
+        return b.given(name) or b.constant(name, DType.I8, symmetric(float(np.abs(values).max(initial=0.0)), 127))
     source = b.sources[name]
     if b.is_plain(source) and b.dtype(source) is DType.I8:
         return source

@@ -115,6 +115,7 @@ class Unary(Elementwise):
 class Clamp(Unary):
     """A bound from below, above or both."""
 
+    clamps: ClassVar[bool] = True
     monotone: ClassVar[bool] = True
 
     @property

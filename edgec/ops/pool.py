@@ -16,7 +16,7 @@ from edgec.ir.types import DType, TensorType
 from edgec.ops.axes import LETTERS, along
 from edgec.ops.base import Form, Kernel, Op, Site, need
 from edgec.ops.integer.build import EVERYTHING, Builder, Source
-from edgec.ops.integer.numbers import Refusal, Scale, fixed_point
+from edgec.ops.integer.numbers import Refusal, Scale, fixed_point, nearest_point
 from edgec.ops.integer.pool import MEAN_FRAMES, QAvgPool2d, QMaxPool2d, QMean, limit_of, mean_ratio
 from edgec.ops.shape import Permute, Reshape
 from edgec.ops.sums import Sum, Window, apart, nest, window_of
@@ -234,9 +234,12 @@ class AvgPool2d(Pool2d):
         if n > 2**14:
             raise Refusal(f"its window of {n} positions is too large for int32 sums")
         counted = self.counted
-        factor = np.array([float(x.scale[0]) / ((1 if counted else n) * target.scale)])
-        multiplier, shift = fixed_point(factor, min(15, 29 - ceil(log2(255 * n))))
+        factor, step = np.array([float(x.scale[0]) / ((1 if counted else n) * target.scale)]), target.of(x.scale)
+        if target.exact:
+            multiplier, shift = nearest_point(factor, 255 * float(step[0]) + 2)
+        else:
+            multiplier, shift = fixed_point(factor, min(15, 29 - ceil(log2(255 * n))))
         shape = (self.kernel, self.stride, self.pad, x.zero)
-        op = QAvgPool2d(*shape, target.scale, target.zero, x.zero, int(multiplier[0]), shift, counted=counted)
+        op = QAvgPool2d(*shape, target.scale, target.zero, x.zero, int(multiplier[0]), shift, target.exact, counted)
         b.emit(op, (x.tensor,), node.outputs)
         b.hold(node.output, node.output, target)

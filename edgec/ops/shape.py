@@ -35,11 +35,17 @@ def place(b: Builder, node: Node, inputs: tuple[str, ...]) -> None:
         raise Refusal(str(err)) from err
 
 
+def at_one_scale(b: Builder, name: str) -> Source:
+    """A tensor as it is stored, unless a map or clamp is still to be applied to it."""
+    source = b.sources[name]
+    if not b.is_plain(source) or b.dtype(source) is DType.I32:
+        return b.store(name, *b.plan.stored(name))
+    return source
+
+
 def moved(op: Op, b: Builder, node: Node, others: tuple[str, ...] = ()) -> None:
     """Reshape, permute, slice: the same integers elsewhere. `others` are operands beside the first, an index."""
-    name, source = node.inputs[0], b.sources[node.inputs[0]]
-    if not b.is_plain(source) or b.dtype(source) is DType.I32:
-        source = b.store(name, *b.plan.stored(name))
+    name, source = node.inputs[0], at_one_scale(b, node.inputs[0])
     if b.dtype(source) is DType.BIT and not takes(b, node, [source]):
         source = b.store(name, DType.I8, Scale(1.0))
     place(b, node, (source.tensor, *others))
@@ -356,6 +362,16 @@ class Pad(Op):
         if not isinstance(before, Pad) or before.value != self.value:
             return None
         return replace(self, amounts=tuple(a + b for a, b in zip(before.amounts, self.amounts, strict=True)))
+
+    def integer(self, b: Builder, node: Node) -> None:
+        """Around integers at one scale, that of the value."""
+        x = b.widened(at_one_scale(b, node.inputs[0]))
+        scale, bounds = Scale(float(x.scale[0]), x.zero, "even"), b.dtype(x).range
+        value = scale.quantized(self.value, *bounds)
+        b.emit(replace(self, value=value), (x.tensor,), node.outputs)
+        lo, hi = b.range_of(x)
+        held = b.hold(node.output, node.output, scale)
+        b.sources[node.output] = replace(held, lo=np.array([min(lo, value)]), hi=np.array([max(hi, value)]))
 
     def lower(self, site: Site) -> Kernel:
         (x,), (y,) = site.inputs, site.outputs

@@ -46,6 +46,13 @@ def is_free(perm: Perm, shape: Sequence[int]) -> bool:
     return real == sorted(real)
 
 
+def moved(data: Array, t: TensorType) -> Const:
+    """A constant of type t with its elements elsewhere. They stay on their grid where all have one scale, or rows moved
+    along another axis than that of the scales."""
+    kept = t.quant is not None and (t.quant.axis is None or (t.quant.axis > 0 and data.shape == t.shape))
+    return Const(np.ascontiguousarray(data), TensorType(data.shape, t.dtype, t.quant if kept else None))
+
+
 def raised(graph: Graph) -> Graph:
     """Permutes of what arithmetic on the graph's inputs alone gives, as permutes of those inputs: a normalisation then
     has its channels last, as the layers around it."""
@@ -87,7 +94,7 @@ def swapped(graph: Graph, name: str, perm: Perm) -> Graph:
         inputs[k], t = new, graph.type_of(operand)
         if operand in consts:
             data = consts[operand].data.reshape((1,) * (len(perm) - len(t.shape)) + t.shape).transpose(perm)
-            consts[new] = Const(np.ascontiguousarray(data), TensorType(data.shape, t.dtype))
+            consts[new] = moved(data, t)
         else:
             nodes.append(Node(Permute(perm), (operand,), (new,), Permute(perm).infer([t]), node.source))
     nodes.append(replace(node, op=op, inputs=tuple(inputs), types=Permute(perm).infer([node.type])))
@@ -182,7 +189,7 @@ class Sinker:
 
     def const(self, stem: str, data: Array) -> str:
         name = self.fresh(f"{stem}_permuted")
-        self.consts[name] = Const(np.ascontiguousarray(data), TensorType(data.shape, self.consts[stem].type.dtype))
+        self.consts[name] = moved(data, self.consts[stem].type)
         self.types[name] = self.consts[name].type
         return name
 

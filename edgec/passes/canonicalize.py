@@ -149,6 +149,7 @@ class Rewriter:
         if key not in self.replaced:
             name = next(n for n in numbered(old) if n not in self.used)
             self.used.add(name)
+            t = replace(t, quant=None)  # on no grid any more
             self.consts[name], self.types[name] = Const(data.astype(t.dtype.storage), t), t
             self.replaced[key] = name
         return self.replaced[key]

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from edgec.ir.graph import Const, Graph, Node, numbered
-from edgec.ir.types import TensorType
+from edgec.ir.types import QuantParams, TensorType
 from edgec.ops.arithmetic import Add, Affine, Mul
 from edgec.ops.base import Array, LinearMap, Op, Site
 from edgec.passes.base import Pass
@@ -159,14 +159,23 @@ class Folder:
         values: Array = self.consts[name].data.astype(np.float64)
         return values
 
-    def store(self, name: str, data: Array) -> str:
+    def store(self, name: str, data: Array, grid: QuantParams | None = None) -> str:
         """A new constant beside one it replaces; the name is taken over where nothing else reads it."""
         data = data.astype(np.float32)
         if name not in self.consts or len(self.reads[name]) > 1:
             name = next(n for n in numbered(name) if n not in self.used)
             self.used.add(name)
-        self.consts[name] = Const(data, TensorType(data.shape))
+        self.consts[name] = Const(data, TensorType(data.shape, quant=grid))
         return name
+
+    def scaled_grid(self, name: str, scale: Array) -> QuantParams | None:
+        """The grid of weights times a factor for each output: their integers stay."""
+        t = self.consts[name].type
+        last = len(t.shape) - 1
+        if t.quant is None or t.quant.axis not in (None, last) or (scale <= 0).any():
+            return None
+        scales = np.broadcast_to(np.asarray(t.quant.scale) * scale, t.shape[-1:])
+        return QuantParams(tuple(map(float, scales)), 0, last)
 
     def drop(self, gone: Node, kept: Node) -> None:
         """Put `kept` where `gone` was, under the name of `gone`."""
@@ -175,7 +184,8 @@ class Folder:
         self.put(replace(kept, outputs=gone.outputs, types=gone.types))
 
     def into_layer_before(self, layer: Node, node: Node, found: LinearMap) -> None:
-        w = self.store(layer.inputs[1], self.data(layer.inputs[1]) * found.scale)
+        grid = self.scaled_grid(layer.inputs[1], found.scale)
+        w = self.store(layer.inputs[1], self.data(layer.inputs[1]) * found.scale, grid)
         bias = self.store(layer.inputs[2], self.data(layer.inputs[2]) * found.scale + found.shift)
         self.drop(node, replace(layer, inputs=(layer.inputs[0], w, bias), source=unites(layer.source, node.source)))
 

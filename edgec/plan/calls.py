@@ -69,7 +69,7 @@ class Loop:
 
 def site_of(graph: Graph, node: Node, inputs: tuple[TensorType, ...] | None = None) -> Site:
     """What a lowering rule may look at; `inputs` where they are not those of the graph."""
-    consts = {k: graph.consts[name].data for k, name in enumerate(node.inputs) if name in graph.consts}
+    consts = {k: graph.consts[name].elements for k, name in enumerate(node.inputs) if name in graph.consts}
     states = tuple(graph.state(s).type for s in node.states)
     return Site(inputs or graph.input_types(node), node.types, states, consts)
 
@@ -94,7 +94,7 @@ def make_call(
             name = f"{name}_{variant}" if name in graph.consts else name
             name = _keep_const(consts, name, kernel.consts[param])
         elif name in graph.consts:
-            consts[name] = graph.consts[name].data
+            consts[name] = graph.consts[name].elements
         args.append(name)
     for param in params[len(operands) :]:
         if param in kernel.consts:

@@ -57,7 +57,7 @@ def test_onnx(
     """One rounding: at most half a level from what onnxruntime's pool gives in float32."""
     pytest.importorskip("onnx_ir")
     pytest.importorskip("onnxruntime")
-    from tests.frontends.onnx.onnx_models import onnxruntime
+    from tests.frontends.onnx.onnx_models import onnxruntime, quantised
     from tests.frontends.onnx.test_onnx import integers
 
     extents, kernel, strides, *pads = ([a[k] for a in axes] for k in range(5))
@@ -72,7 +72,7 @@ def test_onnx(
     path, real = quantised_pool(tmp_path / "pool.onnx", (1, 3, *extents), kind, ratio, **attributes)
     x = np.random.default_rng(seed).normal(0, 3, (1, 3, *extents)).astype(np.float32)
     wanted = onnxruntime(real, x)
-    graph = frontends.load(path)
+    graph = quantised(path)
     (found,) = evaluate(graph, {"x": torch.from_numpy(integers(graph, x))})
     quant = graph.type_of(graph.outputs[0]).quant
     assert quant is not None

@@ -1,10 +1,10 @@
-"""ONNX files in QDQ form (int8 or uint8), such as onnxruntime's static quantiser writes: an integer graph."""
+"""ONNX files, in QDQ form (int8 or uint8) such as onnxruntime's static quantiser writes, or in part: a float graph."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,30 +12,27 @@ import numpy as np
 from edgec.errors import FrontendError, join_problems, option
 from edgec.frontends.builder import GraphBuilder
 from edgec.frontends.onnx.constants import fold_constants
-from edgec.frontends.onnx.layers import probabilities
 from edgec.frontends.onnx.model import OnnxModel, OnnxNode, OnnxValue, read_model
 from edgec.frontends.onnx.ops import CONVERTERS
-from edgec.frontends.onnx.values import Array, Call, Constant, Grid, Pending, Stored, call_of
+from edgec.frontends.onnx.values import Array, Call, Constant, Value, call_of, grid_of
 from edgec.frontends.survey import needed, unsupported
 from edgec.ir.graph import Graph
-from edgec.ir.types import DType, QuantParams, TensorType
+from edgec.ir.types import QuantParams, TensorType
+from edgec.ops.snap import Snap
 
 SHOWN = 20
+FLOAT, UINT8, INT8 = 1, 2, 3  # the standard's numbers of element types
 #: what a converter raises on operands and attributes that are not as the standard says
 MISFITS = (ValueError, LookupError, ArithmeticError, TypeError, AttributeError, MemoryError)
 QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
-#: operators that leave the numbers as they are: a float input may pass them before it is quantised
-MOVES = ("Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
-FLOAT, UINT8, INT8 = 1, 2, 3  # the standard's numbers of element types
-OFFSETS = {"int8": 0, "uint8": 128}  # what a stored element is more than ours
-HOW_TO_MAKE = (
-    "quantise it: onnxruntime.quantization.quantize_static(..., quant_format=QuantFormat.QDQ, per_channel=True,"
-    " weight_type=QuantType.QInt8); a float network can also be compiled from torch, which edgec quantises itself"
-)
+#: operators that do the same to the integers of a tensor as to its real numbers
+MOVES = ("Concat", "Flatten", "Identity", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+INPUTS = ("FLOAT", "INT8", "UINT8")
+OFFSETS = {"int8": 0, "uint8": 128, "int32": 0}  # what a stored element is more than ours
 
 
 def load_onnx(path: Path, name: str, time_axis: int | Sequence[int | None] | str | None = "guess") -> Graph:
-    """An ONNX QDQ file as an integer Graph. Every QuantizeLinear is one rounding of the exact real result.
+    """An ONNX file as a float Graph, whole window: a QuantizeLinear with its DequantizeLinear is a Snap.
 
     FrontendError lists all operators that cannot be imported.
     """
@@ -46,11 +43,8 @@ def load_onnx(path: Path, name: str, time_axis: int | Sequence[int | None] | str
         )
     model, where = live_part(fold_constants(read_model(path))), str(path)
     unknown = [n for n in model.nodes if n.kind not in CONVERTERS and n.kind not in QUANTIZERS]
-    if not any(n.kind == "QuantizeLinear" for n in model.nodes) and not unknown:
-        count = len(model.nodes)
-        raise FrontendError(f"{where}: a float network: none of its {count} operators quantises", hint=HOW_TO_MAKE)
     walker = Walker(model, GraphBuilder(name))
-    problems = walker.walk() if any(n.kind == "QuantizeLinear" for n in model.nodes) else []
+    problems = walker.walk()
     if unknown or problems:
         missing = unsupported((n.kind, n.label) for n in unknown)
         shown = problems[:SHOWN] + ([f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else [])
@@ -74,9 +68,8 @@ class Walker:
 
     def __init__(self, model: OnnxModel, build: GraphBuilder) -> None:
         self.model, self.build = model, build
-        self.values: dict[str, Stored | Constant | Pending] = {}
-        for name, data in model.consts.items():
-            self.values[name] = Constant(data)
+        self.values: dict[str, Value] = {name: Constant(data) for name, data in model.consts.items()}
+        self.raw: set[str] = set()  # tensors of the file that hold integers
         self.outputs: tuple[str, ...] = ()
 
     def walk(self) -> list[str]:
@@ -86,13 +79,13 @@ class Walker:
 
     def walked(self) -> list[str]:
         """What does not fit, node by node."""
-        problems = []
+        problems, lost = [], set[str]()
         for v in self.model.inputs:
             try:
                 self.input(v)
             except MISFITS as err:
                 problems.append(f"input {v.name}: {str(err) or type(err).__name__}")
-        lost = {v.name for v in self.model.inputs if v.name not in self.values}
+                lost.add(v.name)
         for node in self.model.nodes:
             if lost.intersection(node.inputs) or (node.kind not in CONVERTERS and node.kind not in QUANTIZERS):
                 lost.update(node.outputs)  # is already reported, or follows what is
@@ -104,130 +97,107 @@ class Walker:
                 lost.update(node.outputs)
         return problems or ([] if lost else self.finish())
 
+    def input(self, v: OnnxValue) -> None:
+        """A graph input in real numbers; integers are read by a DequantizeLinear, which says what they stand for."""
+        if v.kind not in INPUTS:
+            raise ValueError(f"holds {v.kind}, expected {', '.join(INPUTS)}")
+        self.raw |= {v.name} if v.kind != "FLOAT" else set()
+        self.values[v.name] = self.build.input(v.name, TensorType(v.shape))
+
     def convert(self, node: OnnxNode) -> str | None:
+        integers = self.raw.intersection(node.inputs)
+        if node.kind == "QuantizeLinear" or (integers and node.kind in MOVES):
+            self.raw.update(node.outputs)
+        elif integers and node.kind != "DequantizeLinear":
+            return f"reads the integers {', '.join(sorted(integers))}: expected a DequantizeLinear before it"
         try:
             converter = {"QuantizeLinear": quantize, "DequantizeLinear": dequantize}.get(node.kind)
-            value = self.call(node).convert(converter or CONVERTERS[node.kind])
-            unseen = [o for o in node.outputs[1:] if o and self.readers(o)]
+            call = call_of(self.model, node, self.build, self.values)
+            value = call.convert(converter or CONVERTERS[node.kind])
+            unseen = [o for o in node.outputs[1:] if o and any(o in n.inputs for n in self.model.nodes)]
             if unseen:
                 return f"its output {unseen[0]} is not supported"
         except MISFITS as err:
             return str(err) or type(err).__name__
-        if isinstance(value, Pending) and not value.source:
-            value = replace(value, source=(node.label,))
         self.values[node.outputs[0]] = value
         return None
 
-    def call(self, node: OnnxNode) -> Call:
-        return call_of(self.model, node, self.build, self.values)
-
-    def readers(self, name: str) -> list[OnnxNode]:
-        return [n for n in self.model.nodes if name in n.inputs]
-
-    def input(self, v: OnnxValue) -> None:
-        """A graph input, int8 on the grid of its first QuantizeLinear or, of an integer input, DequantizeLinear."""
-        name, kind = v.name, "QuantizeLinear" if v.kind == "FLOAT" else "DequantizeLinear"
-        readers = self.readers(name)
-        for _ in self.model.nodes:  # so often at most, should a damaged file go in circles
-            if len(readers) != 1 or readers[0].kind not in MOVES:
-                break
-            name = readers[0].outputs[0]
-            readers = self.readers(name)
-        made = [n for n in readers if n.kind == kind]
-        if len(made) != len(readers) or not made:
-            others = ", ".join(n.label for n in readers if n.kind != kind) or "nothing"
-            raise ValueError(f"is read by {others} before a {kind}: expected a quantised input")
-        grid = grid_of(self.call(made[0]))
-        t = TensorType(v.shape, DType.I8, QuantParams((grid.scale,), grid.zero))
-        self.values[v.name] = Stored(self.build.input(v.name, t), v.shape, grid, tuple(range(len(v.shape))))
-
     def finish(self) -> list[str]:
-        """The graph's outputs, axes as in the file; what is not quantised must be a softmax, which gives int16."""
-        problems, names = [], []
-        for v in self.model.outputs:
-            node = next((n for n in self.model.nodes if v.name in n.outputs), None)
-            if node is None:
-                problems.append(f"output {v.name}: no operator computes it")
-                continue
-            self.build.source = (node.label,)
-            try:
-                names.append(self.result(v, self.call(node)))
-            except MISFITS as err:
-                problems.append(f"{node.label}: output {v.name} {str(err) or type(err).__name__}")
-        self.outputs = tuple(names)
-        return problems
-
-    def result(self, v: OnnxValue, call: Call) -> str:
-        """A graph output's tensor, axes as in the file."""
-        value = self.values.get(v.name)
-        if isinstance(value, Pending) and call.kind == "Softmax":
-            name, shape, order = probabilities(call)()
-            value = Stored(name, shape, Grid(1.0, 0), order)
-        elif isinstance(value, Pending) and value.exact is not None:
-            value = value.on(value.exact, self.build)
-        if not isinstance(value, Stored):
-            raise ValueError("is not quantised: no QuantizeLinear follows it")
-        return call.natural(value)
+        """The graph's outputs."""
+        found = {v.name: self.values.get(v.name) for v in self.model.outputs}
+        self.outputs = tuple(x for x in found.values() if isinstance(x, str))
+        return [f"output {name}: no operator computes it" for name, x in found.items() if not isinstance(x, str)]
 
 
-def grid_of(call: Call) -> Grid:
-    """The grid of a QuantizeLinear or DequantizeLinear of activations."""
-    scale, zero = scale_and_zero(call, np.uint8)
-    call.ignore("axis")  # of one scale
-    kind = zero.dtype.name
-    if scale.size != 1 or zero.size != 1 or kind not in OFFSETS:
-        raise ValueError(f"{scale.size} scales, {zero.size} zero points of {kind}: expected one each of int8 or uint8")
-    if not 0 < float(scale.reshape(())) < float("inf"):
-        raise ValueError(f"scale {float(scale.reshape(())):g}, expected a positive number")
-    return Grid(float(scale.reshape(())), int(zero.reshape(())) - OFFSETS[kind])
+@dataclass(frozen=True)
+class Levels:
+    """What a QuantizeLinear or DequantizeLinear says: a scale and the integer of 0 for each index along `axis`, or one
+    of both; of the integers as edgec holds them, in which a uint8 is an int8 `offset` lower."""
+
+    scales: Array
+    zeros: Array
+    offset: int
+    axis: int | None
+
+    def along(self, numbers: Array, rank: int) -> Array:
+        """Scales or zeros, to be broadcast over a tensor."""
+        return numbers.reshape([-1 if k == self.axis else 1 for k in range(rank)])
+
+    def constant(self, integers: Array) -> Constant:
+        """The real numbers of integers."""
+        zeros, scales = (self.along(v, integers.ndim) for v in (self.zeros, self.scales.astype(np.float64)))
+        zero = int(self.zeros[0]) if self.axis is None else 0
+        return Constant((integers - zeros) * scales, QuantParams(tuple(map(float, self.scales)), zero, self.axis))
+
+    def snap(self) -> Snap:
+        if self.axis is not None:
+            raise ValueError(f"{self.scales.size} scales: expected one for a tensor that is computed")
+        return Snap("int8", float(self.scales[0]), int(self.zeros[0]))
 
 
-def scale_and_zero(call: Call, absent: type) -> tuple[Array, Array]:
-    """The scales and zero points of a QuantizeLinear or DequantizeLinear; zeros of type `absent` where it has none."""
+def levels_of(call: Call, shape: tuple[int, ...], kind: str = "uint8") -> Levels:
+    """The levels for a tensor of a shape; `kind` is the element type where no zero points name it."""
     _, scale, zero = (p.name for p in call.schema[:3])
     call.ignore("saturate")  # of floats of 8 bits
-    scales = call.constant(scale).real.astype(np.float32)
     if call.kind == "QuantizeLinear":
         call.only("precision", 0, FLOAT)
-        absent = np.int8 if call.only("output_dtype", 0, UINT8, INT8) == INT8 else absent
+        kind = "int8" if call.only("output_dtype", 0, UINT8, INT8) == INT8 else kind
     else:
         call.only("output_dtype", 0, FLOAT)
-    return scales, call.constant(zero).real if call.has(zero) else np.zeros(scales.size, absent)
+    scales = call.constant(scale).data.astype(np.float32).reshape(-1)
+    zeros = call.constant(zero).data.reshape(-1) if call.has(zero) else np.zeros(scales.size, kind)
+    if zeros.dtype.name not in OFFSETS or zeros.size != scales.size:
+        raise ValueError(f"{scales.size} scales, {zeros.size} zero points of {zeros.dtype.name}: expected one each")
+    if not (np.isfinite(scales) & (scales > 0)).all():
+        raise ValueError(f"scale {float(scales.min()):g}, expected a positive number")
+    offset = OFFSETS[zeros.dtype.name]
+    axis = call["axis"] % max(len(shape), 1)
+    axis = None if scales.size == 1 else axis
+    if axis is not None and shape[axis : axis + 1] != scales.shape:
+        raise ValueError(f"{scales.size} scales for axis {axis} of {shape}")
+    return Levels(scales, zeros.astype(np.int64) - offset, offset, axis)
 
 
-def quantize(call: Call) -> Stored | Constant:
-    """The rounding of what is pending; a table where integers change their grid."""
-    value, grid = call.value("x"), grid_of(call)
-    if isinstance(value, Constant):
-        return Constant(value.real, grid.levels(value.real.astype(np.float32)))
-    if isinstance(value, Pending):
-        return value.on(grid, call.build)
-    return value if value.grid == grid else call.regrid(value, grid)
+def quantize(call: Call) -> Value:
+    """A Snap, but for what already lies on its grid."""
+    value, levels = call.value("x"), levels_of(call, call.shape("x"))
+    if isinstance(value, str):
+        return value if grid_of(call.build, value) == levels.snap().grid else call.emit(levels.snap(), value)
+    real = value.data.astype(np.float32) / levels.along(levels.scales, value.data.ndim)
+    integers = np.rint(real) + levels.along(levels.zeros, value.data.ndim)
+    return levels.constant(integers.clip(-128, 127).astype(np.int64))
 
 
-def dequantize(call: Call) -> Stored | Constant:
-    """The same integers; of a constant its real numbers."""
+def dequantize(call: Call) -> Value:
+    """What a QuantizeLinear gave already is real; the integers of a constant or of a graph input have a grid."""
     value = call.value("x")
     if isinstance(value, Constant):
-        return dequantized(call, value)
-    x = call.stored("x")
-    if grid_of(call) != x.grid:
+        if value.grid is not None:
+            call.ignore(*call.args)
+            return value
+        levels = levels_of(call, value.data.shape, value.data.dtype.name)
+        return levels.constant(value.data.astype(np.int64) - levels.offset)
+    snap, found = levels_of(call, call.shape("x")).snap(), grid_of(call.build, value)
+    if found not in (None, snap.grid):
         raise ValueError("its scale or zero point is not that of the QuantizeLinear before it")
-    return x
-
-
-def dequantized(call: Call, value: Constant) -> Constant:
-    """A constant's integers with their scales."""
-    scales, zeros = (v.reshape(-1) for v in scale_and_zero(call, np.int8))
-    stored = value.real if value.integers is None else value.integers
-    offset = OFFSETS.get(stored.dtype.name, 0) if value.integers is None else 0
-    if stored.dtype.name not in (*OFFSETS, "int32") or scales.size != zeros.size:
-        raise ValueError(f"a constant of {stored.dtype.name} with {scales.size} scales and {zeros.size} zero points")
-    integers = stored.astype(np.int64) - offset
-    levels = zeros.astype(np.int64) - OFFSETS.get(zeros.dtype.name, 0) * (stored.dtype.name != "int32")
-    axis = call["axis"] % max(stored.ndim, 1)
-    if scales.size > 1 and stored.shape[axis] != scales.size:
-        raise ValueError(f"{scales.size} scales for axis {axis} of {stored.shape}")
-    shape = [scales.size if k == axis and scales.size > 1 else 1 for k in range(stored.ndim)]
-    real = ((integers - levels.reshape(shape)) * scales.reshape(shape)).astype(np.float32)
-    return Constant(real, integers, scales, levels, axis)
+    return value if found == snap.grid else call.emit(snap, value)

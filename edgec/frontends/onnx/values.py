@@ -1,15 +1,14 @@
-"""What the tensors of a QDQ network are while it is converted: stored integers, constants, results yet to be rounded.
+"""What the tensors of an ONNX network are while it is converted: tensors of the float graph, and constants.
 
-The file computes real numbers between a DequantizeLinear and the next QuantizeLinear. The graph computes integers: what
-lies between becomes one op with one rounding. Images are channels last in the graph; which axis of a stored tensor is
-which of the file's is bookkeeping, so a Transpose costs nothing until an op needs another order.
+A QuantizeLinear with the DequantizeLinear behind it is a Snap; a constant that comes through a DequantizeLinear knows
+its grid. Images are channels last in the graph: the permutes around an image op are for `assign_layout` to cancel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from math import floor, inf, log2
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -19,89 +18,37 @@ from edgec.frontends import call as calls
 from edgec.frontends.builder import GraphBuilder
 from edgec.frontends.onnx.model import OnnxModel, OnnxNode
 from edgec.frontends.onnx.schema import Ref, bound
-from edgec.ops.integer.requantize import QLut
+from edgec.ir.types import QuantParams
 from edgec.ops.shape import Permute, Reshape
 
 Array = npt.NDArray[Any]
-Floats = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Grid:
-    """real = scale * (integer - zero); integers are int8, so those of a uint8 tensor are 128 less than in the file."""
-
-    scale: float
-    zero: int
-
-    def levels(self, real: Floats) -> Array:
-        """QuantizeLinear: float32, half to even, clamped."""
-        levels: Array = np.clip(np.rint(real / np.float32(self.scale)) + self.zero, -128, 127).astype(np.int8)
-        return levels
-
-    def level(self, real: float) -> int:
-        """One real number, infinite ones too."""
-        if abs(real) == inf:
-            return 127 if real > 0 else -128
-        return int(self.levels(np.asarray(real, np.float32)))
-
-    def reals(self) -> Floats:
-        """The 256 numbers it holds, from level -128 on."""
-        return ((np.arange(-128, 128) - self.zero) * np.float32(self.scale)).astype(np.float32)
-
-
-@dataclass(frozen=True)
-class Stored:
-    """An int8 tensor of the graph. `shape` is the file's; axis k of the graph's tensor is the file's axis axes[k].
-
-    `flat` is (channels, positions) where the last axis is an image flattened with its channels last, which the file
-    flattens channels first.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    grid: Grid
-    axes: tuple[int, ...]
-    flat: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
 class Constant:
-    """A constant of the file: real numbers, and the integers they come from if it is quantised (int8 or int32), with a
-    scale and a zero point for each index along `axis`."""
+    """A constant of the file; real numbers in float64 where they lie on a grid."""
 
-    real: Array
-    integers: Array | None = None
-    scales: Floats = field(default_factory=lambda: np.ones(1, np.float32))
-    zeros: Array = field(default_factory=lambda: np.zeros(1, np.int64))
-    axis: int = 0
+    data: Array
+    grid: QuantParams | None = None
 
+    def reshaped(self, shape: tuple[int, ...]) -> Constant:
+        """The elements in their order; the axis that has a scale for each index must stay one."""
+        grid, axis = self.grid, None if self.grid is None else self.grid.axis
+        if grid is not None and axis is not None:
+            before, extent = prod(self.data.shape[:axis]), self.data.shape[axis]
+            kept = [k for k, n in enumerate(shape) if n == extent and prod(shape[:k]) == before]
+            grid = QuantParams(grid.scale, 0, kept[0]) if kept else None
+        return Constant(self.data.reshape(shape), grid)
 
-@dataclass(frozen=True)
-class Pending:
-    """A result that its QuantizeLinear will round: `make` emits it on a grid, within [lo, hi] levels.
-
-    `exact` is the grid on which the result needs no rounding, if there is one.
-    """
-
-    make: Callable[[Grid, int, int], Stored]
-    low: float = -inf
-    high: float = inf
-    exact: Grid | None = None
-    source: tuple[str, ...] = ()
-
-    def within(self, low: float, high: float) -> Pending:
-        """The same behind a Relu or Clip."""
-        return replace(self, low=min(max(self.low, low), high), high=max(min(self.high, high), low))
-
-    def on(self, grid: Grid, build: GraphBuilder) -> Stored:
-        """Emitted; its nodes name the operator it comes from, not the one that reads it."""
-        reader, build.source = build.source, self.source
-        made = self.make(grid, grid.level(self.low), grid.level(self.high))
-        build.source = reader
-        return made
+    def permuted(self, perm: Sequence[int]) -> Constant:
+        """Axis k is the old axis perm[k]."""
+        grid = self.grid
+        if grid is not None and grid.axis is not None:
+            grid = QuantParams(grid.scale, 0, tuple(perm).index(grid.axis))
+        return Constant(self.data.transpose(perm), grid)
 
 
-Value = Stored | Constant | Pending
+Value = str | Constant
 
 
 @dataclass(frozen=True)
@@ -122,23 +69,15 @@ class Call(calls.Call):
             raise ValueError(f"{key} ({ref.name}) is neither a constant nor computed before it")
         return self.values[ref.name]
 
-    def stored(self, key: str) -> Stored:
-        """An input as integers of the graph; ValueError where it is neither quantised nor exact without."""
-        return self.integral(key, self[key])
+    def tensor(self, key: str) -> str:
+        """An input as a tensor of the graph; a constant becomes one."""
+        value = self.value(key)
+        return value if isinstance(value, str) else self.part(key, value)
 
-    def all_stored(self, key: str) -> list[Stored]:
+    def tensors(self, key: str) -> list[str]:
         """The tensors of a variadic input."""
-        return [self.integral(key, ref) for ref in self[key]]
-
-    def integral(self, key: str, ref: Ref | None) -> Stored:
-        value = self.found(key, ref)
-        assert ref is not None
-        if isinstance(value, Pending) and value.exact is not None:
-            value = self.values[ref.name] = value.on(value.exact, self.build)
-        if not isinstance(value, Stored):
-            what = "a constant" if isinstance(value, Constant) else "not quantised: no QuantizeLinear follows it"
-            raise ValueError(f"{key} ({ref.name}) is {what}")
-        return value
+        values = [self.found(key, ref) for ref in self[key]]
+        return [v if isinstance(v, str) else self.part(f"{key}{k}", v) for k, v in enumerate(values)]
 
     def constant(self, key: str) -> Constant:
         value = self.value(key)
@@ -148,51 +87,32 @@ class Call(calls.Call):
 
     def integers(self, key: str) -> tuple[int, ...]:
         """An attribute, or what became an input, as a list of numbers, such as a shape; empty where there is none."""
-        given = self.constant(key).real.reshape(-1) if isinstance(self[key], Ref) else self[key]
+        given = self.constant(key).data.reshape(-1) if isinstance(self[key], Ref) else self[key]
         return () if given is None else tuple(int(n) for n in given)
 
     def number(self, key: str, default: float) -> float:
         """Likewise one number."""
-        given = self.constant(key).real.reshape(()) if isinstance(self[key], Ref) else self[key]
+        given = self.constant(key).data.reshape(()) if isinstance(self[key], Ref) else self[key]
         return default if given is None else float(given)
 
-    def consts(self, **arrays: Array) -> list[str]:
-        """Constants named after the operator's output."""
-        return [self.build.const(f"{self.name}_{part}", data) for part, data in arrays.items()]
+    def shape(self, key: str) -> tuple[int, ...]:
+        """The extents of an input."""
+        value = self.value(key)
+        return value.data.shape if isinstance(value, Constant) else self.build.type_of(value).shape
 
-    def arranged(self, x: Stored, axes: tuple[int, ...]) -> str:
-        """The tensor's name with its axes in this order; one that moves only axes of extent 1 is a view."""
-        name, held = x.name, x.axes
-        if x.flat is not None:
-            channels, positions = x.flat
-            image = self.build.emit(Reshape((*x.shape[:-1], positions, channels)), name)
-            last = len(x.shape)
-            turned = self.build.emit(Permute((*range(last - 1), last, last - 1)), image)
-            name = self.build.emit(Reshape(x.shape), turned)
-        if held == axes:
-            return name
-        if [a for a in held if x.shape[a] > 1] == [a for a in axes if x.shape[a] > 1]:
-            return self.build.emit(Reshape(tuple(x.shape[a] for a in axes)), name)
-        return self.build.emit(Permute(tuple(held.index(a) for a in axes)), name)
+    def part(self, name: str, value: Constant | Array) -> str:
+        """A float constant of the graph, named after the operator's output."""
+        value = value if isinstance(value, Constant) else Constant(value)
+        if value.grid is None and value.data.dtype.kind != "f":
+            raise ValueError(f"{name} holds {value.data.dtype}, expected real numbers")
+        data = value.data if value.grid else value.data.astype(np.float32)
+        return self.build.const(f"{self.name}_{name}", data, value.grid)
 
-    def natural(self, x: Stored) -> str:
-        """The tensor's name with its axes as in the file."""
-        return self.arranged(x, tuple(range(len(x.shape))))
+    def permute(self, x: str, perm: tuple[int, ...]) -> str:
+        return x if perm == tuple(range(len(perm))) else self.build.emit(Permute(perm), x)
 
-    def mapped(self, x: Stored, grid: Grid, table: Array) -> Stored:
-        """A function of one element by its 256 levels."""
-        if np.array_equal(table, np.arange(-128, 128)) and grid == x.grid:
-            return x
-        name = self.emit(QLut(grid.scale, grid.zero), x.name, *self.consts(table=table.astype(np.int8)))
-        return replace(x, name=name, grid=grid)
-
-    def clamped(self, x: Stored, lo: int, hi: int) -> Stored:
-        """x within levels [lo, hi]."""
-        return self.mapped(x, x.grid, np.clip(np.arange(-128, 128), lo, hi))
-
-    def regrid(self, x: Stored, grid: Grid, lo: int = -128, hi: int = 127) -> Stored:
-        """x on another grid."""
-        return self.mapped(x, grid, np.clip(grid.levels(x.grid.reals()), lo, hi))
+    def reshape(self, x: str, shape: tuple[int, ...]) -> str:
+        return x if shape == self.build.type_of(x).shape else self.build.emit(Reshape(shape), x)
 
 
 def call_of(model: OnnxModel, node: OnnxNode, build: GraphBuilder, values: dict[str, Value]) -> Call:
@@ -201,11 +121,16 @@ def call_of(model: OnnxModel, node: OnnxNode, build: GraphBuilder, values: dict[
     return Call(node.kind, schema, args, build, node.outputs[0], values, model.opset)
 
 
+def grid_of(build: GraphBuilder, name: str) -> Any:
+    """The scale at whose integers all elements of a tensor lie, also where they were moved or picked since."""
+    node = build.producer(name)
+    if node is None or node.op.grid is not None:
+        return None if node is None else node.op.grid
+    filled = node.type.size > sum(build.type_of(i).size for i in node.inputs)
+    grids = {grid_of(build, i) for i in node.inputs} if node.op.picks or (node.op.moves and not filled) else set()
+    return grids.pop() if len(grids) == 1 else None
+
+
 def channels_last(rank: int) -> tuple[int, ...]:
     """The order of axes in which the graph holds images and sequences."""
     return (0, *range(2, rank), 1) if rank > 2 else tuple(range(rank))
-
-
-def power(real: float) -> int:
-    """The largest n with real * 2**n below 2**31."""
-    return floor(31 - log2(max(real, 2.0**-30)) - 1e-9)

@@ -11,7 +11,7 @@ from edgec.ir.graph import Node
 from edgec.ir.types import DType
 from edgec.ops.base import LinearMap, site_of
 from edgec.ops.integer.build import EVERYTHING, Builder, Source
-from edgec.ops.integer.numbers import Refusal, asymmetric, fixed_point, ratio
+from edgec.ops.integer.numbers import Refusal, asymmetric, fixed_point, nearest_point, ratio
 from edgec.ops.integer.product import QMul
 from edgec.ops.integer.requantize import QAdd, QLut
 
@@ -59,7 +59,9 @@ def int8_add(b: Builder, node: Node, sign: int, relu: Node | None) -> None:
     target = b.plan.int8[name]
     xs = [stored_int8(b, i) for i in node.inputs]
     signs = np.array([1.0, float(sign)])
-    (ma, mb), shift = fixed_point(signs * [float(x.scale[0]) for x in xs] / target.scale, 15)
+    factors = signs * [float(x.scale[0]) for x in xs] / target.scale
+    top = 256 * float(np.abs(factors).sum()) + 2
+    (ma, mb), shift = nearest_point(factors, top) if target.exact else fixed_point(factors, 15)
     lo, hi = (target.quantized(v) for v in (relu.op.bounds if relu else EVERYTHING))
     op = QAdd("int8", target.scale, target.zero, xs[0].zero, xs[1].zero, int(ma), int(mb), shift, lo, hi)
     b.emit(op, (xs[0].tensor, xs[1].tensor), (name,))
@@ -72,14 +74,15 @@ def stored_int8(b: Builder, name: str) -> Source:
     values = b.data(name)
     if values is None:
         return b.store(name, DType.I8, b.plan.int8[name])
-    return b.constant(name, DType.I8, asymmetric(min(float(values.min()), 0.0), max(float(values.max()), 0.0)))
+    own = asymmetric(min(float(values.min()), 0.0), max(float(values.max()), 0.0))
+    return b.given(name) or b.constant(name, DType.I8, own)
 
 
 def multiplied(b: Builder, node: Node) -> None:
     """int16 factors (int8 where so stored), rounded once to what the reader wants."""
     x, y = (b.operand(i) for i in node.inputs)
     dtype, target = b.plan.stored(node.output)
-    multiplier, shift = ratio(x.scale * y.scale / target.scale)
+    multiplier, shift = ratio(target.of(x.scale * y.scale))
     places = (int(multiplier[0]), int(shift[0]))
     op = QMul(dtype.value, target.scale, target.zero, x.zero, y.zero, *places, *dtype.range)
     b.emit(op, (x.tensor, y.tensor), node.outputs)
@@ -104,12 +107,12 @@ def tabulated(b: Builder, node: Node) -> None:
         raise Refusal("no table serves it: it is a function of several numbers, or its result is not float32")
     name, target = computed.pop(), b.plan.int8[node.output]
     x = b.store(name, DType.I8, b.plan.int8[name])
-    reals = torch.from_numpy(float(x.scale[0]) * (np.arange(-128, 128) - x.zero))
-    operands = (reals if v is None else torch.tensor(v.item(), dtype=torch.float32) for v in values)
+    reals = float(x.scale[0]) * (np.arange(-128, 128) - x.zero)
+    given = torch.from_numpy(reals.astype(np.float32) if target.exact else reals)
+    operands = (given if v is None else torch.tensor(v.item(), dtype=torch.float32) for v in values)
     levels = node.op.reference(*operands).numpy()
     known = np.flatnonzero(~np.isnan(levels))
     levels = levels[known[np.abs(np.arange(256)[:, None] - known).argmin(1)]]
-    entries = np.clip(np.floor(levels / target.scale + 0.5) + target.zero, -128, 127).astype(np.int8)
-    table = b.const(f"{node.output}_table", entries)
+    table = b.const(f"{node.output}_table", target.levels(levels).astype(np.int8))
     b.emit(QLut(target.scale, target.zero), (x.tensor, table), node.outputs)
     b.hold(node.output, node.output, target)

@@ -22,11 +22,23 @@ from edgec.ops.integer.numbers import (
     ratio,
     symmetric,
 )
-from edgec.ops.integer.requantize import Requantize
+from edgec.ops.integer.requantize import QLut, Requantize
 from edgec.ops.integer.spiking import QUnpack
 from edgec.signal_math import PCM_SCALE
 
 EVERYTHING = (-np.inf, np.inf)
+
+
+class Scales(dict[str, Scale]):
+    """A scale for each tensor; `missing` are those that were asked for and that neither a file nor data gives."""
+
+    def __init__(self, given: Mapping[str, Scale] | None = None) -> None:
+        super().__init__(given or {})
+        self.missing: set[str] = set()
+
+    def __missing__(self, name: str) -> Scale:
+        self.missing.add(name)
+        return Scale(1.0)
 
 
 @dataclass(frozen=True)
@@ -41,13 +53,13 @@ class Plan:
     """
 
     residual: Mapping[str, Scale]
-    int8: Mapping[str, Scale]
-    int16: Mapping[str, Scale]
+    int8: Scales
+    int16: Scales
     wide: frozenset[str] = frozenset()
     normed: frozenset[str] = frozenset()
     coarse: frozenset[str] = frozenset()
     bits: Mapping[str, Bits] = field(default_factory=dict)
-    int4: Mapping[str, Scale] = field(default_factory=dict)
+    int4: Scales = field(default_factory=Scales)
     rates: Mapping[str, float] = field(default_factory=dict)
 
     def stored(self, name: str) -> tuple[DType, Scale]:
@@ -80,6 +92,10 @@ class Source:
         """Whether the integer tensor already is this tensor at the target scale."""
         same = self.scale.size == 1 and float(self.scale[0]) == target.scale and self.zero == target.zero
         return same and self.clip == EVERYTHING and not self.shift.any()
+
+    def reals(self, q: Array) -> Array:
+        """What integers stand for where all channels have one scale."""
+        return np.asarray(np.clip(self.scale * (q - self.zero) + self.shift, *self.clip))
 
     @property
     def is_mapped(self) -> bool:
@@ -129,11 +145,21 @@ class Builder:
     def constant(self, name: str, dtype: DType, target: Scale) -> Source:
         """A float constant as integers at one scale."""
         real = self.graph.consts[name].data.astype(np.float64)
-        q = np.clip(np.floor(real / target.scale + 0.5) + target.zero, *dtype.range).astype(dtype.storage)
+        q = target.levels(real, *dtype.range).astype(dtype.storage)
         made, kind = self.fresh(name), TensorType(real.shape, dtype, QuantParams((target.scale,), target.zero))
         self.consts[made], self.types[made] = Const(q, kind), kind
         held = self._held(made, name, target)
         return replace(held, lo=np.array([q.min(initial=0)]), hi=np.array([q.max(initial=0)]))
+
+    def given(self, name: str) -> Source | None:
+        """A constant as the int8 that a file gives it; None where it gives none."""
+        const = self.graph.consts[name]
+        quant = const.type.quant
+        if quant is None or quant.axis is not None:
+            return None
+        scale = Scale(quant.scale[0], quant.zero_point, "even")
+        wide = np.rint(const.data / scale.scale) + scale.zero
+        return self.constant(name, DType.I8, scale) if (np.abs(wide + 0.5) < 128).all() else None
 
     def input(self, v: Value, dtype: DType, scale: Scale) -> None:
         """A graph input that arrives as integers."""
@@ -169,7 +195,7 @@ class Builder:
         """A tensor as it is where it is stored in int8 or int16 at one scale, else in int16, as constants are."""
         values = self.data(name)
         if values is not None:
-            return self.constant(name, DType.I16, symmetric(float(np.abs(values).max()), 32767))
+            return self.given(name) or self.constant(name, DType.I16, symmetric(float(np.abs(values).max()), 32767))
         source = self.sources[name]
         if self.is_plain(source) and self.dtype(source) in (DType.I8, DType.I16):
             return source
@@ -233,8 +259,12 @@ class Builder:
         if source.is_mapped and self.dtype(source) is DType.I32:
             source = self._through_int16(source)
         out = self._stored_name(name, dtype)
-        if source.zero == 0 and not source.is_mapped:
-            multiplier, shift = ratio(source.scale / target.scale)
+        single = source.scale.size == source.shift.size == 1
+        if target.exact and single and self.dtype(source) is dtype is DType.I8:
+            table = self.const(f"{out}_table", target.levels(source.reals(np.arange(-128, 128))).astype(np.int8))
+            self.emit(QLut(target.scale, target.zero), (source.tensor, table), (out,), source.via)
+        elif source.zero == 0 and not source.is_mapped:
+            multiplier, shift = ratio(target.of(source.scale))
             consts = (self.const(f"{out}_multiplier", multiplier), self.const(f"{out}_shift", shift))
             op = Requantize(dtype.value, target.scale, target.zero, lo, hi)
             self.emit(op, (source.tensor, *consts), (out,), source.via)
@@ -281,10 +311,10 @@ class Builder:
 
     def _affine(self, source: Source, target: Scale) -> tuple[tuple[Array, Array], int]:
         """Multiplier and offset of a QAffine and its shift, with the proof that int32 holds every sum."""
-        gain = source.scale / target.scale
+        gain = target.of(source.scale)
         offset = source.shift / target.scale - gain * source.zero
         gain, offset = np.broadcast_arrays(gain, offset)
-        _, places = fixed_point(gain, 15)
+        _, places = fixed_point(gain, 31 if target.exact else 15)
         top = max(abs(v) for v in self.range_of(source))
         while places >= 1:
             m = np.floor(gain * 2.0**places + 0.5).astype(np.int64)

@@ -11,7 +11,7 @@ from edgec.ir.graph import Node
 from edgec.ir.types import DType
 from edgec.ops.base import Array, site_of
 from edgec.ops.integer.build import Builder, Source
-from edgec.ops.integer.numbers import Refusal, Scale, quantize_weights
+from edgec.ops.integer.numbers import Refusal, Scale, given_weights, quantize_weights
 
 
 def constants(b: Builder, node: Node) -> tuple[Array, Array]:
@@ -44,10 +44,15 @@ def layer(b: Builder, node: Node, x: Source, op: Any) -> None:
     """
     w, bias = constants(b, node)
     bits = b.plan.bits.get(node.output, Bits()).weights if b.dtype(x) in (DType.I4, DType.I8) else 8
+    x_scale, x_range = Scale(float(x.scale[0]), x.zero), b.range_of(x)
     # a gain may make much of little
     mapped = any(n.op.linear_map(site_of(b.graph, n)) for n in b.graph.consumers(node.output))
-    step = b.plan.int8[node.output].scale if bits == 8 and b.dtype(x) is DType.I8 and not mapped else 0.0
-    q = quantize_weights(w, bias, Scale(float(x.scale[0]), x.zero), b.range_of(x), bits, step)
+    fine = bits == 8 and b.dtype(x) is DType.I8 and not mapped and node.output in b.plan.int8
+    given = [b.graph.consts[i].type.quant for i in node.inputs[1:]]
+    if given[0] is not None:
+        q = given_weights(w, given[0], bias, given[1], x_scale, x_range)
+    else:
+        q = quantize_weights(w, bias, x_scale, x_range, bits, b.plan.int8[node.output].scale if fine else 0.0)
     weights = b.const(node.inputs[1], q.w, q.scale, DType(f"int{bits}"))
     if b.dtype(x) is DType.BIT:
         op = replace(op, spike_rate=b.plan.rates[node.inputs[0]])

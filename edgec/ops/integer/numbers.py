@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgec.ir.types import QuantParams
 from edgec.ops.integer.requantize import accumulator_bounds
 
 Array = npt.NDArray[Any]
@@ -27,16 +28,38 @@ class Refusal(Exception):
 
 @dataclass(frozen=True)
 class Scale:
-    """One scale and zero point for a whole tensor: real = scale * (q - zero)."""
+    """One scale and zero point for a whole tensor: real = scale * (q - zero).
+
+    rounding `even` is that of a file's grids: integers are the nearest, half to even, and ratios of scales float32;
+    `single` rounds half up, of the bits that are cheapest to compute with.
+    """
 
     scale: float
     zero: int = 0
+    rounding: str = "single"
+
+    @property
+    def exact(self) -> bool:
+        """Whether an integer of this scale must be the nearest one."""
+        return self.rounding == "even"
+
+    def levels(self, reals: Array, lo: int = -128, hi: int = 127) -> Array:
+        """The integers nearest to real values (infinite ones too), clamped."""
+        if self.exact:
+            nearest = np.rint(reals.astype(np.float32) / np.float32(self.scale))
+        else:
+            nearest = np.floor(reals / self.scale + 0.5)
+        return np.asarray(np.clip(nearest + self.zero, lo, hi))
 
     def quantized(self, real: float, lo: int = -128, hi: int = 127) -> int:
-        """The integer nearest to a real value (infinite ones too), clamped."""
-        if not np.isfinite(real):
-            return hi if real > 0 else lo
-        return int(np.clip(np.floor(real / self.scale + 0.5) + self.zero, lo, hi))
+        """The integer nearest to a real value."""
+        return int(self.levels(np.asarray(real), lo, hi))
+
+    def of(self, scale: Array) -> Array:
+        """Other scales in units of this one."""
+        if self.exact:
+            return np.asarray(scale.astype(np.float32) / np.float32(self.scale), np.float64)
+        return np.asarray(scale / self.scale)
 
 
 def asymmetric(lo: float, hi: float, levels: int = 256) -> Scale:
@@ -142,6 +165,25 @@ def quantize_weights(
     )
 
 
+def given_weights(
+    w: Array, grid: QuantParams, bias: Array, bias_grid: QuantParams | None, x: Scale, x_range: tuple[int, int]
+) -> Weights:
+    """Weights [..., O] on a grid of int8, as its integers. A bias on the grid of the accumulators is its integers too,
+    any other is rounded to them."""
+    if grid.axis not in (None, w.ndim - 1):
+        raise Refusal("its weights have scales along another axis than that of its outputs")
+    scale = np.broadcast_to(np.asarray(grid.scale), w.shape[-1:])
+    q = np.rint(w / scale).astype(np.int64)
+    if q.min(initial=0) < -128 or q.max(initial=0) > 127:
+        raise Refusal("its weights less their zero point do not fit int8")
+    unit = (np.float32(x.scale) * scale.astype(np.float32)).astype(np.float64)
+    own = bias_grid is not None and np.allclose(bias_grid.scale, unit, rtol=1e-5, atol=0)
+    rounded = np.rint(bias / (np.asarray(bias_grid.scale) if own and bias_grid else unit))
+    total = rounded.astype(np.int64) - x.zero * q.reshape(-1, scale.size).sum(0)
+    lo, hi = bounds(q, total, x_range)
+    return Weights(q.astype(np.int8), scale, total.astype(np.int32), np.zeros(1), lo, hi)
+
+
 def bounds(q: Array, bias: Array, x_range: tuple[int, int]) -> tuple[Array, Array]:
     """Smallest and largest accumulator per channel (last axis of q), partial sums included; Refusal beyond int32."""
     lo, hi = accumulator_bounds(q, bias, x_range)
@@ -166,3 +208,11 @@ def fixed_point(values: Array, bits: int) -> tuple[Array, int]:
     if shift < 1:
         raise Refusal(f"its scale ratio {largest:g} is out of range")
     return np.floor(values * 2.0**shift + 0.5).astype(np.int64), shift
+
+
+def nearest_point(values: Array, top: float) -> tuple[Array, int]:
+    """As `fixed_point`, with all the bits that sums of up to `top` levels of the result leave in int32."""
+    shift = min(int(np.floor(31 - np.log2(max(top, 2.0**-30)) - 1e-9)), 24)
+    if shift < 1:
+        raise Refusal("its output scale is too fine for its inputs")
+    return np.rint(values * 2.0**shift).astype(np.int64), shift

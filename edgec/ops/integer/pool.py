@@ -270,7 +270,7 @@ def limit_of(source: Source, divisor: int) -> int:
 
 def mean_ratio(source: Source, target: Scale, channels: int, frames: int, limit: int = 0) -> tuple[Array, Array]:
     """multiplier and shift of a mean over `frames`: as many bits as total * multiplier leaves in int64."""
-    multiplier, shift = ratio(np.broadcast_to(source.scale / target.scale, (channels,)))
+    multiplier, shift = ratio(np.broadcast_to(target.of(source.scale), (1 if target.exact else channels,)))
     top = np.asarray(limit / frames) if limit else largest(source)
     drop = np.maximum(np.ceil(np.log2(np.maximum(top * frames * 2.0**31, 1.0))) - 62, 0).astype(np.int32)
     multiplier, shift = multiplier >> drop, shift - drop

@@ -12,8 +12,9 @@ from edgec.ir.types import DType
 
 
 def is_layer(graph: Graph, node: Node) -> bool:
-    """Whether bits can be chosen for a node: weights that are constants, not one set for each group of channels."""
-    return node.op.is_layer and not node.op.eight_bits and node.inputs[1] in graph.consts
+    """Whether bits can be chosen for a node: weights that are real constants, one set for all groups of channels."""
+    free = node.op.is_layer and not node.op.eight_bits and node.inputs[1] in graph.consts
+    return free and graph.type_of(node.inputs[1]).quant is None
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def kept_wide(reference: Graph, integers: Graph, assignment: Assignment) -> dict
     for node in (n for n in reference.nodes if n.op.is_layer or n.op.eight_bits):
         if bits.get(node.output, Bits(assignment.weights)).weights == 8:
             continue
-        reason = obstacle(node, integers)
+        reason = obstacle(node, reference, integers)
         fewer += not reason
         kept |= {node.output: reason} if reason else {}
     if assignment.weights < 8 and not fewer:
@@ -61,13 +62,15 @@ def kept_wide(reference: Graph, integers: Graph, assignment: Assignment) -> dict
     return kept
 
 
-def obstacle(node: Node, integers: Graph) -> str:
+def obstacle(node: Node, reference: Graph, integers: Graph) -> str:
     """Why a layer's weights keep 8 bits in the integer graph; empty where they have fewer."""
     if node.op.eight_bits:
         return str(node.op.eight_bits)
     weights = node.inputs[1]
     if weights not in integers.consts:
         return "its weights are computed, not constant"
+    if reference.type_of(weights).quant is not None:
+        return "its weights come quantised to 8 bits"
     if integers.consts[weights].type.dtype.is_narrow:
         return ""
     (reader,) = integers.consumers(weights)[:1]

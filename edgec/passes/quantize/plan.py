@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from math import inf
 
 from edgec.bits import Bits
 from edgec.ir.graph import Graph, Node
 from edgec.ops.base import Reads, site_of
-from edgec.ops.integer.build import Plan
+from edgec.ops.integer.build import Plan, Scales
 from edgec.ops.integer.numbers import Scale, asymmetric, symmetric
 from edgec.ops.integer.softmax import PROBABILITY
 from edgec.passes.quantize.assign_precision import Assignment
@@ -179,8 +180,42 @@ def int8_scales(graph: Graph, ranges: Mapping[str, Statistics]) -> dict[str, Sca
     return found
 
 
+def has_grids(graph: Graph) -> bool:
+    """Whether a file gave scales to tensors of a float graph."""
+    return any(n.op.grid is not None for n in graph.nodes)
+
+
+def grids(graph: Graph) -> dict[str, Scale]:
+    """The scales that a graph's Snaps give: to what they read, also before it was moved or cut off for them alone, and
+    to what is only moved after them."""
+    found: dict[str, Scale] = {}
+    for node in reversed(graph.nodes):
+        name = node.outputs[0]
+        if node.op.grid is not None:
+            found[name] = found[node.inputs[0]] = node.op.grid
+        elif name in found and (node.op.moves or node.op.picks or node.op.clamps):
+            found |= {i: found[name] for i in node.inputs if i not in found and graph.consumers(i) == (node,)}
+    for node in graph.nodes:
+        given = {found.get(i) for i in node.inputs}
+        if (node.op.moves or node.op.picks) and len(given) == 1 and (grid := given.pop()) is not None:
+            found.setdefault(node.outputs[0], grid)
+    return found
+
+
 def make_plan(graph: Graph, ranges: Mapping[str, Statistics], assignment: Assignment) -> Plan:
-    """All decisions for one graph."""
+    """All decisions for one graph: the scales that its Snaps give, and by statistics, if there are any, those of all
+    other tensors."""
+    given = grids(graph)
+    if not ranges:
+        return Plan({}, Scales(given), Scales(), bits=assignment.of(graph))
+    plan = calibrated_plan(graph, ranges, assignment)
+    residual = {name: scale for name, scale in plan.residual.items() if name not in given}
+    wide, normed, coarse = (names - given.keys() for names in (plan.wide, plan.normed, plan.coarse))
+    return replace(plan, residual=residual, int8=Scales(plan.int8 | given), wide=wide, normed=normed, coarse=coarse)
+
+
+def calibrated_plan(graph: Graph, ranges: Mapping[str, Statistics], assignment: Assignment) -> Plan:
+    """All decisions for a graph of whose tensors only statistics are known."""
     residual, normed = {}, set[str]()
     for group in residual_groups(graph):
         if any(n.op.reads is Reads.NORMED for name in group for n in graph.consumers(name)):
@@ -193,4 +228,5 @@ def make_plan(graph: Graph, ranges: Mapping[str, Statistics], assignment: Assign
     few = {n.inputs[0] for n in graph.nodes if bits.get(n.outputs[0], Bits()).activations == 4}
     int4 = {name: asymmetric(*ranges[name].clip(16), 16) for name in few}
     wide, rates = wide_tensors(graph, coarse), {name: round(s.mean, 3) for name, s in ranges.items()}
-    return Plan(residual, int8_scales(graph, ranges), int16, wide, frozenset(normed), coarse, bits, int4, rates)
+    int8 = Scales(int8_scales(graph, ranges))
+    return Plan(residual, int8, Scales(int16), wide, frozenset(normed), coarse, bits, Scales(int4), rates)

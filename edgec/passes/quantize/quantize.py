@@ -21,7 +21,7 @@ from edgec.passes.base import Pass
 from edgec.passes.quantize.assign_precision import Assignment
 from edgec.passes.quantize.calibrate import Statistics, calibrate
 from edgec.passes.quantize.clamp_masks import clamp_masks
-from edgec.passes.quantize.plan import make_plan
+from edgec.passes.quantize.plan import has_grids, make_plan
 from edgec.passes.quantize.ranges import Ranges, statistics_for
 from edgec.signal_math import PCM_SCALE
 
@@ -41,22 +41,27 @@ class Quantize(Pass):
     assignment: Assignment = field(default_factory=Assignment)
 
     def run(self, graph: Graph) -> Graph:
-        if self.calibration is None:
-            raise PassError("quantisation needs calibration data, found none", hint="give about 64 typical inputs")
+        ranges = self._ranges(graph)
         check_float(graph)
-        graph, ranges = clamp_masks(graph, self._ranges(graph))
+        if ranges:
+            graph, ranges = clamp_masks(graph, ranges)
         builder = Builder(graph, make_plan(graph, ranges, self.assignment))
         for v in graph.inputs:
-            add_input(builder, graph, v, ranges[v.name].pcm)
+            add_input(builder, graph, v, v.name in ranges and ranges[v.name].pcm)
         problems = [p for node in graph.nodes if (p := apply(builder, node)) is not None]
         if problems:
             raise PassError(join_problems("these nodes cannot be computed in integers:", problems), hint=HINT)
         for name in graph.outputs:
             store_output(builder, graph, name)
+        check_scales(builder)
         return builder.finish()
 
     def _ranges(self, graph: Graph) -> Mapping[str, Statistics]:
         given = self.calibration
+        if given is None and not has_grids(graph):
+            raise PassError("quantisation needs calibration data, found none", hint="give about 64 typical inputs")
+        if given is None:
+            return {}
         if isinstance(given, Ranges):
             return statistics_for(graph, given)
         if not (isinstance(given, Mapping) and all(isinstance(s, Statistics) for s in given.values())):
@@ -78,6 +83,18 @@ def check_float(graph: Graph) -> None:
     data = [f"%{o} is {t.dtype.value}" + (f" ({at})" if at else "") for o, t, at in found if t.dtype.is_data]
     if data:
         raise PassError(join_problems("these tensors hold data, no real values that have a scale:", data), hint=HINT)
+
+
+def check_scales(b: Builder) -> None:
+    """PassError that lists the tensors for which a scale was asked that neither a file nor data gives."""
+    missing, lines = b.plan.int8.missing | b.plan.int16.missing | b.plan.int4.missing, []
+    for name in (*(v.name for v in b.graph.inputs), *(o for n in b.graph.nodes for o in n.outputs)):
+        if name in missing:
+            node = b.graph.producer(name)
+            lines.append(f"%{name}" + ("" if node is None else f" = {node.op.name} ({'; '.join(node.source)})"))
+    if lines:
+        hint = f"quantise them in the file, or give data with {option('calibration')}"
+        raise PassError(join_problems("no scale is given for these tensors:", lines), hint=hint)
 
 
 def add_input(b: Builder, graph: Graph, v: Value, pcm: bool) -> None:
@@ -124,6 +141,8 @@ def store_output(b: Builder, graph: Graph, name: str) -> None:
         return
     b.node = graph.producer(name)
     source = b.sources[name]
-    if name not in b.forecasts and not (b.dtype(source) is DType.BIT and source.stored_as(Scale(1.0))):
+    spikes = b.dtype(source) is DType.BIT and source.stored_as(Scale(1.0))
+    as_it_is = name not in b.plan.int8 and b.is_plain(source) and b.dtype(source) in (DType.I8, DType.I16)
+    if not (spikes or as_it_is or name in b.forecasts):
         source = b.labelled(name, b.store(name, DType.I8, b.plan.int8[name]))
     b.output_names[name] = source.tensor

@@ -13,6 +13,10 @@ import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
+from edgec import frontends
+from edgec.ir.graph import Graph
+from edgec.stages import passes_for, transform
+
 OPSET = 17
 
 
@@ -118,6 +122,11 @@ def two_inputs(path: Path) -> tuple[Path, list[np.ndarray], list[np.ndarray]]:
 
 def normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return rng.normal(size=shape).astype(np.float32)
+
+
+def quantised(path: Path, calibration: Any = None) -> Graph:
+    """The integer graph of a file."""
+    return transform(frontends.load(path), passes_for("int8", calibration, None, None), lambda stage: None)[-1]
 
 
 def onnxruntime(path: Path, x: np.ndarray, fused: bool = False) -> np.ndarray:
