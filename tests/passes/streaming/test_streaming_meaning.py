@@ -311,3 +311,31 @@ def test_random_networks_give_torchs_frames_or_are_refused(module: nn.Sequential
         return
     frames = torch.cat([out[0] for out in streamed(step, x)], 2)
     torch.testing.assert_close(frames, whole, rtol=1e-4, atol=1e-5)
+
+
+def sensors(x: Tensor, q: nn.Module, k: nn.Module) -> Tensor:
+    """Attention of the groups of channels of each frame on one another."""
+    parts = x.reshape(1, x.shape[1], 4, 2)
+    scores = torch.softmax(q(parts) @ k(parts).transpose(-1, -2), -1)
+    return (scores @ parts).reshape(x.shape)
+
+
+PER_FRAME: dict[str, tuple[nn.Module, int]] = {
+    "attention over sensors": (net(sensors, q=nn.Linear(2, 3), k=nn.Linear(2, 3)), 1),
+    "standardised frames": (net(lambda x: (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + 0.1)), 1),
+    "outer product": (net(lambda x: (x.unsqueeze(-1) @ x.unsqueeze(-2)).reshape(1, x.shape[1], 64)), 1),
+}
+
+
+@pytest.mark.parametrize(("module", "time_axis"), PER_FRAME.values(), ids=PER_FRAME)
+def test_products_within_a_frame_stream(module: nn.Module, time_axis: int) -> None:
+    x = torch.randn(SHAPES[time_axis])
+    with torch.no_grad():
+        expected = module(x)
+    found = torch.cat([out for (out,) in streamed(step_of(module, time_axis), x)], time_axis)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_products_across_frames_do_not() -> None:
+    with pytest.raises(EdgecError, match="operands have different time axes"):
+        step_of(net(lambda x: torch.softmax(x @ x.transpose(1, 2), -1) @ x), 1)
