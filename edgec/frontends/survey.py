@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from edgec.errors import FrontendError, join_problems
+from edgec.frontends.builder import GraphBuilder
 
 SHOWN = 20  # problems that a refusal spells out
 
@@ -54,19 +55,26 @@ def needed(steps: Iterable[tuple[tuple[object, ...], tuple[object, ...]]], resul
 
 
 def walk(
-    operators: Iterable[Op], known: Collection[str], lost: set[Any], convert: Callable[[Op], str | None]
+    build: GraphBuilder,
+    operators: Iterable[Op],
+    known: Collection[str],
+    lost: set[Any],
+    place: Callable[[Op], str],
+    convert: Callable[[Op], str | None],
 ) -> list[str]:
-    """Converts operators in order; what does not fit, in words.
+    """Converts operators in order; what does not fit, with the place of each.
 
     lost: tensors that could not be made. What follows from one, or from an unknown operator, is not told again.
     """
     problems = []
     for op in operators:
-        if lost.intersection(op.inputs) or op.kind not in known:
-            lost.update(op.outputs)
-        elif (problem := convert(op)) is not None:
-            problems.append(problem)
-            lost.update(op.outputs)
+        if not lost.intersection(op.inputs) and op.kind in known:
+            build.source = (place(op),)
+            problem = convert(op)
+            if problem is None:
+                continue
+            problems.append(f"{build.source[0]}: {problem}")
+        lost.update(op.outputs)
     return problems
 
 

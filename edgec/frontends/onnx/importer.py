@@ -9,22 +9,21 @@ from pathlib import Path
 
 import numpy as np
 
-from edgec.errors import FrontendError, join_problems, option
+from edgec.errors import FrontendError, option
 from edgec.frontends.builder import GraphBuilder
 from edgec.frontends.onnx.constants import fold_constants
 from edgec.frontends.onnx.model import OnnxModel, OnnxNode, OnnxValue, read_model
 from edgec.frontends.onnx.ops import CONVERTERS
 from edgec.frontends.onnx.values import Array, Call, Constant, Value, call_of, grid_of
-from edgec.frontends.survey import needed, unsupported
+from edgec.frontends.survey import needed, refuse, unsupported, walk
 from edgec.ir.graph import Graph
 from edgec.ir.types import QuantParams, TensorType
 from edgec.ops.snap import Snap
 
-SHOWN = 20
 FLOAT, UINT8, INT8 = 1, 2, 3  # the standard's numbers of element types
 #: what a converter raises on operands and attributes that are not as the standard says
 MISFITS = (ValueError, LookupError, ArithmeticError, TypeError, AttributeError, MemoryError)
-QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
+KNOWN = ("QuantizeLinear", "DequantizeLinear", *CONVERTERS)
 #: operators that do the same to the integers of a tensor as to its real numbers
 MOVES = ("Concat", "Flatten", "Identity", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 INPUTS = ("FLOAT", "INT8", "UINT8")
@@ -42,14 +41,9 @@ def load_onnx(path: Path, name: str, time_axis: int | Sequence[int | None] | str
             hint=f"leave out {option('time_axis')}, or export the network from torch to stream it",
         )
     model, where = live_part(fold_constants(read_model(path))), str(path)
-    unknown = [n for n in model.nodes if n.kind not in CONVERTERS and n.kind not in QUANTIZERS]
+    missing = unsupported((n.kind, n.label) for n in model.nodes if n.kind not in KNOWN)
     walker = Walker(model, GraphBuilder(name))
-    problems = walker.walk()
-    if unknown or problems:
-        missing = unsupported((n.kind, n.label) for n in unknown)
-        shown = problems[:SHOWN] + ([f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else [])
-        hint = f"supported operators: {', '.join(sorted((*CONVERTERS, *QUANTIZERS)))}" if unknown else None
-        raise FrontendError(join_problems(f"{where}: operators that cannot be imported:", missing + shown), hint=hint)
+    refuse(where, missing, walker.walk(), KNOWN)
     arguments, results = (tuple(v.name for v in found) for found in (model.inputs, model.outputs))
     return replace(walker.build.build(walker.outputs), arguments=arguments, results=results)
 
@@ -86,15 +80,7 @@ class Walker:
             except MISFITS as err:
                 problems.append(f"input {v.name}: {str(err) or type(err).__name__}")
                 lost.add(v.name)
-        for node in self.model.nodes:
-            if lost.intersection(node.inputs) or (node.kind not in CONVERTERS and node.kind not in QUANTIZERS):
-                lost.update(node.outputs)  # is already reported, or follows what is
-                continue
-            self.build.source = (node.label,)
-            problem = self.convert(node)
-            if problem is not None:
-                problems.append(f"{node.label}: {problem}")
-                lost.update(node.outputs)
+        problems += walk(self.build, self.model.nodes, KNOWN, lost, lambda n: n.label, self.convert)
         return problems or ([] if lost else self.finish())
 
     def input(self, v: OnnxValue) -> None:

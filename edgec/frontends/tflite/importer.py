@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from edgec.errors import FrontendError, option
@@ -59,15 +60,14 @@ def check_quantised(model: TfModel, where: str, unknown: bool) -> None:
 
 def convert_op(model: TfModel, op: TfOp, build: GraphBuilder, names: dict[int, str]) -> str | None:
     """One operator into the builder; what does not fit, or None."""
-    build.source = (source_of(model, op),)
     try:
         call = call_of(model, op, build, names)
         y = int8_type(call.result)
         name = call.convert(CONVERTERS[op.kind].convert)
     except (ValueError, OverflowError, ZeroDivisionError) as err:
-        return f"{build.source[0]}: {err}"
+        return str(err)
     if build.type_of(name).shape != y.shape:
-        return f"{build.source[0]}: gives shape {build.type_of(name).shape}, the file says {y.shape}"
+        return f"gives shape {build.type_of(name).shape}, the file says {y.shape}"
     names[op.outputs[0]] = name
     return None
 
@@ -103,7 +103,8 @@ def build_all(model: TfModel, build: GraphBuilder, names: dict[int, str]) -> lis
             names[k] = build.input(model.tensors[k].label, int8_type(model.tensors[k]))
         except ValueError as err:
             problems.append(f"input: {err}")
-    return problems + walk(model.ops, CONVERTERS, set(), lambda op: convert_op(model, op, build, names))
+    place, convert = partial(source_of, model), lambda op: convert_op(model, op, build, names)
+    return problems + walk(build, model.ops, CONVERTERS, set(), place, convert)
 
 
 def load_tflite(path: Path, name: str, time_axis: int | Sequence[int | None] | str | None = "guess") -> Graph:
