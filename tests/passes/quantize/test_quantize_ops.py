@@ -43,7 +43,7 @@ def run_both(op: Op, types: list[TensorType], values: list[np.ndarray], tmp_path
     stored = [pack(v) if t.dtype is DType.BIT else v for v, t in zip(values, types, strict=True)]
     arrays: dict[str, Any] = dict(zip(params, [*stored, *start], strict=False))
     rest = params[len(arrays) :]
-    arrays |= {n: kernel.consts.get(n, np.zeros(s, d)) for n, s, d in kernel.params if n in rest}
+    arrays |= {n: np.zeros(s, d) for n, s, d in kernel.params if n in rest} | dict(kernel.consts)
     named = NamedKernel("f", kernel, frozenset([*params[len(stored) :]]))
     got = build_c([named], tmp_path)("f", arrays)
     written = [p for p in params[len(stored) :] if p not in kernel.consts]
