@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from edgec.ir.graph import State
 
 #: members that every state starts with: magic, frame, flushed, reserved (uint32 each)
@@ -25,7 +27,7 @@ class Member:
 
 def alignment(state: State) -> int:
     """Bytes of one element."""
-    return {"int64": 8, "int16": 2, "int8": 1}.get(state.type.dtype.storage, 4)
+    return np.dtype(state.type.dtype.storage).itemsize
 
 
 def lay_out(states: Sequence[State]) -> tuple[int, tuple[Member, ...]]:
