@@ -76,22 +76,24 @@ def _term(node: ast.AST, names: Mapping[str, Term]) -> Term:
     if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in OPERATORS:
         return operation(OPERATORS[type(node.ops[0])], _term(node.left, names), _term(node.comparators[0], names))
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-        return _call(node.func.id, [_term(x, names) for x in node.args], node.keywords)
+        given = {str(k.arg): _term(k.value, names) for k in node.keywords}
+        return _call(node.func.id, [_term(x, names) for x in node.args], given)
     raise ValueError(f"{ast.unparse(node)!r} is no part of an expression: operands are a, b, c, ... in order")
 
 
-def _call(name: str, args: list[Term], keywords: list[ast.keyword]) -> Term:
+def _call(name: str, args: list[Term], given: Mapping[str, Term]) -> Term:
     """A call of an operation, or of a function of the table, whose expression takes its place."""
-    if name in FIXED and not keywords:
+    if name in FIXED and not given:
         return operation(name, *args)
     if name not in SIGNATURES:
         raise ValueError(f"unknown function {name}; functions: {', '.join(sorted({*FIXED, *SIGNATURES}))}")
     letters, parameters, text = SIGNATURES[name]
-    given = {str(k.arg): ast.literal_eval(k.value) for k in keywords}
     if len(args) != len(letters) or not given.keys() <= parameters.keys():
         raise ValueError(f"expected {name}({', '.join([*letters, *parameters])}), found {len(args)} operands")
-    inner = {k: number(v) for k, v in ({**NUMBERS, **parameters, **given}).items()}
-    return _term(ast.parse(text, mode="eval").body, inner | dict(zip(letters, args, strict=True)))
+    if any(v.kind != "number" for v in given.values()):
+        raise ValueError(f"a parameter of {name} is computed, expected a number")
+    inner = {k: number(v) for k, v in {**NUMBERS, **parameters}.items()}
+    return _term(ast.parse(text, mode="eval").body, {**inner, **given, **dict(zip(letters, args, strict=True))})
 
 
 def signature(text: str) -> tuple[str, tuple[str, ...], dict[str, float]]:

@@ -156,11 +156,11 @@ def power(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def shift(left: bool) -> Callable[..., torch.Tensor]:
-    """A shift of int32; by less than 0 or more than 31 places it is 0."""
+    """A shift of int32; by less than 0 or more than 31 places nothing is left but the sign, to the right."""
 
     def shifted(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        places = b.clamp(0, 32)
-        return torch.where((b < 0) | (b > 31), 0, a << places if left else a >> places)
+        beyond = (b < 0) | (b > 31)
+        return torch.where(beyond, 0, a << b.clamp(0, 31)) if left else a >> torch.where(beyond, 31, b)
 
     return shifted
 
@@ -258,7 +258,7 @@ OPERATIONS: Mapping[str, Operation] = {
         2, (DType.I32,), shift(True), f"T.if_then_else({_IN_RANGE}, {wrapping('<<')}, 0)", called=False
     ),
     "shift_right": Operation(
-        2, (DType.I32,), shift(False), f"T.if_then_else({_IN_RANGE}, {{0}} >> {{1}}, 0)", called=False
+        2, (DType.I32,), shift(False), f"{{0}} >> T.if_then_else({_IN_RANGE}, {{1}}, 31)", called=False
     ),
     "sign": Operation(
         1, NUMERIC, torch.sign, "T.if_then_else({0} > T.{t}(0), T.{t}(1), T.if_then_else({0} < T.{t}(0), T.{t}(-1), "

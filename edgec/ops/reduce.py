@@ -22,6 +22,7 @@ Axes = tuple[int, ...]
 FLOAT = (DType.F32,)
 INTEGERS = (DType.U8, DType.I8, DType.I16, DType.I32)
 NUMERIC = (*FLOAT, *INTEGERS)
+ORDERED = (*NUMERIC, DType.BOOL)
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,8 @@ KINDS: Mapping[str, Kind] = {
     "sum": Kind(lambda x, a: x.sum(a, keepdim=True), "0", *_SUM),
     "mean": Kind(lambda x, a: x.mean(a, keepdim=True), "0", *_SUM, "{t} / {n}", takes=FLOAT),
     "prod": Kind(product, "1", "({t} * {x})", wrapping("*").format("{t}", "{x}")),
-    "max": Kind(lambda x, a: x.amax(a, keepdim=True), "low", "T.max({t}, {x})", as_is=True),
-    "min": Kind(lambda x, a: x.amin(a, keepdim=True), "high", "T.min({t}, {x})", as_is=True),
+    "max": Kind(lambda x, a: x.amax(a, keepdim=True), "low", "T.max({t}, {x})", takes=ORDERED, as_is=True),
+    "min": Kind(lambda x, a: x.amin(a, keepdim=True), "high", "T.min({t}, {x})", takes=ORDERED, as_is=True),
     "l1": Kind(lambda x, a: x.abs().sum(a, keepdim=True), "0", *_SIZES),
     "l2": Kind(lambda x, a: (x * x).sum(a, keepdim=True).sqrt(), "0", *_SQUARES, _root("{t}"), takes=FLOAT),
     "sum_square": Kind(lambda x, a: (x * x).sum(a, keepdim=True), "0", *_SQUARES),

@@ -14,7 +14,8 @@ from edgec.ir.verify import verify
 def storage(values: np.ndarray, t: TensorType) -> np.ndarray:
     """Values as they lie in memory: spikes 32 to a word along the last axis."""
     if t.dtype is not DType.BIT:
-        return np.ascontiguousarray(values, dtype=t.dtype.storage).reshape(t.shape)
+        kind = "bool" if t.dtype is DType.BOOL else t.dtype.storage
+        return np.ascontiguousarray(values, dtype=kind).reshape(t.shape)
     words = t.storage_shape[-1]
     padded = np.zeros((*t.shape[:-1], words * 32), np.uint8)
     padded[..., : t.shape[-1]] = values

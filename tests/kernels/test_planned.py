@@ -84,12 +84,21 @@ def integer_graph() -> Graph:
     return b.graph()
 
 
+def data_graph() -> Graph:
+    """The ops on indices, truth values and integers as data, and those that move or reduce along any axis."""
+    b = Builder(4)
+    for name in ("map", "reduce", "gather", "gather_elements", "scatter", "taps", "cumulative", "slice", "pad"):
+        for op, types in OPS[name].samples():
+            b.add(op, *((t, 1) for t in types))
+    return b.graph()
+
+
 def frame_of(b: Graph, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Random values for every input; those of roots and deviations are not negative."""
     return {
         v.name: np.abs(rng.normal(size=v.type.shape)).astype(np.float32)
         if v.type.dtype is DType.F32
-        else rng.integers(-99, 100, v.type.shape)
+        else rng.integers(max(v.type.dtype.range[0], -99), min(v.type.dtype.range[1], 99) + 1, v.type.shape)
         for v in b.inputs
     }
 
@@ -120,7 +129,11 @@ def test_integer_ops_through_the_plan(tmp_path: Path) -> None:
     compare(integer_graph(), tmp_path)
 
 
+def test_ops_on_data_through_the_plan(tmp_path: Path) -> None:
+    compare(data_graph(), tmp_path)
+
+
 def test_no_kernel_is_tested_outside_the_plan_only() -> None:
-    graphs = (float_graph(0), integer_graph(), every_kernel()[0])
+    graphs = (float_graph(0), integer_graph(), data_graph(), every_kernel()[0])
     planned = {n.op.name for g in graphs for n in g.nodes}
     assert planned >= {name for name, op in OPS.items() if op.lower is not None}
