@@ -39,7 +39,7 @@ test-qemu: setup ## only the tests that run qemu
 	$(BIN)/python -m pytest -n $(JOBS) -k qemu -rs
 
 nightly: setup ## what is slower than a commit can wait for
-	$(BIN)/python -m pytest -n $(JOBS) -m nightly
+	$(BIN)/python -m pytest -n $(JOBS) -m nightly --hypothesis-profile=nightly
 
 check: setup ## ruff, mypy strict, clang-format
 	$(BIN)/ruff check .

@@ -6,6 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
+
+# the same examples in every run, so that a commit is not judged by luck; `make nightly` draws new ones
+settings.register_profile("commit", derandomize=True, deadline=None)
+settings.register_profile("nightly", deadline=None)
+settings.load_profile("commit")
 
 MODEL = Path(__file__).resolve().parent.parent / "models" / "lmuformer"
 
