@@ -260,15 +260,32 @@ class Sinker:
         if is_free(perm, t.shape):
             self.emit(node.op, (base,), node)
             return True
-        readers = [n for n in self.graph.nodes if node.output in n.inputs]
         keeps_rows = perm[0] == 0 and len(shape) == 2 and shape[0] == t.shape[0]
-        folds = all(n.op.is_layer and n.inputs[0] == node.output and n.inputs[1] in self.consts for n in readers)
-        if not (keeps_rows and folds and readers) or node.output in self.graph.outputs:
+        readers = self.layers_behind(node.output) if keeps_rows else None
+        if not readers:
             return False
         self.emit(node.op, (base,), node)
         order = np.arange(shape[1]).reshape(t.shape[1:]).transpose([p - 1 for p in perm[1:]]).reshape(-1)
         self.shuffle_weights(readers, order)
         return True
+
+    def layers_behind(self, name: str) -> list[Node] | None:
+        """The layers that read a flattening, some behind functions of one element; None where anything else does."""
+        if name in self.graph.outputs:
+            return None
+        found: list[Node] = []
+        for node in self.graph.consumers(name):
+            axes = axes_of(node.op, self.graph.input_types(node))
+            if node.op.is_layer and node.inputs[0] == name and node.inputs[1] in self.consts:
+                found.append(node)
+            elif axes is not None and axes.operands == axes.results and len(axes.results) == 1:
+                behind = self.layers_behind(node.output)
+                if behind is None:
+                    return None
+                found += behind
+            else:
+                return None
+        return found
 
     def shuffle_weights(self, readers: list[Node], order: Array) -> None:
         """Feature k of the new order is feature order[k] of the old one: move the rows of each weight."""

@@ -156,6 +156,39 @@ return %y
     )
 
 
+def test_a_flattening_may_lie_before_functions_of_one_element():
+    text = layout("""
+graph net
+input %x : float32[1,2,1,3]
+const %w : float32[6,1] = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+const %v : float32[1] = [0.0]
+%a = permute(%x) {perm=(0, 3, 1, 2)} : float32[1,3,2,1]
+%b = reshape(%a) {shape=(1, 6)} : float32[1,6]
+%c = snap(%b) {scale=0.1} : float32[1,6]
+%d = relu(%c) : float32[1,6]
+%y = linear(%d, %w, %v) : float32[1,1]
+%z = linear(%c, %w, %v) : float32[1,1]
+return %y, %z
+""")
+    assert "permute(" not in text
+
+
+def test_a_flattening_before_something_else_keeps_its_order():
+    text = layout("""
+graph net
+input %x : float32[1,2,1,2]
+const %w : float32[4,1] = [0.0, 1.0, 2.0, 3.0]
+const %v : float32[1] = [0.0]
+%a = permute(%x) {perm=(0, 3, 1, 2)} : float32[1,2,2,1]
+%b = reshape(%a) {shape=(1, 4)} : float32[1,4]
+%c = relu(%b) : float32[1,4]
+%d = softmax(%c) : float32[1,4]
+%y = linear(%c, %w, %v) : float32[1,1]
+return %y, %d
+""")
+    assert "permute(" in text
+
+
 def test_a_flattening_moves_the_permute_into_the_weights():
     assert (
         layout("""

@@ -175,7 +175,8 @@ def given_weights(
     scale = np.broadcast_to(np.asarray(grid.scale), w.shape[-1:])
     q = np.rint(w / scale).astype(np.int64)
     if q.min(initial=0) < -128 or q.max(initial=0) > 127:
-        raise Refusal("its weights less their zero point do not fit int8")
+        hint = "quantise them without one: weight_type=QuantType.QInt8 of onnxruntime's quantize_static"
+        raise Refusal("its weights less their zero point do not fit int8", hint)
     unit = (np.float32(x.scale) * scale.astype(np.float32)).astype(np.float64)
     own = bias_grid is not None and np.allclose(bias_grid.scale, unit, rtol=1e-5, atol=0)
     rounded = np.rint(bias / (np.asarray(bias_grid.scale) if own and bias_grid else unit))
