@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgec.errors import FrontendError
-from edgec.frontends.shipped import INTEGER_FILES, find_file
+from edgec.frontends.shipped import GRAPH_FILES, find_file
 
 if TYPE_CHECKING:
     import torch
@@ -83,8 +83,8 @@ def _load_file(model: str, example_inputs: Any, name: str | None, time_axis: Any
     """A file by its suffix, or a shipped model by its name."""
     path = find_file(model)
     label, suffix = name or path.stem, path.suffix.lower()
-    if suffix in INTEGER_FILES:
-        return _load_integers(path, label, time_axis, outputs)
+    if suffix in GRAPH_FILES:
+        return _load_graph(path, label, time_axis, outputs)
     from edgec.frontends import checkpoint
 
     if suffix == ".pt2":
@@ -92,8 +92,8 @@ def _load_file(model: str, example_inputs: Any, name: str | None, time_axis: Any
     return checkpoint.load_checkpoint(path, label, example_inputs, time_axis, outputs)
 
 
-def _load_integers(path: Path, label: str, time_axis: Any, outputs: Any) -> Graph:
-    """A file that comes quantised."""
+def _load_graph(path: Path, label: str, time_axis: Any, outputs: Any) -> Graph:
+    """A file that holds a graph."""
     suffix = path.suffix.lower()
     if outputs is not None:
         raise FrontendError(f"{path}: outputs of a {suffix} file cannot be chosen; it returns all of them")

@@ -16,8 +16,8 @@ from edgec.errors import FrontendError
 
 CHECKPOINTS = (".pt", ".pth")
 TORCH_FILES = (*CHECKPOINTS, ".pt2")
-INTEGER_FILES = (".tflite", ".onnx")
-MODEL_FILES = TORCH_FILES + INTEGER_FILES
+GRAPH_FILES = (".tflite", ".onnx")
+MODEL_FILES = TORCH_FILES + GRAPH_FILES
 
 
 def folder() -> Path | None:

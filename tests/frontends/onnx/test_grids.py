@@ -22,7 +22,7 @@ from edgec.errors import FrontendError, PassError
 from edgec.ir.evaluate import evaluate
 from edgec.passes.quantize.compare import dequantize
 from tests.frontends.onnx.onnx_models import Net, normal, onnxruntime, quantised
-from tests.frontends.onnx.test_onnx import branches, gates, integers, padded
+from tests.frontends.onnx.test_onnx import batch_norm, branches, gates, integers, padded
 
 FLOAT, INT8, UINT8 = TensorProto.FLOAT, TensorProto.INT8, TensorProto.UINT8
 Tensors = Sequence[tuple[str, int, Sequence[int] | None]]
@@ -175,6 +175,23 @@ def without_quantisers(path: Path, kept: Callable[[int], bool]) -> Path:
             model.graph.node.remove(made)
     onnx.save(model, path)
     return path
+
+
+def test_a_batch_norm_before_the_quantiser_scales_the_grid_of_the_weights(tmp_path: Path) -> None:
+    """One layer, with the integers of the file where the factor is positive; no data is needed."""
+    net = Net(1, 3, 8, 8)
+    net.conv(3, 5, 3, 3, relu="")
+    batch_norm(net, 5)
+    net.node("Relu")
+    net.conv(5, 4, 1, 1)
+    path = without_quantisers(net.quantized(tmp_path / "net.onnx"), lambda k: k != 1)
+    graph = quantised(path)
+    assert [n.op.name for n in graph.nodes] == ["permute", "qconv2d_requantize", "qconv2d_requantize", "permute"]
+    for x in (normal(net.rng, net.shape) for _ in range(3)):
+        (y,) = evaluate(graph, {"input": torch.from_numpy(integers(graph, x))})
+        t = graph.type_of(graph.outputs[0])
+        assert t.quant is not None
+        assert np.abs(dequantize(y, t).numpy() - onnxruntime(path, x)).max() <= 1.5 * t.quant.scale[0]
 
 
 @pytest.mark.parametrize("block", [branches, gates, padded], ids=lambda b: b.__name__)
