@@ -22,6 +22,7 @@ from edgec.passes.channels.drop_constant_channels import savings
 from edgec.passes.fold_batchnorm import FoldBatchnorm
 from edgec.passes.fold_transpose import FoldTranspose
 from edgec.passes.fuse import Fuse
+from edgec.passes.fuse_maps import FuseMaps
 from edgec.passes.judge import check_inputs
 from edgec.passes.own_outputs import OwnOutputs
 from edgec.passes.quantize.assign_precision import Assignment
@@ -71,7 +72,7 @@ def float_passes(precision: str = "float32") -> list[Pass]:
         FoldTranspose(),
         Canonicalize(),  # again: in another layout moves meet, and maps in a row may cancel
     ]
-    return [*passes, SplitQuotient()] if precision == "int8" else passes
+    return [*passes, FuseMaps(), SplitQuotient()] if precision == "int8" else passes
 
 
 def passes_for(

@@ -15,7 +15,6 @@ from edgec.ir.types import TensorType
 from edgec.ops.axes import LETTERS, along
 from edgec.ops.base import Array, Form, Kernel, LinearMap, Op, Reads, Site, need
 from edgec.ops.elementwise import Elementwise, Relu, Relu6
-from edgec.ops.expression import Term, parse
 from edgec.ops.integer.arithmetic import added, described, multiplied
 from edgec.ops.integer.build import Builder
 from edgec.ops.integer.numbers import Refusal
@@ -47,8 +46,9 @@ class Binary(Elementwise):
     #: the operand that changes nothing: 0 of a sum, 1 of a product
     neutral: ClassVar[float]
 
-    def expression(self) -> Term:
-        return parse(f"a {self.symbol} b")
+    @property
+    def formula(self) -> str:
+        return f"a {self.symbol} b"
 
     def equals(self, site: Site) -> int | None:
         left = 0 in site.consts and self.commutes and bool((site.consts[0] == self.neutral).all())

@@ -180,6 +180,12 @@ class Op:
         return -inf, inf
 
     @property
+    def formula(self) -> str:
+        """What it computes element by element, in the letters of its operands (`ops.expression`); empty where it does
+        not."""
+        return ""
+
+    @property
     def eight_bits(self) -> str:
         """Why its weights have 8 bits whatever is asked for; empty where they may have fewer."""
         return ""

@@ -29,7 +29,7 @@ class Elementwise(Op):
 
     def expression(self) -> Term:
         """The syntax tree of the result."""
-        raise NotImplementedError
+        return parse(self.formula)
 
     def typed(self, types: Sequence[TensorType]) -> Term:
         """The tree on operands of these types; ValueError names what does not fit."""
@@ -91,8 +91,9 @@ class Map(Elementwise):
     )
     expr: str = "a"
 
-    def expression(self) -> Term:
-        return parse(self.expr)
+    @property
+    def formula(self) -> str:
+        return self.expr
 
 
 @dataclass(frozen=True)
@@ -102,9 +103,9 @@ class Unary(Elementwise):
     examples: ClassVar[tuple[str, ...]] = ("float32[2,3,4]",)
     inplace: ClassVar[tuple[int, ...]] = (0,)
 
-    def expression(self) -> Term:
-        parameters = tuple((f.name, getattr(self, f.name)) for f in fields(self))
-        return parse(SIGNATURES[self.name][2], parameters)
+    @property
+    def formula(self) -> str:
+        return f"{self.name}({', '.join(['a', *(f'{f.name}={getattr(self, f.name)!r}' for f in fields(self))])})"
 
     def reference(self, *tensors: torch.Tensor) -> torch.Tensor:
         function = IN_TORCH.get(self.name)
@@ -192,9 +193,10 @@ class Clip(Clamp):
     low: float | None = None
     high: float | None = None
 
-    def expression(self) -> Term:
+    @property
+    def formula(self) -> str:
         text = "a" if self.low is None else f"max(a, {self.low!r})"
-        return parse(text if self.high is None else f"min({text}, {self.high!r})")
+        return text if self.high is None else f"min({text}, {self.high!r})"
 
     def equals(self, site: Site) -> int | None:
         return 0 if self.bounds == (-np.inf, np.inf) else None

@@ -54,10 +54,10 @@ def number(value: float) -> Term:
 
 
 @lru_cache(maxsize=1024)
-def parse(text: str, parameters: tuple[tuple[str, float], ...] = ()) -> Term:
-    """The tree of an expression, its parameters replaced by their values. ValueError says what is no expression."""
+def parse(text: str) -> Term:
+    """The tree of an expression. ValueError says what is no expression."""
     names = {letter: Term("operand", value=k) for k, letter in enumerate(ascii_lowercase)}
-    names |= {name: number(value) for name, value in (*NUMBERS.items(), *parameters)}
+    names |= {name: number(value) for name, value in NUMBERS.items()}
     try:
         tree = ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as err:
