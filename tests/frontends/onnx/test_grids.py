@@ -18,11 +18,12 @@ import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 from edgec import frontends
-from edgec.errors import FrontendError, PassError
+from edgec.errors import FrontendError, InputError, PassError
 from edgec.ir.evaluate import evaluate
 from edgec.passes.quantize.compare import dequantize
+from edgec.pipeline import compile_model
 from tests.frontends.onnx.onnx_models import Net, normal, onnxruntime, quantised
-from tests.frontends.onnx.test_onnx import batch_norm, branches, gates, integers, padded
+from tests.frontends.onnx.test_onnx import branches, gates, integers, padded
 
 FLOAT, INT8, UINT8 = TensorProto.FLOAT, TensorProto.INT8, TensorProto.UINT8
 Tensors = Sequence[tuple[str, int, Sequence[int] | None]]
@@ -177,16 +178,21 @@ def without_quantisers(path: Path, kept: Callable[[int], bool]) -> Path:
     return path
 
 
-def test_a_batch_norm_before_the_quantiser_scales_the_grid_of_the_weights(tmp_path: Path) -> None:
-    """One layer, with the integers of the file where the factor is positive; no data is needed."""
+@pytest.mark.parametrize("least", [-2.0, 0.5])
+def test_a_batch_norm_before_the_quantiser_goes_into_the_layer(least: float, tmp_path: Path) -> None:
+    """The weights keep the integers of the file where all factors are positive; no data is needed."""
     net = Net(1, 3, 8, 8)
     net.conv(3, 5, 3, 3, relu="")
-    batch_norm(net, 5)
+    ranges = ((least, 2.0), (-1.0, 1.0), (-1.0, 1.0), (0.1, 3.0))
+    net.node("BatchNormalization", net.x, *(net.const(net.rng.uniform(*ends, 5)) for ends in ranges))
     net.node("Relu")
     net.conv(5, 4, 1, 1)
-    path = without_quantisers(net.quantized(tmp_path / "net.onnx"), lambda k: k != 1)
+    path = net.quantized(tmp_path / "net.onnx")
+    weights = quantised(path).consts["t0_weights"].data
+    without_quantisers(path, lambda k: k != 1)
     graph = quantised(path)
     assert [n.op.name for n in graph.nodes] == ["permute", "qconv2d_requantize", "qconv2d_requantize", "permute"]
+    assert np.array_equal(graph.consts["t0_weights"].data, weights) == (least > 0)
     for x in (normal(net.rng, net.shape) for _ in range(3)):
         (y,) = evaluate(graph, {"input": torch.from_numpy(integers(graph, x))})
         t = graph.type_of(graph.outputs[0])
@@ -212,3 +218,12 @@ def test_half_a_file_is_calibrated(block: Callable[[Net], None], tmp_path: Path)
         assert np.abs(dequantize(y, t).numpy() - wanted).max() < 0.04 * np.abs(wanted).max()
     with pytest.raises(PassError, match="no scale is given for these tensors"):
         quantised(path)
+
+
+def test_weights_that_come_quantised_keep_their_bits(tmp_path: Path) -> None:
+    weights = np.arange(-12, 13, dtype=np.int8).reshape(5, 5)
+    path = product(tmp_path / "net.onnx", weights, (0.01, np.int8(0)), np.zeros(5, np.int32), 0.05)
+    with pytest.raises(InputError, match=r"(?s)no layer can have them:.*%m: its weights come quantised to 8 bits"):
+        compile_model(path, "host", tmp_path / "out", weights=4)
+    with pytest.raises(InputError, match=r"no layer 'm' to choose bits for"):
+        compile_model(path, "host", tmp_path / "out", bits={"m": "w4a8"})
