@@ -175,6 +175,7 @@ class Reduce(Op):
             element_type = "float32" if x.dtype.is_float else "int32"
             best = f"T.{kind.peak}(peak[0], {value})"
             lines += loop(x, axes, "peak", element_type, bound(element_type, kind.peak == "max"), best)
+            lines += [FINITE] if kind.gives is None else []
         given["t"] = "total[0]"
         start = {"low": bound(total, True), "high": bound(total, False)}.get(kind.start) or kind.start.format(**given)
         start = literal(int(start), total) if start.isdigit() else start
@@ -198,6 +199,10 @@ class Reduce(Op):
         x = int8(b, node.inputs[0])
         b.emit(self, (x.tensor,), node.outputs)
         b.hold(node.output, node.output, Scale(float(x.scale[0]), x.zero))
+
+
+#: the exponentials of infinite elements are taken from the largest finite one: infinity less itself is no number
+FINITE = "peak[0] = T.max(T.min(peak[0], T.float32(3.4028234663852886e38)), T.float32(-3.4028234663852886e38))"
 
 
 def literal(value: int, dtype: str) -> str:

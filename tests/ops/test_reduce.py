@@ -11,7 +11,7 @@ import torch
 from edgec.ir.types import DType, QuantParams, TensorType
 from edgec.ops import Reduce
 from edgec.ops.reduce import KINDS
-from tests.backends.kernel_tools import check_family
+from tests.backends.kernel_tools import Case, build_c, check_family, prepare
 
 TORCH = {
     "sum": torch.sum, "mean": torch.mean, "max": torch.amax, "min": torch.amin, "log_sum_exp": torch.logsumexp,
@@ -63,6 +63,14 @@ def family(rng: np.random.Generator):
 @pytest.mark.parametrize("seed", range(2))
 def test_generated_c_computes_the_reference(seed, tmp_path) -> None:
     check_family(family, seed, tmp_path)
+
+
+def test_infinite_elements_in_c(tmp_path) -> None:
+    x, inf = np.zeros((4, 3), np.float32), np.inf
+    x[1], x[2, 1], x[3, 0] = -inf, inf, -inf
+    case = prepare(Case("f", Reduce("log_sum_exp", (1,), False), [TensorType((4, 3))], [x]), np.random.default_rng(0))
+    found = build_c([case.named], tmp_path)("f", case.arrays)["y"]
+    np.testing.assert_allclose(found, torch.from_numpy(x).logsumexp(1).numpy(), rtol=1e-6)
 
 
 def test_types_and_time() -> None:
