@@ -8,7 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgec.frontends.pytorch.call import Call, Converters
+from edgec.ops.arithmetic import Mul, Sub
 from edgec.ops.cumulative import Cumulative
+from edgec.ops.elementwise import function
 from edgec.ops.gather import Gather, GatherElements, Scatter
 from edgec.ops.reduce import Reduce
 from edgec.ops.shape import Slice
@@ -84,6 +86,52 @@ def flip(call: Call) -> str:
     return x
 
 
+def log_softmax(call: Call) -> str:
+    """x less the logarithm of the sum of exponentials."""
+    x = call.tensor("self")
+    axis = call.axis("dim", len(call.type_of(x).shape))
+    return call.emit(Sub(), x, call.emit(Reduce("log_sum_exp", (axis,)), x))
+
+
+def glu(call: Call) -> str:
+    """One half along an axis times the sigmoid of the other."""
+    x = call.tensor("self")
+    shape = call.type_of(x).shape
+    axis = call.axis("dim", len(shape))
+    half = shape[axis] // 2
+    gate = call.emit(function("sigmoid"), call.emit(Slice(axis, half, 2 * half), x))
+    return call.emit(Mul(), call.emit(Slice(axis, 0, half), x), gate)
+
+
+def picked(call: Call, x: str, axis: int, index: npt.NDArray[Any]) -> str:
+    """Elements along an axis by a constant index."""
+    return call.emit(Gather(axis), x, call.build.const(f"{call.name}_index", index.astype(np.int32)))
+
+
+def roll(call: Call) -> str:
+    """Some axes turned around."""
+    x = call.tensor("self")
+    shape = call.type_of(x).shape
+    if not call["dims"]:
+        raise ValueError("roll of a flattened tensor; give the axes")
+    for shift, dim in zip(call["shifts"], call["dims"], strict=True):
+        axis = int(dim) % len(shape)
+        x = picked(call, x, axis, (np.arange(shape[axis]) - int(shift)) % shape[axis])
+    return x
+
+
+def repeat(call: Call) -> str:
+    """Some axes several times, one after another."""
+    call.ignore("repeats", "dims")  # the exported program says which shape comes out
+    x, shape = call.tensor("self"), call.result_shape
+    own = call.type_of(x).shape
+    x = call.reshape(x, (1,) * (len(shape) - len(own)) + own)
+    for axis, n in enumerate(shape):
+        extent = call.type_of(x).shape[axis]
+        x = picked(call, x, axis, np.arange(n) % extent) if n != extent else x
+    return x
+
+
 def cumulative(kind: str) -> Any:
     """A converter for a sum or product so far along an axis."""
 
@@ -134,13 +182,19 @@ CONVERTERS: Converters = {
     "aten::embedding": embedding,
     "aten::flip": flip,
     "aten::gather": gather,
+    "aten::glu": glu,
     "aten::index_select": index_select,
+    "aten::_log_softmax": log_softmax,
+    "aten::log_softmax": log_softmax,
     "aten::logsumexp": reduction("log_sum_exp"),
     "aten::max": extreme("max"),
     "aten::min": extreme("min"),
     "aten::prod": reduction("prod"),
+    "aten::repeat": repeat,
+    "aten::roll": roll,
     "aten::scatter": scatter,
     "aten::scatter_add": scatter,
+    "aten::tile": repeat,
     "aten::upsample_bilinear2d": upsample,
     "aten::upsample_linear1d": upsample,
     "aten::upsample_nearest1d": upsample,

@@ -102,7 +102,6 @@ HINTS: dict[str, str] = {
     "aten::group_norm": "use BatchNorm or LayerNorm",
     "aten::instance_norm": "use BatchNorm or LayerNorm",
     "aten::rms_norm": "use BatchNorm or LayerNorm",
-    "aten::log_softmax": "leave it out, the scores before it have the same order, or use Softmax",
     "aten::topk": "return the scores and take the largest outside the model",
     "aten::conv_transpose1d": "transposed convolutions are not imported",
     "aten::conv_transpose2d": "transposed convolutions are not imported",

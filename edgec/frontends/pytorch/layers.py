@@ -15,6 +15,7 @@ from edgec.ops.conv import Conv1d, Conv2d
 from edgec.ops.dense import Linear, MatMul
 from edgec.ops.norm import LayerNorm
 from edgec.ops.pool import AvgPool2d, MaxPool2d, Mean
+from edgec.ops.taps import Taps, adaptive_average
 from edgec.ops.window import ceil_pads
 
 Pads = tuple[tuple[int, int], ...]
@@ -199,14 +200,25 @@ def pool(call: Call) -> str:
 
 
 def adaptive_avg_pool(call: Call) -> str:
-    """Down to one position per channel, or to extents that divide the input's."""
+    """Down to one position per channel, to windows of one size, or to windows that differ along each axis."""
     x = call.tensor("self")
     shape = call.type_of(x).shape
     rank = len(shape) - 2
     size = spread(call["output_size"], rank)
     if all(n == 1 for n in size):
         return mean_over(call, x, tuple(range(2, rank + 2)), keepdim=True)
-    raise ValueError(f"adaptive pooling to {size}; only to 1 is supported, use AvgPool with a fixed window")
+    kernel = tuple(extent // n for extent, n in zip(shape[2:], size, strict=True))
+    if all(k * n == extent for extent, k, n in zip(shape[2:], kernel, size, strict=True)):
+        y = channels_last(call, x, rank)
+        window = (kernel[0], kernel[1] if rank == 2 else 1)
+        y = call.reshape(y, (*call.type_of(y).shape[:2], 1, shape[1])) if rank == 1 else y
+        y = call.emit(AvgPool2d(window, window), y)
+        return call.permute(call.reshape(y, (shape[0], *size, shape[1])), to_second(rank))
+    for axis, n in enumerate(size, 2):
+        index, weights = adaptive_average(shape[axis], n)
+        taps = call.build.const(f"{call.name}_index", index), call.const(f"{call.name}_weights", weights)
+        x = call.emit(Taps(axis), x, *taps)
+    return x
 
 
 def mean_over(call: Call, x: str, axes: tuple[int, ...], keepdim: bool, of_sum: bool = False) -> str:

@@ -19,8 +19,10 @@ from edgec.ops.arithmetic import Add, Mul
 
 
 def masked_fill(call: Call) -> str:
-    """x where the constant mask is false, else the value."""
+    """x where the mask is false, else the value."""
     value = call["value"]
+    if not call.is_constant("mask"):
+        return call.map("where(mask, value, self)")
     number = float(value.value) if isinstance(value, Constant) else value
     if not isinstance(number, bool | int | float):
         raise ValueError("masked_fill with a computed value")

@@ -149,11 +149,12 @@ def rsqrt(call: Call) -> str:
 
 
 def clamp(call: Call) -> str:
-    """clamp, hardtanh, clamp_min: relu and relu6 where the bounds are theirs."""
+    """clamp, hardtanh, clamp_min, clamp_max: relu and relu6 where the bounds are theirs."""
     keys = ("min_val", "max_val") if "min_val" in call.args else ("min", "max")
     low, high = (call.get(k) for k in keys)
     if not all(v is None or isinstance(v, int | float) for v in (low, high)):
-        raise ValueError("clamp with tensor bounds")
+        inner = "self" if low is None else f"max(self, {keys[0]})"
+        return call.map(inner if high is None else f"min({inner}, {keys[1]})")
     if low == 0 and high is None:
         return call.emit(Relu(), call.tensor("self"))
     if low == 0 and high == 6:
@@ -381,6 +382,7 @@ CONVERTERS: Converters = {
     "aten::cat": cat,
     "aten::chunk": split,
     "aten::clamp": clamp,
+    "aten::clamp_max": clamp,
     "aten::clamp_min": clamp,
     "aten::clone": same,
     "aten::concat": cat,

@@ -41,8 +41,8 @@ class Quantize(Pass):
     assignment: Assignment = field(default_factory=Assignment)
 
     def run(self, graph: Graph) -> Graph:
-        ranges = self._ranges(graph)
         check_float(graph)
+        ranges = self._ranges(graph)
         if ranges:
             graph, ranges = clamp_masks(graph, ranges)
         builder = Builder(graph, make_plan(graph, ranges, self.assignment))

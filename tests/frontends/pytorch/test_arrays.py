@@ -43,6 +43,16 @@ CALLS = {
     ),
     "picked": lambda x, y: (x.index_select(2, torch.tensor([5, 0, 0])), torch.gather(y, 3, (x.abs() * 1.2).long() % 4)),
     "scattered": lambda x, y: torch.zeros(1, 3, 6, 4).scatter_add(2, (y.abs() * 2).long() % 6, x),
+    "log softmax": lambda x, y: (F.log_softmax(x, 2), y.log_softmax(-1)),
+    "glu": lambda x, y: (F.glu(x, 2), F.glu(y, -1)),
+    "turned": lambda x, y: (x.roll((1, -2), (2, 3)), y.repeat(1, 2, 1, 3), torch.tile(x, (2, 1))),
+    "masked by a comparison": lambda x, y: (
+        x.masked_fill(y > 0.3, -2.5), torch.clamp(x, y - 1, y + 1), x.clamp_max(0.4)
+    ),
+    "pools to any size": lambda x, y: (
+        F.adaptive_avg_pool2d(x, (3, 2)), F.adaptive_avg_pool2d(y, (4, 3)), F.adaptive_avg_pool1d(x[0], 2),
+        F.adaptive_avg_pool1d(y[0], 3),
+    ),
     "shrinks": lambda x, y: (F.hardshrink(x), F.softshrink(y), F.threshold(x, 0.1, 20.0), torch.lerp(x, y, 0.3)),
 }  # fmt: skip
 
