@@ -1,4 +1,4 @@
-"""Converters of the ATen calls that pick, reduce and resample along axes."""
+"""Converters of the ATen calls that pick, pad, reduce and resample along axes."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgec.frontends.pytorch.call import Call, Converters
+from edgec.frontends.pytorch.call import Call, Converters, Padded
 from edgec.ops.arithmetic import Mul, Sub
 from edgec.ops.cumulative import Cumulative
 from edgec.ops.elementwise import function
 from edgec.ops.gather import Gather, GatherElements, Scatter
 from edgec.ops.reduce import Reduce
-from edgec.ops.shape import Slice
-from edgec.ops.taps import Taps, linear, nearest
+from edgec.ops.shape import Pad, Slice
+from edgec.ops.taps import Taps, linear, nearest, outside
+
+Pads = tuple[tuple[int, int], ...]  # before and after, axis by axis
 
 
 def reduction(kind: str) -> Any:
@@ -170,6 +172,50 @@ def resize_scales(call: Call, count: int) -> list[float | None]:
     return found if len(found) == count else [None] * count
 
 
+def pad(call: Call) -> Any:
+    """Zero padding waits for the convolution behind it; any other picks elements, or puts a constant around them."""
+    mode, value = call.get("mode", "constant"), call.get("value") or 0
+    widths = [int(p) for p in call["pad"]]
+    x = call.tensor("self")
+    if not any(widths):
+        return x
+    if any(p < 0 for p in widths):
+        raise ValueError("negative padding; slice instead")
+    shape = call.type_of(x).shape
+    pairs = [(widths[2 * k], widths[2 * k + 1]) for k in range(len(widths) // 2)]
+    every = ((0, 0),) * (len(shape) - len(pairs)) + tuple(reversed(pairs))
+    if mode != "constant":
+        return padded(call, x, every, mode)
+    if value == 0:
+        return Padded(x, every)
+    return call.emit(Pad(tuple(n for pair in every for n in pair), float(value)), x)
+
+
+#: modes of torch's padding, and what `taps.outside` calls them
+MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+
+
+def padded(call: Call, x: str, pairs: Pads, mode: str) -> str:
+    """Padding with elements of the tensor itself, axis by axis."""
+    for axis, (before, after) in enumerate(pairs):
+        if before or after:
+            index = outside(call.type_of(x).shape[axis], before, after, MODES[mode])
+            x = call.emit(Gather(axis), x, call.build.const(f"{call.name}_index", index))
+    return x
+
+
+def padding(mode: str) -> Any:
+    """A converter for a padding in one mode, of the last axes."""
+
+    def convert(call: Call) -> str:
+        x, widths = call.tensor("self"), [int(p) for p in call["padding"]]
+        pairs = [(widths[2 * k], widths[2 * k + 1]) for k in range(len(widths) // 2)]
+        rank = len(call.type_of(x).shape)
+        return padded(call, x, ((0, 0),) * (rank - len(pairs)) + tuple(reversed(pairs)), mode)
+
+    return convert
+
+
 CONVERTERS: Converters = {
     "aten::all": reduction("all"),
     "aten::amax": reduction("max"),
@@ -177,6 +223,7 @@ CONVERTERS: Converters = {
     "aten::any": reduction("any"),
     "aten::argmax": reduction("argmax"),
     "aten::argmin": reduction("argmin"),
+    "aten::constant_pad_nd": pad,
     "aten::cumprod": cumulative("prod"),
     "aten::cumsum": cumulative("sum"),
     "aten::embedding": embedding,
@@ -189,7 +236,10 @@ CONVERTERS: Converters = {
     "aten::logsumexp": reduction("log_sum_exp"),
     "aten::max": extreme("max"),
     "aten::min": extreme("min"),
+    "aten::pad": pad,
     "aten::prod": reduction("prod"),
+    **{f"aten::reflection_pad{n}d": padding("reflect") for n in (1, 2)},
+    **{f"aten::replication_pad{n}d": padding("replicate") for n in (1, 2)},
     "aten::repeat": repeat,
     "aten::roll": roll,
     "aten::scatter": scatter,

@@ -7,17 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from edgec.frontends.pytorch.call import Call, Constant, Converters, Expanded, Padded
+from edgec.frontends.pytorch.call import Call, Constant, Converters, Expanded
 from edgec.frontends.pytorch.layers import mean_over
 from edgec.ir.types import DType
 from edgec.ops.activation import Softmax
 from edgec.ops.arithmetic import Add, Div, Mul, Sub
 from edgec.ops.elementwise import Clip, Map, Relu, Relu6, Sqrt, function
-from edgec.ops.gather import Gather
-from edgec.ops.shape import Concat, Pad, Slice
-from edgec.ops.taps import outside
-
-Pads = tuple[tuple[int, int], ...]  # before and after, axis by axis
+from edgec.ops.shape import Concat, Slice
 
 #: beyond this beta * x, softplus is x but for the rounding of float32
 SOFTPLUS_LIMIT = 17.0
@@ -230,50 +226,6 @@ def expand(call: Call) -> str | Expanded:
     return call.reshape(x, call.result_shape)
 
 
-def pad(call: Call) -> Any:
-    """Zero padding waits for the convolution behind it; any other picks elements, or puts a constant around them."""
-    mode, value = call.get("mode", "constant"), call.get("value") or 0
-    widths = [int(p) for p in call["pad"]]
-    x = call.tensor("self")
-    if not any(widths):
-        return x
-    if any(p < 0 for p in widths):
-        raise ValueError("negative padding; slice instead")
-    shape = call.type_of(x).shape
-    pairs = [(widths[2 * k], widths[2 * k + 1]) for k in range(len(widths) // 2)]
-    every = ((0, 0),) * (len(shape) - len(pairs)) + tuple(reversed(pairs))
-    if mode != "constant":
-        return padded(call, x, every, mode)
-    if value == 0:
-        return Padded(x, every)
-    return call.emit(Pad(tuple(n for pair in every for n in pair), float(value)), x)
-
-
-#: modes of torch's padding, and what `taps.outside` calls them
-MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
-
-
-def padded(call: Call, x: str, pairs: Pads, mode: str) -> str:
-    """Padding with elements of the tensor itself, axis by axis."""
-    for axis, (before, after) in enumerate(pairs):
-        if before or after:
-            index = outside(call.type_of(x).shape[axis], before, after, MODES[mode])
-            x = call.emit(Gather(axis), x, call.build.const(f"{call.name}_index", index))
-    return x
-
-
-def padding(mode: str) -> Any:
-    """A converter for a padding in one mode, of the last axes."""
-
-    def convert(call: Call) -> str:
-        x, widths = call.tensor("self"), [int(p) for p in call["padding"]]
-        pairs = [(widths[2 * k], widths[2 * k + 1]) for k in range(len(widths) // 2)]
-        rank = len(call.type_of(x).shape)
-        return padded(call, x, ((0, 0),) * (rank - len(pairs)) + tuple(reversed(pairs)), mode)
-
-    return convert
-
-
 def cat(call: Call) -> str:
     """Operands one after another."""
     parts = [call.as_tensor(v) for v in call["tensors"]]
@@ -386,7 +338,6 @@ CONVERTERS: Converters = {
     "aten::clamp_min": clamp,
     "aten::clone": same,
     "aten::concat": cat,
-    "aten::constant_pad_nd": pad,
     "aten::contiguous": same,
     "aten::detach": same,
     "aten::div": div,
@@ -407,13 +358,10 @@ CONVERTERS: Converters = {
     "aten::new_zeros": filled,
     "aten::numpy_T": transpose,
     "aten::ones_like": filled,
-    "aten::pad": pad,
     "aten::permute": permute,
     "aten::pow": power,
     "aten::prelu": prelu,
     "aten::reciprocal": reciprocal,
-    **{f"aten::reflection_pad{n}d": padding("reflect") for n in (1, 2)},
-    **{f"aten::replication_pad{n}d": padding("replicate") for n in (1, 2)},
     "aten::reshape": to_result_shape,
     "aten::reshape_as": to_result_shape,
     "aten::rsqrt": rsqrt,
