@@ -514,8 +514,7 @@ def test_a_quantised_file_with_equal_branches_gives_onnxruntimes_levels(tmp_path
     after = canonical(graph)
     convs, merged = (sum("conv" in n.op.name for n in g.nodes) for g in (graph, after))
     assert (convs, merged) == (3, 1)
-    x, (q_in, q_out) = normal(net.rng, net.shape), (after.inputs[0].type.quant, after.type_of(after.outputs[0]).quant)
-    levels = np.clip(np.rint(x / np.float32(q_in.scale[0])) + q_in.zero_point, -128, 127)
-    (got,) = evaluate(after, {after.inputs[0].name: torch.from_numpy(levels)})
-    expected = np.rint(onnxruntime(path, x) / np.float32(q_out.scale[0])) + q_out.zero_point
-    assert np.abs(got.numpy() - expected).max() <= 1
+    x = normal(net.rng, net.shape)
+    (got,) = evaluate(after, {after.inputs[0].name: torch.from_numpy(x)})
+    step = after.producer(after.outputs[0]).op.grid.scale
+    assert np.abs(got.numpy() - onnxruntime(path, x)).max() <= 1.001 * step
