@@ -1,4 +1,5 @@
-"""ONNX files, in QDQ form (int8 or uint8) such as onnxruntime's static quantiser writes, or in part: a float graph."""
+"""ONNX files, quantised (int8 or uint8, in QDQ or QOperator form, as onnxruntime's static quantiser writes them), in
+part or not at all: a float graph."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from edgec.frontends.builder import GraphBuilder
 from edgec.frontends.onnx.constants import fold_constants
 from edgec.frontends.onnx.model import OnnxModel, OnnxNode, OnnxValue, read_model
 from edgec.frontends.onnx.ops import CONVERTERS
+from edgec.frontends.onnx.qoperators import QOPERATORS, steps
 from edgec.frontends.onnx.values import Array, Call, Constant, Value, call_of, grid_of
 from edgec.frontends.survey import needed, refuse, unsupported, walk
 from edgec.ir.graph import Graph
@@ -23,7 +25,7 @@ from edgec.ops.snap import Snap
 FLOAT, UINT8, INT8 = 1, 2, 3  # the standard's numbers of element types
 #: what a converter raises on operands and attributes that are not as the standard says
 MISFITS = (ValueError, LookupError, ArithmeticError, TypeError, AttributeError, MemoryError)
-KNOWN = ("QuantizeLinear", "DequantizeLinear", *CONVERTERS)
+KNOWN = ("QuantizeLinear", "DequantizeLinear", *CONVERTERS, *QOPERATORS)
 #: operators that do the same to the integers of a tensor as to its real numbers
 MOVES = ("Concat", "Flatten", "Identity", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 INPUTS = ("FLOAT", "INT8", "UINT8")
@@ -91,6 +93,16 @@ class Walker:
         self.values[v.name] = self.build.input(v.name, TensorType(v.shape))
 
     def convert(self, node: OnnxNode) -> str | None:
+        if node.kind not in QOPERATORS:
+            return self.converted(node)
+        try:
+            parts = steps(node, self.values)
+        except MISFITS as err:
+            return str(err) or type(err).__name__
+        return next(filter(None, map(self.converted, parts)), None)
+
+    def converted(self, node: OnnxNode) -> str | None:
+        """One float operator, or a quantiser."""
         integers = self.raw.intersection(node.inputs)
         if node.kind == "QuantizeLinear" or (integers and node.kind in MOVES):
             self.raw.update(node.outputs)
@@ -98,7 +110,8 @@ class Walker:
             return f"reads the integers {', '.join(sorted(integers))}: expected a DequantizeLinear before it"
         try:
             converter = {"QuantizeLinear": quantize, "DequantizeLinear": dequantize}.get(node.kind)
-            call = call_of(self.model, node, self.build, self.values)
+            opset = max(self.model.opset, 13) if converter else self.model.opset  # QOperators had axes before QDQ
+            call = call_of(opset, node, self.build, self.values)
             value = call.convert(converter or CONVERTERS[node.kind])
             unseen = [o for o in node.outputs[1:] if o and any(o in n.inputs for n in self.model.nodes)]
             if unseen:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from edgec.frontends import call as calls
 from edgec.frontends.builder import GraphBuilder
-from edgec.frontends.onnx.model import OnnxModel, OnnxNode
+from edgec.frontends.onnx.model import OnnxNode
 from edgec.frontends.onnx.schema import Ref, bound
 from edgec.ir.types import QuantParams
 from edgec.ops.shape import Permute, Reshape
@@ -115,10 +115,10 @@ class Call(calls.Call):
         return x if shape == self.build.type_of(x).shape else self.build.emit(Reshape(shape), x)
 
 
-def call_of(model: OnnxModel, node: OnnxNode, build: GraphBuilder, values: dict[str, Value]) -> Call:
+def call_of(opset: int, node: OnnxNode, build: GraphBuilder, values: dict[str, Value]) -> Call:
     """A node bound to its operator's schema. ValueError for what does not fit it."""
-    schema, args = bound(node.kind, model.opset, node.inputs, node.attributes)
-    return Call(node.kind, schema, args, build, node.outputs[0], values, model.opset)
+    schema, args = bound(node.kind, opset, node.inputs, node.attributes)
+    return Call(node.kind, schema, args, build, node.outputs[0], values, opset)
 
 
 def grid_of(build: GraphBuilder, name: str) -> Any:

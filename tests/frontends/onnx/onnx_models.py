@@ -72,12 +72,14 @@ class Net:
         onnx.save(self.model(), path)
         return path
 
-    def quantized(self, path: Path, unsigned: bool = False, per_channel: bool = True, **options: Any) -> Path:
-        """In QDQ form, calibrated on normal inputs."""
+    def quantized(
+        self, path: Path, unsigned: bool = False, per_channel: bool = True, form: Any = QuantFormat.QDQ, **options: Any
+    ) -> Path:
+        """Calibrated on normal inputs."""
         plain = self.save(path.with_suffix(".float.onnx"))
         kind = QuantType.QUInt8 if unsigned else QuantType.QInt8
         quantize_static(
-            plain, path, Reader(self.rng, self.shape), QuantFormat.QDQ, activation_type=kind,
+            plain, path, Reader(self.rng, self.shape), form, activation_type=kind,
             weight_type=QuantType.QInt8, per_channel=per_channel, **options,
         )  # fmt: skip
         return path
