@@ -27,7 +27,7 @@ SMALL = 1 << 20  # archives below this may compress as well as they like
 
 HOW_TO_EXPORT = "export it: torch.export.save(torch.export.export(model.eval(), example_inputs), 'model.pt2')"
 
-_TARGET = re.compile(r"torch\.ops\.(aten|edgec)\.\w+(\.\w+)?|_operator\.getitem")
+_TARGET = re.compile(r"torch\.ops\.(aten|edgec|quantized_decomposed)\.\w+(\.\w+)?|_operator\.getitem")
 _WEIGHT = re.compile(r"data/weights/weight_\d+")
 _CONSTANT = re.compile(r"data/constants/tensor_\d+")
 _TREE_TYPES = (None, "builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgec.frontends.pytorch import arrays, layers, masks, own, series, simple
+from edgec.frontends.pytorch import arrays, fake_quantize, layers, masks, own, series, simple
 from edgec.frontends.pytorch.call import Converters
 from edgec.ops.arithmetic import Mul
 
@@ -84,6 +84,7 @@ EXPRESSIONS: Converters = {
 CONVERTERS: Converters = {
     **EXPRESSIONS,
     **arrays.CONVERTERS,
+    **fake_quantize.CONVERTERS,
     **layers.CONVERTERS,
     **masks.CONVERTERS,
     **own.CONVERTERS,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import fx
 from edgec.frontends import call as calls
 from edgec.frontends.builder import GraphBuilder
 from edgec.frontends.pytorch.source import module_path
-from edgec.ir.types import TensorType
+from edgec.ir.types import QuantParams, TensorType
 from edgec.ops.shape import Permute, Reshape
 
 MASKED = float(np.float32(-1e30))  # stands for -inf; added to a score, it swallows it
@@ -22,10 +22,16 @@ MASKED = float(np.float32(-1e30))  # stands for -inf; added to a score, it swall
 
 @dataclass(frozen=True)
 class Constant:
-    """A weight, a buffer, or what is computed from them alone."""
+    """A weight, a buffer, or what is computed from them alone; float64 where it lies on a grid."""
 
     name: str
     value: torch.Tensor
+    grid: QuantParams | None = None
+
+    @property
+    def plain(self) -> torch.Tensor:
+        """The values as torch has them."""
+        return self.value if self.grid is None else self.value.float()
 
 
 @dataclass(frozen=True)
@@ -118,6 +124,8 @@ class Call(calls.Call):
         if isinstance(value, str):
             return value
         if isinstance(value, Constant):
+            if value.grid is not None:
+                return self.build.const(value.name, value.value.numpy(), value.grid)
             return self.mask(value.name, to_array(value.value))
         if isinstance(value, Padded):
             raise ValueError("zero padding is supported only right before a convolution")
@@ -152,6 +160,16 @@ class Call(calls.Call):
         if not np.isfinite(data).all():
             raise ValueError(f"constant {stem} holds values that are not finite")
         return self.build.const(stem, data)
+
+    def weight(self, key: str, *perm: int) -> str:
+        """An operand that must be constant, its axes in another order, with its grid if it has one."""
+        data, stem, given = self.constant(key), self.stem(key, "weight"), self.args[key]
+        order = perm or tuple(range(data.ndim))
+        if given.grid is None:
+            return self.const(stem, np.transpose(data, order))
+        axis = given.grid.axis
+        grid = given.grid if axis is None else replace(given.grid, axis=order.index(axis))
+        return self.build.const(stem, given.value.numpy().transpose(order), grid)
 
     def mask(self, stem: str, data: npt.NDArray[Any]) -> str:
         """A constant whose -inf become MASKED; `mask_problems` looks at what reads it."""

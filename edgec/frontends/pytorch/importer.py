@@ -22,6 +22,7 @@ from edgec.frontends.builder import GraphBuilder
 from edgec.frontends.pytorch.archive import check_inputs
 from edgec.frontends.pytorch.aten import CONVERTERS, HINTS
 from edgec.frontends.pytorch.call import Call, Constant, Expanded, Padded, call_of, needed_by, to_array
+from edgec.frontends.pytorch.fake_quantize import GRIDS, MOVES, moved
 from edgec.frontends.pytorch.masks import mask_problems
 from edgec.frontends.pytorch.source import source_line, source_of
 from edgec.frontends.survey import unsupported
@@ -159,8 +160,9 @@ def quiet() -> Iterator[None]:
 
 def is_mutable(target: Any) -> bool:
     """Whether a call changes one of its operands."""
-    detaches = target is torch.ops.aten.detach_.default  # which changes no value
-    return isinstance(target, torch._ops.OpOverload) and bool(target._schema.is_mutable) and not detaches
+    # detach_ changes no value, nor does an observer that is off; one that is on is refused
+    harmless = target in (torch.ops.aten.detach_.default, torch.ops.aten.fused_moving_avg_obs_fake_quant.default)
+    return isinstance(target, torch._ops.OpOverload) and bool(target._schema.is_mutable) and not harmless
 
 
 def check_finite(name: str, tensors: dict[str, torch.Tensor]) -> None:
@@ -187,6 +189,7 @@ class Importer:
         self.prefix = prefix  # of a module put around the user's own
         self.builder = GraphBuilder(name)
         self.env: dict[fx.Node, Any] = {}
+        self.buffers: dict[str, Constant] = {}  # what is stored, by its path
         self.problems: list[str] = []
 
     def run(self, time_axis: TimeAxis) -> Graph:
@@ -199,6 +202,7 @@ class Importer:
                 self.env[node] = self.user_input(node, axes, node in live)
             else:
                 self.env[node] = Constant(str(spec.target).removeprefix(self.prefix), self.stored(spec))
+                self.buffers[str(spec.target)] = self.env[node]
         calls = [n for n in self.ep.graph.nodes if n.op == "call_function" and n in live]
         self.problems += unsupported(self.unknown(calls), HINTS)
         for node in calls:
@@ -317,14 +321,16 @@ class Importer:
 
     def fold(self, node: fx.Node) -> Constant | tuple[Constant, ...] | None:
         """The value of a call on constants alone, by torch itself; None for another call."""
-        operands = [self.env[n] for n in node.all_input_nodes]
+        operands, target = [self.env[n] for n in node.all_input_nodes], target_name(node.target)
         tags = getattr(node.target, "tags", [])
         if any(not isinstance(v, Constant) for v in operands) or torch.Tag.nondeterministic_seeded in tags:
             return None
-        if not isinstance(node.target, torch._ops.OpOverload):
+        if not isinstance(node.target, torch._ops.OpOverload) or target in GRIDS:
             return None
-        args = fx.node.map_arg(node.args, lambda n: self.env[n].value)
-        kwargs = fx.node.map_arg(node.kwargs, lambda n: self.env[n].value)
+        if target in MOVES and operands[0].grid is not None:
+            return moved(node, operands[0])
+        args = fx.node.map_arg(node.args, lambda n: self.env[n].plain)
+        kwargs = fx.node.map_arg(node.kwargs, lambda n: self.env[n].plain)
         with torch.no_grad():
             value = node.target(*args, **kwargs)
         if isinstance(value, torch.Tensor):
@@ -339,6 +345,9 @@ class Importer:
         names, results = [], []
         for spec, value in zip(self.ep.graph_signature.output_specs, node.args[0], strict=True):
             if spec.kind is not OutputKind.USER_OUTPUT:
+                result = self.env.get(value)
+                if isinstance(result, Failed) or (result and result is self.buffers.get(str(spec.target))):
+                    continue  # reported, or an observer that is off, which gives what it was given
                 self.problems.append(
                     f"the model changes its own {spec.target or spec.arg}; state between calls must be a neuron's"
                 )

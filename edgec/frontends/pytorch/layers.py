@@ -77,7 +77,7 @@ def convolution(call: Call) -> str:
     stride, dilation = spread(call["stride"], rank), spread(call["dilation"], rank)
     x, pads = padded_operand(call, "input", conv_pads(call["padding"], w.shape[2:], dilation, stride))
     x = channels_last(call, x, rank)
-    weight = call.const(call.stem("weight", "weight"), np.transpose(w, (*range(2, rank + 2), 1, 0)))
+    weight = call.weight("weight", *range(2, rank + 2), 1, 0)
     bias = bias_of(call, w.shape[0])
     groups = int(call["groups"])
     if rank == 1:
@@ -91,7 +91,7 @@ def convolution(call: Call) -> str:
 def bias_of(call: Call, channels: int) -> str:
     """The bias operand, zeros where there is none."""
     if call["bias"] is not None:
-        return call.const(call.stem("bias", "bias"), call.constant("bias"))
+        return call.weight("bias")
     stem = call.stem("weight", "weight")
     stem = stem[: -len("weight")] + "bias" if stem.endswith("weight") else f"{stem}_bias"
     return call.const(stem, np.zeros(channels, np.float32))
@@ -100,7 +100,7 @@ def bias_of(call: Call, channels: int) -> str:
 def linear(call: Call) -> str:
     """A linear layer with constant weights [O,I]."""
     w = call.constant("weight")
-    weight = call.const(call.stem("weight", "weight"), w.T)
+    weight = call.weight("weight", 1, 0)
     return call.emit(Linear(), call.tensor("input"), weight, bias_of(call, w.shape[0]))
 
 
@@ -109,7 +109,7 @@ def addmm(call: Call) -> str:
     for key in ("alpha", "beta"):
         call.only(key, 1)
     w, bias = call.constant("mat2"), call.constant("self")
-    weight = call.const(call.stem("mat2", "weight"), w)
+    weight = call.weight("mat2")
     bias_name = call.const(call.stem("self", "bias"), np.broadcast_to(bias, (w.shape[1],)).copy())
     return call.emit(Linear(), call.tensor("mat1"), weight, bias_name)
 
@@ -121,7 +121,7 @@ def matmul(call: Call) -> str:
     if call.is_constant(second) and call.constant(second).ndim == 2:
         w = call.constant(second)
         bias = call.const(f"{call.stem(second, 'weight')}_bias", np.zeros(w.shape[1], np.float32))
-        return call.emit(Linear(), a, call.const(call.stem(second, "weight"), w), bias)
+        return call.emit(Linear(), a, call.weight(second), bias)
     return call.emit(MatMul(), a, call.tensor(second))
 
 

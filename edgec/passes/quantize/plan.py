@@ -187,7 +187,7 @@ def has_grids(graph: Graph) -> bool:
 
 def grids(graph: Graph) -> dict[str, Scale]:
     """The scales that a graph's Snaps give: to what they read, also before it was moved or cut off for them alone, and
-    to what is only moved after them."""
+    to what is only moved or clamped after them."""
     found: dict[str, Scale] = {}
     for node in reversed(graph.nodes):
         name = node.outputs[0]
@@ -197,7 +197,7 @@ def grids(graph: Graph) -> dict[str, Scale]:
             found |= {i: found[name] for i in node.inputs if i not in found and graph.consumers(i) == (node,)}
     for node in graph.nodes:
         given = {found.get(i) for i in node.inputs}
-        if (node.op.moves or node.op.picks) and len(given) == 1 and (grid := given.pop()) is not None:
+        if (node.op.moves or node.op.picks or node.op.clamps) and len(given) == 1 and (grid := given.pop()) is not None:
             found.setdefault(node.outputs[0], grid)
     return found
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from edgec.errors import FrontendError
 from edgec.frontends import load
-from edgec.frontends.pytorch import arrays, aten, layers, masks, own, series, simple
+from edgec.frontends.pytorch import arrays, aten, fake_quantize, layers, masks, own, series, simple
 from edgec.frontends.pytorch.aten import CONVERTERS
 from edgec.ir.evaluate import evaluate
 
@@ -91,7 +91,7 @@ def test_an_argument_that_its_converter_forgets_is_refused(monkeypatch: pytest.M
 
 
 def test_no_call_stands_in_two_tables() -> None:
-    tables = [aten.EXPRESSIONS, *(m.CONVERTERS for m in (arrays, layers, masks, own, series, simple))]
+    tables = [aten.EXPRESSIONS, *(m.CONVERTERS for m in (arrays, fake_quantize, layers, masks, own, series, simple))]
     assert sum(map(len, tables)) == len(CONVERTERS)
 
 
