@@ -5,6 +5,8 @@ A computed tensor passes a Snap; a constant keeps its grid in its type.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.ao.quantization.fx._decomposed  # registers quantized_decomposed
-from torch import fx
+from torch import fx, nn
+from torch.ao.quantization import FakeQuantize
 
+from edgec.errors import FrontendError
 from edgec.frontends.pytorch.call import Call, Constant, Converters
 from edgec.ir.types import QuantParams
 from edgec.ops.elementwise import Clip
@@ -21,6 +25,7 @@ from edgec.ops.snap import Snap
 
 Array = npt.NDArray[Any]
 
+OBSERVERS_OFF = "model.apply(torch.ao.quantization.disable_observer)"
 #: calls that only move the elements of their first operand, which keep its grid
 MOVES = frozenset(
     f"aten::{name}"
@@ -122,7 +127,7 @@ def switched(call: Call) -> Any:
     """A module of QAT in evaluation: its observer must be off; without fake quantisation the tensor is as it was."""
     observer, switch = "observer_on", "fake_quant_on" if "fake_quant_on" in call.args else "fake_quant_enabled"
     if observer in call.args and numbers(call, observer).any():
-        raise ValueError("its observer is on: call model.apply(torch.ao.quantization.disable_observer) first")
+        raise ValueError(f"its observer is on: call {OBSERVERS_OFF} first")
     if numbers(call, switch).all():
         call.ignore("running_min", "running_max", "averaging_const", "symmetric_quant")
         return fake_quantize(call)
@@ -176,6 +181,28 @@ def moved(node: fx.Node, value: Constant) -> Constant:
         if (places == torch.arange(extent).reshape([-1 if j == k else 1 for j in range(places.dim())])).all():
             return Constant(value.name, data, QuantParams(value.grid.scale, 0, k))
     return Constant(value.name, data.float())
+
+
+@contextmanager
+def switches_as_numbers(module: nn.Module, name: str) -> Iterator[None]:
+    """FakeQuantize branches on two buffers, which torch.export cannot trace: they are lists meanwhile.
+
+    FrontendError for an observer that is on.
+    """
+    found = {m: dict(m._buffers) for m in module.modules() if type(m).forward is FakeQuantize.forward}
+    if any(bool(buffers["observer_enabled"][0]) for buffers in found.values()):  # type: ignore[index]
+        raise FrontendError(f"{name}: the observer of a FakeQuantize is on", hint=f"call {OBSERVERS_OFF} first")
+    try:
+        for m in found:
+            for key in ("fake_quant_enabled", "observer_enabled"):
+                m.__dict__[key] = m._buffers.pop(key).tolist()  # type: ignore[union-attr]
+        yield
+    finally:
+        for m, buffers in found.items():
+            for key in ("fake_quant_enabled", "observer_enabled"):
+                m.__dict__.pop(key, None)
+            m._buffers.clear()
+            m._buffers.update(buffers)
 
 
 #: calls that give a constant its grid

@@ -22,7 +22,7 @@ from edgec.frontends.builder import GraphBuilder
 from edgec.frontends.pytorch.archive import check_inputs
 from edgec.frontends.pytorch.aten import CONVERTERS, HINTS
 from edgec.frontends.pytorch.call import Call, Constant, Expanded, Padded, call_of, needed_by, to_array
-from edgec.frontends.pytorch.fake_quantize import GRIDS, MOVES, moved
+from edgec.frontends.pytorch.fake_quantize import GRIDS, MOVES, moved, switches_as_numbers
 from edgec.frontends.pytorch.masks import mask_problems
 from edgec.frontends.pytorch.source import source_line, source_of
 from edgec.frontends.survey import unsupported
@@ -66,7 +66,7 @@ def export(module: nn.Module, example_inputs: tuple[torch.Tensor, ...], name: st
     """
     example_inputs = tree_map_only(torch.Tensor, lambda x: x.detach().clone(), example_inputs)
     try:
-        with torch.no_grad(), quiet():
+        with torch.no_grad(), quiet(), switches_as_numbers(module, name):
             ep: ExportedProgram = torch.export.export(module, example_inputs, strict=False)
             return ep
     except FrontendError:

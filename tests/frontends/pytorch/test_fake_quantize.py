@@ -174,6 +174,36 @@ def test_prepare_qat(backend: str) -> None:
     assert not any(isinstance(n.op, Snap) for n in frontends.load(net, torch.zeros(SHAPE)).nodes)
 
 
+class Observed(nn.Module):
+    """Quantisers that are modules of their own; one whose scale is fixed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        quantiser = ao.FakeQuantize.with_args(observer=ao.MovingAverageMinMaxObserver, quant_min=0, quant_max=255)
+        self.first, self.linear, self.middle = quantiser(), nn.Linear(9, 7), quantiser()
+        self.last = ao.default_fixed_qparams_range_0to1_fake_quant()
+        self.weight = ao.default_per_channel_weight_fake_quant()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = nn.functional.linear(self.first(x), self.weight(self.linear.weight), self.linear.bias)
+        return self.last(torch.sigmoid(self.middle(y)))
+
+
+def test_modules_that_fake_quantise() -> None:
+    net = Observed()
+    net(torch.randn(64, 9))
+    net.eval()
+    with pytest.raises(FrontendError, match=r"observer of a FakeQuantize is on(?s:.*)disable_observer"):
+        frontends.load(net, torch.zeros(1, 9))
+    net.apply(ao.disable_observer)
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    with torch.no_grad():
+        same_levels(frontends.load(net, torch.zeros(1, 9)), net, samples((1, 9), 60))
+    assert list(net.state_dict()) == list(before)
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+
+
 class Half(nn.Module):
     """Only its input is quantised."""
 
