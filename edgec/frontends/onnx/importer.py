@@ -4,8 +4,9 @@ part or not at all: a float graph."""
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from edgec.frontends.onnx.constants import fold_constants
 from edgec.frontends.onnx.model import OnnxModel, OnnxNode, OnnxValue, read_model
 from edgec.frontends.onnx.ops import CONVERTERS
 from edgec.frontends.onnx.qoperators import QOPERATORS, steps
+from edgec.frontends.onnx.schema import NEWEST
 from edgec.frontends.onnx.values import Array, Call, Constant, Value, call_of, grid_of
 from edgec.frontends.survey import needed, refuse, unsupported, walk
 from edgec.ir.graph import Graph
@@ -65,7 +67,7 @@ class Walker:
     def __init__(self, model: OnnxModel, build: GraphBuilder) -> None:
         self.model, self.build = model, build
         self.values: dict[str, Value] = {name: Constant(data) for name, data in model.consts.items()}
-        self.raw: set[str] = set()  # tensors of the file that hold integers
+        self.raw: dict[str, str] = {}  # tensors of the file that hold integers: their element types
         self.outputs: tuple[str, ...] = ()
 
     def walk(self) -> list[str]:
@@ -89,7 +91,7 @@ class Walker:
         """A graph input in real numbers; integers are read by a DequantizeLinear, which says what they stand for."""
         if v.kind not in INPUTS:
             raise ValueError(f"holds {v.kind}, expected {', '.join(INPUTS)}")
-        self.raw |= {v.name} if v.kind != "FLOAT" else set()
+        self.raw |= {v.name: v.kind.lower()} if v.kind != "FLOAT" else {}
         self.values[v.name] = self.build.input(v.name, TensorType(v.shape))
 
     def convert(self, node: OnnxNode) -> str | None:
@@ -103,16 +105,13 @@ class Walker:
 
     def converted(self, node: OnnxNode) -> str | None:
         """One float operator, or a quantiser."""
-        integers = self.raw.intersection(node.inputs)
-        if node.kind == "QuantizeLinear" or (integers and node.kind in MOVES):
-            self.raw.update(node.outputs)
-        elif integers and node.kind != "DequantizeLinear":
+        integers = {name: self.raw[name] for name in node.inputs if name in self.raw}
+        if integers and node.kind in MOVES:
+            self.raw |= dict.fromkeys(node.outputs, next(iter(integers.values())))
+        elif integers and node.kind not in ("QuantizeLinear", "DequantizeLinear"):
             return f"reads the integers {', '.join(sorted(integers))}: expected a DequantizeLinear before it"
         try:
-            converter = {"QuantizeLinear": quantize, "DequantizeLinear": dequantize}.get(node.kind)
-            opset = max(self.model.opset, 13) if converter else self.model.opset  # QOperators had axes before QDQ
-            call = call_of(opset, node, self.build, self.values)
-            value = call.convert(converter or CONVERTERS[node.kind])
+            value = self.value(node, next(iter(integers.values()), "uint8"))
             unseen = [o for o in node.outputs[1:] if o and any(o in n.inputs for n in self.model.nodes)]
             if unseen:
                 return f"its output {unseen[0]} is not supported"
@@ -120,6 +119,17 @@ class Walker:
             return str(err) or type(err).__name__
         self.values[node.outputs[0]] = value
         return None
+
+    def value(self, node: OnnxNode, kind: str) -> Value:
+        """What an operator gives; `kind` is the element type of the integers that a DequantizeLinear reads."""
+        row: str | Callable[[Call], Value] = CONVERTERS.get(node.kind, quantize)
+        row = partial(dequantize, kind=kind) if node.kind == "DequantizeLinear" else row
+        opset = self.model.opset if node.kind in CONVERTERS else NEWEST  # a QLinearConv of set 11 has axes, QDQ not yet
+        call = call_of(opset, node, self.build, self.values)
+        if node.kind == "QuantizeLinear":
+            self.raw[node.outputs[0]] = stored(call)
+        value: Value = call.convert(row)
+        return value
 
     def finish(self) -> list[str]:
         """The graph's outputs."""
@@ -154,13 +164,20 @@ class Levels:
         return Snap("int8", float(self.scales[0]), int(self.zeros[0]))
 
 
-def levels_of(call: Call, shape: tuple[int, ...], kind: str = "uint8") -> Levels:
+def stored(call: Call) -> str:
+    """The element type of what a QuantizeLinear gives."""
+    if call.has("y_zero_point"):
+        return call.constant("y_zero_point").data.dtype.name
+    return "int8" if call.only("output_dtype", 0, UINT8, INT8) == INT8 else "uint8"
+
+
+def levels_of(call: Call, shape: tuple[int, ...], kind: str) -> Levels:
     """The levels for a tensor of a shape; `kind` is the element type where no zero points name it."""
     _, scale, zero = (p.name for p in call.schema[:3])
     call.ignore("saturate")  # of floats of 8 bits
     if call.kind == "QuantizeLinear":
         call.only("precision", 0, FLOAT)
-        kind = "int8" if call.only("output_dtype", 0, UINT8, INT8) == INT8 else kind
+        call.only("output_dtype", 0, UINT8, INT8)
     else:
         call.only("output_dtype", 0, FLOAT)
     scales = call.constant(scale).data.astype(np.float32).reshape(-1)
@@ -179,7 +196,7 @@ def levels_of(call: Call, shape: tuple[int, ...], kind: str = "uint8") -> Levels
 
 def quantize(call: Call) -> Value:
     """A Snap, but for what already lies on its grid."""
-    value, levels = call.value("x"), levels_of(call, call.shape("x"))
+    value, levels = call.value("x"), levels_of(call, call.shape("x"), stored(call))
     if isinstance(value, str):
         return value if grid_of(call.build, value) == levels.snap().grid else call.emit(levels.snap(), value)
     real = value.data.astype(np.float32) / levels.along(levels.scales, value.data.ndim)
@@ -187,8 +204,9 @@ def quantize(call: Call) -> Value:
     return levels.constant(integers.clip(-128, 127).astype(np.int64))
 
 
-def dequantize(call: Call) -> Value:
-    """What a QuantizeLinear gave already is real; the integers of a constant or of a graph input have a grid."""
+def dequantize(call: Call, kind: str) -> Value:
+    """What a QuantizeLinear gave already is real; the integers of a constant or of a graph input, whose element type is
+    `kind`, have a grid."""
     value = call.value("x")
     if isinstance(value, Constant):
         if value.grid is not None:
@@ -196,7 +214,7 @@ def dequantize(call: Call) -> Value:
             return value
         levels = levels_of(call, value.data.shape, value.data.dtype.name)
         return levels.constant(value.data.astype(np.int64) - levels.offset)
-    snap, found = levels_of(call, call.shape("x")).snap(), grid_of(call.build, value)
+    snap, found = levels_of(call, call.shape("x"), kind).snap(), grid_of(call.build, value)
     if found not in (None, snap.grid):
         raise ValueError("its scale or zero point is not that of the QuantizeLinear before it")
     return value if found == snap.grid else call.emit(snap, value)

@@ -92,6 +92,21 @@ def test_integers_come_and_go(tmp_path: Path) -> None:
         np.testing.assert_array_equal(y.numpy(), levels)
 
 
+@pytest.mark.parametrize(("kind", "zero"), [(INT8, 0), (UINT8, -128)])
+def test_an_input_without_a_zero_point(kind: int, zero: int, tmp_path: Path) -> None:
+    """0 of the input's own element type, also behind a move."""
+    nodes = [
+        helper.make_node("Flatten", ["x"], ["f"]), helper.make_node("DequantizeLinear", ["f", "gs"], ["d"]),
+        helper.make_node("Relu", ["d"], ["r"]), quantize("r", "q", "g"), dequantize_node("q", "y", "g"),
+    ]  # fmt: skip
+    path = file(tmp_path / "net.onnx", nodes, {"g": (0.05, np.int8(5))}, [("x", kind, (1, 2, 2))], [("y", FLOAT, None)])
+    x = np.array([[[1, 100], [-100 % 256 if kind == UINT8 else -100, 3]]], np.uint8 if kind == UINT8 else np.int8)
+    real = torch.from_numpy(x.astype(np.float32) * np.float32(0.05))
+    (y,) = evaluate(frontends.load(path), {"x": real})
+    np.testing.assert_allclose(y.numpy(), onnxruntime(path, x), rtol=1e-6)
+    assert frontends.load(path).nodes[1].op.zero == zero
+
+
 def test_attention(tmp_path: Path) -> None:
     """Products of two computed tensors around a softmax."""
     nodes = [

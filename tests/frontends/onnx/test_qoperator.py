@@ -182,6 +182,19 @@ def test_elementwise_with_one_input_twice_and_parts_of_several_scales(tmp_path: 
     check(f.save(tmp_path / "net.onnx", {"x": (1, 5, 3)}, INT8, "y", INT8), rng)
 
 
+def test_sequences_in_groups_and_weights_with_a_zero_point(tmp_path: Path) -> None:
+    """Without a bias; then a pool whose padding does not count, and a softmax over channels."""
+    rng, f = np.random.default_rng(4), File()
+    f.consts = {"w": rng.integers(-100, 100, (6, 2, 3)).astype(np.int8)}
+    for name, scale, zero in (("x", 0.03, 4), ("c", 0.2, 130), ("p", 0.19, 120), ("y", 1 / 256, 0)):
+        f.grid(name, scale, np.uint8(zero))
+    f.grid("w", 0.02, np.int8(5))
+    f.node("QLinearConv", "x# w# c_s c_z", "c", group=3, auto_pad="SAME_UPPER", strides=[2])
+    f.node("QLinearAveragePool", "c# p_s p_z", "p", kernel_shape=[3], pads=[1, 1], strides=[2])
+    f.node("QLinearSoftmax", "p# y_s y_z", "y", opset=13, axis=1)
+    check(f.save(tmp_path / "net.onnx", {"x": (1, 6, 19)}, UINT8, "y", UINT8), rng)
+
+
 def refused(f: File, path: Path, match: str, shape: tuple[int, ...] = (1, 4, 3, 3)) -> None:
     f.grid("x", 0.03, np.int8(4))
     f.grid("y", 0.05, np.int8(4))
