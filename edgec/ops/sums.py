@@ -123,6 +123,8 @@ class Axis:
         """Whether an output's window reaches into no padding."""
         first = -(-self.before // self.stride)
         last = (self.extent - 1 - self.dilation * (self.taps - 1) + self.before) // self.stride
+        if first > last:  # nowhere, in words that no compiler takes for a slip
+            return f"{output} < 0"
         return f"{output} >= {first} and {output} <= {last}"
 
     def bounds(self, output: str) -> tuple[str, str]:
