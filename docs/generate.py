@@ -31,7 +31,7 @@ def ops_page() -> str:
     """One row an op: what it is, whether it streams, which kernels it has."""
     from edgec.kernels import FEW_BITS, TABLES
     from edgec.ops import OPS
-    from edgec.ops.axes import can_stream
+    from edgec.ops.relations.axes import can_stream
 
     rows = ["| op | what | streams | kernels |", "|---|---|---|---|"]
     for name, op in sorted(OPS.items()):

@@ -306,7 +306,7 @@ def targets_command(a: argparse.Namespace) -> None:
 def ops_command(a: argparse.Namespace) -> None:
     """`edgec ops`."""
     from edgec.ops import OPS
-    from edgec.ops.axes import can_stream
+    from edgec.ops.relations.axes import can_stream
 
     table = Table()
     for column in ("op", "what", "streams", "kernel"):

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from edgec.frontends.builder import GraphBuilder
 from edgec.ops.elementwise import Map, function
-from edgec.ops.expression import SIGNATURES, parse
+from edgec.ops.language.expression import SIGNATURES, parse
 
 PLAIN = (bool, int, float, str, type(None))  # what a default is, or a list of them
 

@@ -16,7 +16,7 @@ from edgec.ops.base import Kernel, Op, Site, ctype, params_of
 from edgec.ops.conv import Conv2d
 from edgec.ops.dense import Linear, MatMul
 from edgec.ops.elementwise import activation_lines
-from edgec.ops.loops import strides_for
+from edgec.ops.lowering.loops import strides_for
 from edgec.ops.norm import LayerNorm
 from edgec.ops.shape import Concat, Permute, Slice
 

@@ -12,13 +12,13 @@ import torch
 
 from edgec.ir.graph import Graph, Node
 from edgec.ir.types import TensorType
-from edgec.ops.axes import LETTERS, along
 from edgec.ops.base import Array, Form, Kernel, LinearMap, Op, Reads, Site, need
 from edgec.ops.elementwise import Elementwise, Relu, Relu6
 from edgec.ops.integer.arithmetic import added, described, multiplied
 from edgec.ops.integer.build import Builder
 from edgec.ops.integer.numbers import Refusal
-from edgec.ops.loops import loop_nest
+from edgec.ops.lowering.loops import loop_nest
+from edgec.ops.relations.axes import LETTERS, along
 
 
 def along_axis(values: Array, like: TensorType) -> tuple[int, Array] | None:

@@ -17,8 +17,8 @@ from edgec.ops.integer.build import Builder
 from edgec.ops.integer.conv import QConv1d, QConv2d
 from edgec.ops.integer.layer import layer, read
 from edgec.ops.layer import FloatLayer
-from edgec.ops.sums import Axis, Filter, Window, line_of, window_of
-from edgec.ops.window import conv_axes, out_extent
+from edgec.ops.lowering.sums import Axis, Filter, Window, line_of, window_of
+from edgec.ops.lowering.window import conv_axes, out_extent
 
 
 def float_convolution(window: Window, weights: tuple[int, ...], groups: int, activation: str) -> Kernel:

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import torch
 
 from edgec.ir.types import DType, TensorType
-from edgec.ops.axes import LETTERS, along
 from edgec.ops.base import Kernel, Op, Site, need, with_frames
-from edgec.ops.loops import around
-from edgec.ops.operations import wrapped, wrapping
+from edgec.ops.language.operations import wrapped, wrapping
+from edgec.ops.lowering.loops import around
+from edgec.ops.relations.axes import LETTERS, along
 
 #: what is neutral, and the symbol
 KINDS = {"sum": (0, "+"), "prod": (1, "*")}

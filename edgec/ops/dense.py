@@ -19,7 +19,7 @@ from edgec.ops.integer.linear import QLinear
 from edgec.ops.integer.numbers import INT32_MAX, Refusal, symmetric
 from edgec.ops.integer.product import QMatMul
 from edgec.ops.layer import FloatLayer
-from edgec.ops.sums import ROWS, Sum
+from edgec.ops.lowering.sums import ROWS, Sum
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from edgec.ir.types import DType, QuantParams, TensorType
 from edgec.ops.base import Array, Cost, Kernel, Op, Site, indent, need
 from edgec.ops.integer.build import Builder
 from edgec.ops.integer.numbers import INT32_MAX, Refusal
-from edgec.ops.sums import Sum
+from edgec.ops.lowering.sums import Sum
 
 
 def check_operands(x: TensorType, w: TensorType) -> None:

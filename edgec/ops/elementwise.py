@@ -13,11 +13,21 @@ import torch
 from edgec.ir.graph import Node
 from edgec.ir.types import DType, TensorType
 from edgec.ops.base import Form, Kernel, Op, Site, need, same_time
-from edgec.ops.expression import SIGNATURES, Term, evaluate, interval, kernel_text, operands, parse, typed, varies
-from edgec.ops.functions import FIXED_RANGES, IN_TORCH
 from edgec.ops.integer.arithmetic import clamped, tabulated
 from edgec.ops.integer.build import Builder
-from edgec.ops.loops import broadcast_shape, loop_nest, position
+from edgec.ops.language.expression import (
+    SIGNATURES,
+    Term,
+    evaluate,
+    interval,
+    kernel_text,
+    operands,
+    parse,
+    typed,
+    varies,
+)
+from edgec.ops.language.functions import FIXED_RANGES, IN_TORCH
+from edgec.ops.lowering.loops import broadcast_shape, loop_nest, position
 
 
 @dataclass(frozen=True)

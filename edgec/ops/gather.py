@@ -11,12 +11,12 @@ import torch
 
 from edgec.ir.graph import Node
 from edgec.ir.types import DType, TensorType
-from edgec.ops.axes import LETTERS, along
 from edgec.ops.base import Kernel, Op, Site, need, params_of
 from edgec.ops.integer.build import Builder
 from edgec.ops.integer.numbers import Refusal
-from edgec.ops.loops import around
-from edgec.ops.operations import wrapped, wrapping
+from edgec.ops.language.operations import wrapped, wrapping
+from edgec.ops.lowering.loops import around
+from edgec.ops.relations.axes import LETTERS, along
 from edgec.ops.shape import moved
 
 INDICES = (DType.U8, DType.I8, DType.I16, DType.I32)

@@ -9,7 +9,7 @@ from typing import ClassVar
 from edgec.ir.types import TensorType
 from edgec.ops.base import Op
 from edgec.ops.elementwise import ACTIVATIONS, activate
-from edgec.ops.interval import Interval, one_frame, unweighted
+from edgec.ops.relations.interval import Interval, one_frame, unweighted
 
 
 class FloatLayer(Op):

@@ -13,15 +13,15 @@ import torch.nn.functional as F
 
 from edgec.ir.graph import Node
 from edgec.ir.types import DType, TensorType
-from edgec.ops.axes import LETTERS, along
 from edgec.ops.base import Form, Kernel, Op, Site, need
 from edgec.ops.integer.build import EVERYTHING, Builder, Source
 from edgec.ops.integer.numbers import Refusal, Scale, fixed_point, nearest_point
 from edgec.ops.integer.pool import MEAN_FRAMES, QAvgPool2d, QMaxPool2d, QMean, limit_of, mean_ratio
+from edgec.ops.lowering.sums import Sum, Window, apart, nest, window_of
+from edgec.ops.lowering.window import Sides, check_counted, count_text, counts_of, out_extent
+from edgec.ops.relations.axes import LETTERS, along
 from edgec.ops.shape import Permute, Reshape
-from edgec.ops.sums import Sum, Window, apart, nest, window_of
 from edgec.ops.timeline import RunningMean
-from edgec.ops.window import Sides, check_counted, count_text, counts_of, out_extent
 
 
 @dataclass(frozen=True)

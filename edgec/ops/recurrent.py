@@ -17,7 +17,7 @@ from edgec.ops.base import Cost, Kernel, Op, Reads, Site, need
 from edgec.ops.integer.build import Builder, Source
 from edgec.ops.integer.linear import QLmuFir
 from edgec.ops.integer.numbers import Refusal, bounds
-from edgec.ops.sums import ROWS, Sum
+from edgec.ops.lowering.sums import ROWS, Sum
 
 
 @dataclass(frozen=True)

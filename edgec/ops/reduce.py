@@ -11,12 +11,12 @@ import torch
 
 from edgec.ir.graph import Node
 from edgec.ir.types import DType, TensorType
-from edgec.ops.axes import LETTERS
 from edgec.ops.base import Kernel, Op, Site, need
 from edgec.ops.integer.build import Builder
 from edgec.ops.integer.numbers import Refusal, Scale
-from edgec.ops.operations import extern, wrapped, wrapping
+from edgec.ops.language.operations import extern, wrapped, wrapping
 from edgec.ops.pool import int8
+from edgec.ops.relations.axes import LETTERS
 
 Axes = tuple[int, ...]
 FLOAT = (DType.F32,)

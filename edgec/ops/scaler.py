@@ -11,12 +11,12 @@ import torch
 
 from edgec.ir.graph import Node
 from edgec.ir.types import DType, TensorType
-from edgec.ops.axes import along
 from edgec.ops.base import Kernel, Op, Reads, Site, need
 from edgec.ops.integer.build import Builder, Source
 from edgec.ops.integer.numbers import Refusal, Scale
 from edgec.ops.integer.scaler import LONGEST, QStdScale, QStdUnscale, fraction_bits
-from edgec.ops.loops import around, statistics_shape
+from edgec.ops.lowering.loops import around, statistics_shape
+from edgec.ops.relations.axes import along
 
 EPS_LIMIT = 2**60
 MULTIPLIER_BITS = 15

@@ -12,10 +12,10 @@ import torch
 
 from edgec.ir.graph import Node
 from edgec.ir.types import DType, TensorType
-from edgec.ops.axes import LETTERS, along
 from edgec.ops.base import Kernel, Op, Site, ctype, indent, need, params_of, same_time
 from edgec.ops.integer.build import Builder, Source
 from edgec.ops.integer.numbers import Refusal, Scale
+from edgec.ops.relations.axes import LETTERS, along
 
 
 def takes(b: Builder, node: Node, sources: list[Source]) -> bool:

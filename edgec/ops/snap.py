@@ -11,9 +11,9 @@ from edgec.ir.graph import Node
 from edgec.ir.types import DType, TensorType
 from edgec.ops.base import need
 from edgec.ops.elementwise import Unary
-from edgec.ops.expression import Term, parse
 from edgec.ops.integer.build import Builder
 from edgec.ops.integer.numbers import Scale
+from edgec.ops.language.expression import Term, parse
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from edgec.ir.types import DType, TensorType
-from edgec.ops.axes import LETTERS, along
 from edgec.ops.base import Array, Cost, Kernel, Op, Site, need
 from edgec.ops.gather import check_index, index_lines, within
-from edgec.ops.loops import around
+from edgec.ops.lowering.loops import around
+from edgec.ops.relations.axes import LETTERS, along
 
 
 @dataclass(frozen=True)

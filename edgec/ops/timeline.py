@@ -11,13 +11,13 @@ import torch
 
 from edgec.ir.graph import Node
 from edgec.ir.types import DType, TensorType
-from edgec.ops.axes import along
 from edgec.ops.base import Kernel, Op, Site, ctype, need, with_frames
 from edgec.ops.integer.build import Builder
 from edgec.ops.integer.numbers import Refusal
 from edgec.ops.integer.pool import MEAN_FRAMES, limit_of, mean_ratio
 from edgec.ops.integer.spiking import QRunningMean
-from edgec.ops.sums import Sum
+from edgec.ops.lowering.sums import Sum
+from edgec.ops.relations.axes import along
 
 
 def storage_around(t: TensorType) -> tuple[int, int]:

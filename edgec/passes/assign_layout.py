@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from edgec.ir.graph import Const, Graph, Node, numbered
 from edgec.ir.types import TensorType
-from edgec.ops.axes import Perm, axes_of, permutation, permuted
+from edgec.ops.relations.axes import Perm, axes_of, permutation, permuted
 from edgec.ops.shape import Permute, Reshape
 from edgec.passes.base import Pass
 

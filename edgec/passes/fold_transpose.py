@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from edgec.ir.graph import Graph, Node
-from edgec.ops.axes import permutation
+from edgec.ops.relations.axes import permutation
 from edgec.passes.base import Pass
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from edgec.ir.graph import Graph, Node
 from edgec.ops.arithmetic import Add, Div, Mul, Sub
 from edgec.ops.elementwise import Sqrt
-from edgec.ops.loops import statistics_shape
+from edgec.ops.lowering.loops import statistics_shape
 from edgec.ops.pool import Mean
 from edgec.ops.scaler import StdScale, StdUnscale
 from edgec.ops.shape import Reshape

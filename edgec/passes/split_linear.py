@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from edgec.ir.graph import Const, Graph, Node
 from edgec.ir.types import TensorType
-from edgec.ops.moves import FILL, index_map
+from edgec.ops.relations.moves import FILL, index_map
 from edgec.ops.shape import Reshape
 from edgec.passes.base import Pass
 

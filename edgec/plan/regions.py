@@ -11,7 +11,7 @@ from math import prod
 
 from edgec.ir.graph import Graph, Node
 from edgec.ir.types import DType
-from edgec.ops.axes import part_of
+from edgec.ops.relations.axes import part_of
 from edgec.plan.arena import Buffer
 from edgec.plan.tiles import Fetch, Keep, Layer, Make, Schedule, Store, schedule
 

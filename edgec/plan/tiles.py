@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgec.ir.types import TensorType
-from edgec.ops.axes import part_of
 from edgec.ops.base import Part
+from edgec.ops.relations.axes import part_of
 
 Span = tuple[int, int]  # [first, last)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from edgec.ir.graph import Graph
 from edgec.ir.types import DType, TensorType
 from edgec.ops.integer.tflite import TfliteAdd
-from edgec.ops.linear_form import LEVELS
+from edgec.ops.lowering.linear_form import LEVELS
 from tests.kernels.every_kernel import Bench
 from tests.kernels.node_builder import Builder
 

@@ -12,9 +12,9 @@ import torch
 from edgec.ir.evaluate import as_tensor
 from edgec.ir.types import DType, TensorType
 from edgec.ops import OPS
-from edgec.ops.axes import axes_of, is_framewise, parse, permuted
-from edgec.ops.interval import Interval, corners
-from edgec.ops.moves import FILL, index_map, sources
+from edgec.ops.relations.axes import axes_of, is_framewise, parse, permuted
+from edgec.ops.relations.interval import Interval, corners
+from edgec.ops.relations.moves import FILL, index_map, sources
 
 Types = tuple[TensorType, ...]
 SAMPLES = [(op, types) for kind in OPS.values() for op, types in kind.samples()]

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from edgec.ir.types import DType, QuantParams, TensorType
 from edgec.ops import OPS, Map
 from edgec.ops.elementwise import UNARY, Clip, function
-from edgec.ops.functions import FUNCTIONS
+from edgec.ops.language.functions import FUNCTIONS
 
 #: functions whose name torch does not know, or where its own differs
 OTHERS = {

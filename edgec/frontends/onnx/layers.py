@@ -13,8 +13,8 @@ from edgec.ops.activation import Softmax
 from edgec.ops.arithmetic import Affine
 from edgec.ops.conv import Conv2d
 from edgec.ops.dense import Linear, MatMul
+from edgec.ops.lowering.window import ceil_pads
 from edgec.ops.pool import AvgPool2d, MaxPool2d, Mean
-from edgec.ops.window import ceil_pads
 
 
 def image(call: Call) -> tuple[str, tuple[int, ...]]:

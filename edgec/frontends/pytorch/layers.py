@@ -13,10 +13,10 @@ from edgec.ops.activation import Softmax
 from edgec.ops.arithmetic import Affine, Mul
 from edgec.ops.conv import Conv1d, Conv2d
 from edgec.ops.dense import Linear, MatMul
+from edgec.ops.lowering.window import ceil_pads
 from edgec.ops.norm import LayerNorm
 from edgec.ops.pool import AvgPool2d, MaxPool2d, Mean
 from edgec.ops.taps import Taps, adaptive_average
-from edgec.ops.window import ceil_pads
 
 Pads = tuple[tuple[int, int], ...]
 

@@ -12,7 +12,7 @@ from edgec.ops.integer.pool import QPool2d
 from edgec.ops.integer.product import QMul
 from edgec.ops.integer.requantize import QLut, Requantize
 from edgec.ops.integer.tflite import LEFT_SHIFT, TfliteAdd, TfliteMul
-from edgec.ops.sums import nest
+from edgec.ops.lowering.sums import nest
 
 TAPS = 64  # of windows that compilers copy tap by tap, and then make vectors of outputs by themselves
 

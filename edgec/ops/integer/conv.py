@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from edgec.ir.types import DType, TensorType
 from edgec.ops.base import Array, Cost, Kernel, Param, Part, Site, indent, need
 from edgec.ops.integer.requantize import IntegerLayer, Requantizing, accumulator, exact, integer_filter
-from edgec.ops.interval import Interval, weighted
-from edgec.ops.sums import Axis, Filter, line_of, window_of
-from edgec.ops.window import conv_axes, in_extent, out_extent
+from edgec.ops.lowering.sums import Axis, Filter, line_of, window_of
+from edgec.ops.lowering.window import conv_axes, in_extent, out_extent
+from edgec.ops.relations.interval import Interval, weighted
 
 
 def zone_deltas(bias: Array) -> Array | None:

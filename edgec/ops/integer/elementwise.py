@@ -10,10 +10,10 @@ from typing import ClassVar
 import torch
 
 from edgec.ir.types import DType, QuantParams, TensorType
-from edgec.ops.axes import LETTERS, along
 from edgec.ops.base import Cost, Kernel, Op, Site, need
 from edgec.ops.integer.requantize import within
-from edgec.ops.loops import loop_nest
+from edgec.ops.lowering.loops import loop_nest
+from edgec.ops.relations.axes import LETTERS, along
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from edgec.ops.integer.requantize import (
     weight,
     weight_array,
 )
+from edgec.ops.lowering.sums import Sum, nest
 from edgec.ops.shape import Reshape
-from edgec.ops.sums import Sum, nest
 from edgec.ops.timeline import HistoryToFeatures
 
 

@@ -13,14 +13,14 @@ import torch
 import torch.nn.functional as F
 
 from edgec.ir.types import DType, QuantParams, TensorType
-from edgec.ops.axes import LETTERS, along
 from edgec.ops.base import Array, Kernel, Op, Param, Site, ctype, need
 from edgec.ops.integer.build import Source
 from edgec.ops.integer.numbers import Refusal, Scale, ratio
 from edgec.ops.integer.requantize import element, exact, rows_of
 from edgec.ops.integer.spiking import DIFFERENCE, QRunningMean
-from edgec.ops.sums import Sum, Window, apart, nest, window_of
-from edgec.ops.window import Sides, check_counted, count_text, counts_of, out_extent
+from edgec.ops.lowering.sums import Sum, Window, apart, nest, window_of
+from edgec.ops.lowering.window import Sides, check_counted, count_text, counts_of, out_extent
+from edgec.ops.relations.axes import LETTERS, along
 
 
 @dataclass(frozen=True)

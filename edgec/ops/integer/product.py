@@ -12,7 +12,7 @@ import torch
 from edgec.ir.types import DType, QuantParams, TensorType
 from edgec.ops.base import Cost, Kernel, Op, Site, need, same_time
 from edgec.ops.integer.requantize import clamped, exact
-from edgec.ops.loops import broadcast_shape, loop_nest, position
+from edgec.ops.lowering.loops import broadcast_shape, loop_nest, position
 
 COLUMNS = 4  # outputs that the generic matrix kernel computes at a time, in registers
 STORED = (DType.I8, DType.I16)

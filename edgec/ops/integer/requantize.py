@@ -12,9 +12,9 @@ import torch
 
 from edgec.ir.types import DType, QuantParams, TensorType
 from edgec.ops.base import Array, Kernel, Op, Param, Site, ctype, need, same_time
-from edgec.ops.interval import Interval, corners, weighted
-from edgec.ops.loops import broadcast_shape, loop_nest, position
-from edgec.ops.sums import Filter, Window
+from edgec.ops.lowering.loops import broadcast_shape, loop_nest, position
+from edgec.ops.lowering.sums import Filter, Window
+from edgec.ops.relations.interval import Interval, corners, weighted
 
 ROUNDINGS = ("single", "tflite")
 ACTIVATIONS = (DType.I4, DType.I8, DType.I16, DType.BIT)

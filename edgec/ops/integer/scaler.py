@@ -15,9 +15,9 @@ from typing import ClassVar
 import torch
 
 from edgec.ir.types import DType, QuantParams, TensorType
-from edgec.ops.axes import along
 from edgec.ops.base import Kernel, Op, Site, need
-from edgec.ops.loops import around, statistics_shape
+from edgec.ops.lowering.loops import around, statistics_shape
+from edgec.ops.relations.axes import along
 
 #: windows longer than this would not leave room in 64 bits
 LONGEST = 1 << 13

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 
 from edgec.ir.types import DType, QuantParams, TensorType
-from edgec.ops.axes import LETTERS, along
 from edgec.ops.base import Array, Cost, Kernel, Op, Site, ctype, indent, need, same_time
 from edgec.ops.integer.pool import QPool2d
 from edgec.ops.integer.requantize import Requantize, clamped, requantize, scaled_lines
-from edgec.ops.linear_form import LEVELS, LinearForm, linear_form
-from edgec.ops.loops import broadcast_shape, loop_nest, position
-from edgec.ops.sums import Sum, Window, nest
-from edgec.ops.window import counts_of
+from edgec.ops.lowering.linear_form import LEVELS, LinearForm, linear_form
+from edgec.ops.lowering.loops import broadcast_shape, loop_nest, position
+from edgec.ops.lowering.sums import Sum, Window, nest
+from edgec.ops.lowering.window import counts_of
+from edgec.ops.relations.axes import LETTERS, along
 
 LEFT_SHIFT = 20  # of the operands of an add, before they meet at a common scale
 ACCUMULATOR_BITS = 12  # integer bits of a softmax's sum

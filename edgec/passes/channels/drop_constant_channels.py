@@ -12,7 +12,7 @@ from edgec.ir.graph import Const, Graph, Node
 from edgec.ir.types import QuantParams, TensorType
 from edgec.ops.base import Array
 from edgec.ops.integer.conv import zone_deltas
-from edgec.ops.interval import Interval
+from edgec.ops.relations.interval import Interval
 from edgec.passes.base import Pass
 from edgec.passes.channels.intervals import intervals
 from edgec.passes.channels.slices import Channels, biases_of, has_zones, needed, tied

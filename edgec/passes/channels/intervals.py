@@ -12,8 +12,8 @@ import torch
 from edgec.ir.evaluate import as_tensor
 from edgec.ir.graph import Graph, Node
 from edgec.ir.types import TensorType
-from edgec.ops.axes import axes_of, is_framewise
-from edgec.ops.interval import Interval, corners, moved, one_frame
+from edgec.ops.relations.axes import axes_of, is_framewise
+from edgec.ops.relations.interval import Interval, corners, moved, one_frame
 
 
 def anything(t: TensorType) -> Interval:

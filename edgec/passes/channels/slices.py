@@ -10,10 +10,10 @@ import torch
 from edgec.ir.evaluate import as_tensor
 from edgec.ir.graph import Graph, Node
 from edgec.ir.types import DType
-from edgec.ops.axes import axes_of
 from edgec.ops.base import Array
-from edgec.ops.interval import Interval
-from edgec.ops.moves import sources
+from edgec.ops.relations.axes import axes_of
+from edgec.ops.relations.interval import Interval
+from edgec.ops.relations.moves import sources
 
 
 def channels_of(graph: Graph, name: str) -> int:

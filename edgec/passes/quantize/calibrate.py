@@ -14,7 +14,7 @@ from edgec.errors import InputError
 from edgec.ir.evaluate import Tensors, evaluate_all
 from edgec.ir.graph import Const, Graph, Node, Value
 from edgec.ir.types import TensorType
-from edgec.ops.axes import axes_of
+from edgec.ops.relations.axes import axes_of
 from edgec.passes.samples import Data, gather
 from edgec.signal_math import PCM_SCALE
 

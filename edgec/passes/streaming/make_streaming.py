@@ -19,8 +19,8 @@ import numpy as np
 from edgec.errors import PassError, join_problems, option
 from edgec.ir.graph import Const, Graph, Node, State, Value, When, numbered
 from edgec.ir.types import DType, TensorType
-from edgec.ops.axes import is_framewise
 from edgec.ops.base import with_frames
+from edgec.ops.relations.axes import is_framewise
 from edgec.ops.timeline import Delay, DelayLine
 from edgec.passes.base import Pass
 from edgec.passes.streaming.make_sliding import can_slide

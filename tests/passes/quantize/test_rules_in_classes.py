@@ -17,11 +17,11 @@ from edgec.ir.types import DType, QuantParams, TensorType
 from edgec.ops import MatMul, Reduce, Relu, Slice
 from edgec.ops.base import Op, Reads
 from edgec.ops.elementwise import Elementwise
-from edgec.ops.expression import Term, parse
 from edgec.ops.integer.build import Builder as Integers
 from edgec.ops.integer.layer import layer, read
 from edgec.ops.integer.linear import QLinear
 from edgec.ops.integer.numbers import Refusal
+from edgec.ops.language.expression import Term, parse
 from edgec.ops.layer import FloatLayer
 from edgec.ops.shape import moved
 from edgec.passes import quantize

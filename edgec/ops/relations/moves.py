@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from edgec.ir.types import TensorType
-from edgec.ops.axes import axes_of
+from edgec.ops.relations.axes import axes_of
 
 FILL = -1
 

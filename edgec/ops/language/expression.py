@@ -21,8 +21,8 @@ from typing import Any
 import torch
 
 from edgec.ir.types import DType
-from edgec.ops.functions import FUNCTIONS
-from edgec.ops.operations import CASTS, OPERATIONS, Range, wrapped
+from edgec.ops.language.functions import FUNCTIONS
+from edgec.ops.language.operations import CASTS, OPERATIONS, Range, wrapped
 
 #: operators of Python, and the operation each is
 OPERATORS: Mapping[type[ast.AST], str] = {

@@ -18,8 +18,8 @@ from edgec.ir.types import DType, TensorType
 from edgec.kernels import select
 from edgec.ops import OPS
 from edgec.ops.base import Site
-from edgec.ops.sums import Axis
-from edgec.ops.window import out_extent
+from edgec.ops.lowering.sums import Axis
+from edgec.ops.lowering.window import out_extent
 from edgec.target import load_target
 from edgec.toolchain.manifest import read_manifest
 from tests.backends.kernel_tools import Case, build_c, prepare

@@ -1,0 +1,1 @@
+"""Loops of generic kernels, as TVMScript text."""
