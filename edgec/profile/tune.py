@@ -29,7 +29,7 @@ from edgec.kernels import candidates, select
 from edgec.ops.base import Array, Kernel, Op, Site
 from edgec.plan import make_plan
 from edgec.profile.timing.frames import count_frames, timing_obstacle, why_unmeasured
-from edgec.runtime import HEADERS, header_text
+from edgec.runtime import all_headers, header_text
 from edgec.schema import checked
 from edgec.target import Target
 from edgec.toolchain.manifest import TensorSpec, read_manifest
@@ -158,7 +158,7 @@ def rate_of(op: Op) -> float:
 def sources_digest() -> str:
     """Of the rules and the runtime that kernels are made of."""
     rules = sorted(Path(edgec.kernels.__file__).parent.glob("*.py"))
-    parts = [p.read_bytes() for p in rules] + [header_text(h).encode() for h in HEADERS]
+    parts = [p.read_bytes() for p in rules] + [header_text(h).encode() for h in all_headers()]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 

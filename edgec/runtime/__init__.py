@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 
 _HERE = Path(__file__).resolve().parent
@@ -19,17 +20,19 @@ def runtime_file(name: str) -> Path:
 
 def headers_for(text: str) -> tuple[str, ...]:
     """The headers that generated C needs, in the order it includes them."""
-    return tuple(name for name, parts in _HEADERS.items() if any(part in text for part in parts))
+    return tuple(name for name, parts in all_headers().items() if any(part in text for part in parts))
 
 
 def header_text(name: str) -> str:
     """Text of a header that is copied beside a generated model."""
-    assert name in HEADERS, f"{name} is not one of {HEADERS}"
+    assert name in all_headers(), f"{name} is not one of {list(all_headers())}"
     return runtime_file(name).read_text(encoding="utf-8")
 
 
-def _read_headers() -> dict[str, tuple[str, ...]]:
-    """For every header, behind those that it includes, the parts of names for which generated C includes it."""
+@cache
+def all_headers() -> dict[str, tuple[str, ...]]:
+    """Every header, in the order that generated C includes them (each behind those that it includes), with the parts of
+    names for which it is included."""
     found: dict[str, tuple[str, ...]] = {}
 
     def read(path: Path) -> None:
@@ -43,8 +46,3 @@ def _read_headers() -> dict[str, tuple[str, ...]]:
     for path in sorted(_HERE.rglob("edgec*.h"), key=lambda p: p.name):
         read(path)
     return found
-
-
-_HEADERS = _read_headers()
-#: all of them, in the order they are included
-HEADERS = tuple(_HEADERS)

@@ -25,7 +25,7 @@ from edgec.kernels import select
 from edgec.ops import Affine, Relu
 from edgec.ops.timeline import Delay
 from edgec.plan import make_plan
-from edgec.runtime import HEADERS, header_text, headers_for
+from edgec.runtime import all_headers, header_text, headers_for
 from edgec.target import load_target
 from edgec.toolchain import compilers
 from edgec.toolchain.command import run_command
@@ -119,7 +119,7 @@ def test_every_name_of_a_model(tmp_path: Path) -> None:
     symbols, kernels = name_kernels(plan.every_call)
     text = emit_c(kernels)
     headers = headers_for(text)[1:]
-    for header in HEADERS:
+    for header in all_headers():
         (tmp_path / header).write_text(header_text(header))
     likely = [*ODD, *" ".join([HEADER_NAMES, GENERATED, LIBC]).split()]  # a tenth of the others: each costs a compile
     names = list(dict.fromkeys(map(library_name, [*likely, *every_name()[::10]])))

@@ -1,12 +1,12 @@
 import re
 
-from edgec.runtime import HEADERS, header_text, headers_for
+from edgec.runtime import all_headers, header_text, headers_for
 
 
 def test_a_header_stands_behind_those_it_includes() -> None:
-    for k, name in enumerate(HEADERS):
+    for k, name in enumerate(all_headers()):
         included = re.findall(r'^#include "(\w+\.h)"', header_text(name), re.M)
-        assert set(included) <= set(HEADERS[:k]), name
+        assert set(included) <= set(list(all_headers())[:k]), name
 
 
 def test_c_includes_what_its_names_need() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgec.errors import InputError, ToolchainError
-from edgec.runtime import HEADERS, header_text, runtime_file
+from edgec.runtime import all_headers, header_text, runtime_file
 from edgec.target import list_targets, load_target
 from edgec.toolchain import build_aarch64, build_image, build_shared, image_sizes, read_manifest, symbols
 from edgec.toolchain.command import run_command
@@ -21,7 +21,7 @@ CORES = [name for name in list_targets() if load_target(name).arch == "arm-m"]
 def fake(tmp_path: Path) -> Path:
     folder = tmp_path / "fake"
     shutil.copytree(FAKE, folder)
-    for name in HEADERS:
+    for name in all_headers():
         (folder / name).write_text(header_text(name))
     return folder
 

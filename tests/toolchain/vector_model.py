@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgec.runtime import HEADERS, header_text
+from edgec.runtime import all_headers, header_text
 
 _HEADER = """#ifndef VEC_H
 #define VEC_H
@@ -71,6 +71,6 @@ def make_model(
     (folder / "vec.h").write_text(header)
     (folder / "vec.c").write_text(source)
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    for name in HEADERS:
+    for name in all_headers():
         (folder / name).write_text(header_text(name))
     return folder

@@ -21,7 +21,7 @@ from edgec.profile.timing.cores import costs
 from edgec.profile.timing.decode import Instruction, decode, kind_of
 from edgec.profile.timing.frames import count_frames, how_modelled, how_on_board, timing_obstacle
 from edgec.profile.timing.model import CycleModel, board_milliseconds, straight_runs
-from edgec.runtime import HEADERS, header_text
+from edgec.runtime import all_headers, header_text
 from edgec.target import Timing, load_target, parse_target
 from edgec.toolchain.command import run_command
 from edgec.toolchain.compilers import zig_cc, zig_machine
@@ -158,7 +158,7 @@ def test_runs_are_cut_at_targets_and_gaps() -> None:
 def fake(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model") / "fake"
     shutil.copytree(FAKE, folder)
-    for name in HEADERS:
+    for name in all_headers():
         (folder / name).write_text(header_text(name))
     return folder
 

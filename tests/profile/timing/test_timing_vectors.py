@@ -16,7 +16,7 @@ from edgec.profile.timing.cores import costs
 from edgec.profile.timing.decode import Instruction, decode, vector_kind_of
 from edgec.profile.timing.frames import count_frames, how_modelled
 from edgec.profile.timing.model import CycleModel
-from edgec.runtime import HEADERS, header_text
+from edgec.runtime import all_headers, header_text
 from edgec.target import Timing, load_target
 from edgec.toolchain.command import run_command
 from edgec.toolchain.compilers import zig_cc, zig_machine
@@ -113,7 +113,7 @@ def test_kinds_of_vector_instructions() -> None:
 def test_a_model_on_qemu_has_cycles(tmp_path: Path) -> None:
     """Per node they add up to those of the whole step, but for the runs that the marks cut."""
     shutil.copytree(FAKE, tmp_path / "fake")
-    for name in HEADERS:
+    for name in all_headers():
         (tmp_path / "fake" / name).write_text(header_text(name))
     target = load_target("cortex-m55")
     with start(tmp_path / "fake", "qemu", "cortex-m55", flow=True) as device:
